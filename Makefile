@@ -1,0 +1,71 @@
+# Every target first sets up what it needs, and only once: a virtual environment in .venv with the versions
+# that constraints.txt pins. `make PYTHON=/path/to/python3.12 test` chooses the interpreter.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# torch goes first and alone, so that no other package's requirement can pull a different build of it.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test lint format types docs bench freeze clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: .venv/.examples  ## sweep 256 optimizers on handwritten digits (3 minutes)
+	$(BIN)/python examples/sweep_digits.py
+
+test: .venv/.dev  ## the whole test suite, doctests and examples included
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/.dev  ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: .venv/.dev  ## let ruff repair what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: .venv/.dev  ## pyright over the library and the examples
+	$(BIN)/basedpyright
+
+docs: .venv/.dev  ## the documentation, strict, into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: .venv/.bench  ## side by side with torch.optim, optax and TorchOpt (minutes)
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/sweep.py
+
+freeze: .venv/.dev .venv/.bench  ## write the versions installed now to constraints.txt
+	sed -n '/^#/p' constraints.txt > .venv/constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> .venv/constraints.txt
+	mv .venv/constraints.txt constraints.txt
+	touch .venv/.torch .venv/.examples .venv/.dev .venv/.bench
+
+clean:  ## remove the environment and everything made
+	rm -rf .venv site out build dist .pytest_cache .ruff_cache .hypothesis
+
+.venv/.python:
+	@command -v '$(PYTHON)' >/dev/null || { echo "optfx: no $(PYTHON) on PATH. Name one: make PYTHON=python3.12"; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "optfx needs Python 3.11 or newer; $(PYTHON) is $$('$(PYTHON)' --version). Name another: make PYTHON=python3.12"; exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "optfx: $(PYTHON) cannot make a virtual environment, its ensurepip is missing (Debian: apt install python3-venv)"; exit 1; }
+	'$(PYTHON)' -m venv .venv
+	@touch $@
+
+.venv/.torch: constraints.txt | .venv/.python
+	$(INSTALL) torch
+	@touch $@
+
+.venv/.examples: pyproject.toml .venv/.torch
+	$(INSTALL) -e '.[examples]'
+	@touch $@
+
+.venv/.dev: .venv/.examples
+	$(INSTALL) -e '.[test,docs,dev]'
+	@touch $@
+
+.venv/.bench: .venv/.examples
+	$(INSTALL) -e '.[bench]'
+	@touch $@

@@ -1,0 +1,34 @@
+"""What every test may count on: one thread a worker, no window, JAX in float64 on the CPU, a fixed seed."""
+
+import os
+
+# Read when the libraries are imported, which is after this file.
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["JAX_ENABLE_X64"] = "1"
+os.environ["JAX_PLATFORMS"] = "cpu"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """The same random numbers whatever ran before, on whichever worker."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def fresh_dynamo():
+    """Dynamo with nothing compiled; yields its counters, so that a test can count graphs."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    yield counters
+    torch._dynamo.reset()
+    counters.clear()
