@@ -1,0 +1,184 @@
+"""Reading and writing parts of a state by name, and as `{path: tensor}`.
+
+A name is a field of a NamedTuple or record, or a dotted path whose last part it is. Fields come before the names of
+parameters, so a parameter called `mu` does not hide Adam's `mu`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optfx.tree import structure
+from optfx.tree.record import is_record
+from optfx.tree.structure import Tree, entries, is_namedtuple, leaves, paths, unflatten_like
+
+
+def _named_nodes(node: Any, path: tuple[str, ...], fields: tuple[bool, ...], found: list[Any]) -> None:
+    """Every node below, with the names on the way to it and whether each is the name of a field."""
+    found.append((path, fields, node))
+    is_field = is_namedtuple(node) or is_record(node)
+    for name, child in entries(node) or ():
+        _named_nodes(child, (*path, str(name)), (*fields, is_field), found)
+
+
+def get_all(tree: Tree, name: str) -> dict[str, Any]:
+    """Every node called `name`, by path.
+
+    Args:
+        tree: a state.
+        name: a field name (`"mu"`), or a dotted path or its end (`"0.mu"`, `"mu.layer1.weight"`).
+
+    Returns:
+        `{path: node}`, outermost matches only. Where a field and the key of a dict share the name, the fields.
+
+    Example:
+        >>> import torch, optfx
+        >>> state = optfx.adam(0.1).init({"mu": torch.zeros(2)})
+        >>> list(optfx.tree.get_all(state, "count"))
+        ['0.count', '1.count']
+        >>> list(optfx.tree.get_all(state, "mu"))
+        ['0.mu']
+    """
+    found: list[Any] = []
+    _named_nodes(tree, (), (), found)
+    wanted = "." + name
+    matches = []
+    for path, fields, node in found:
+        dotted = "." + ".".join(path)
+        if path and dotted.endswith(wanted):
+            # the entry in which the match begins: at the root, a field, or only the key of a container
+            begin = len(path) if dotted == wanted else dotted[: -len(wanted)].count(".")
+            starts_well = dotted == wanted or (begin < len(fields) and fields[begin])
+            matches.append((".".join(path), starts_well, node))
+    if any(well for _, well, _ in matches):
+        matches = [m for m in matches if m[1]]
+    outermost: dict[str, Any] = {}
+    for path, _, node in matches:  # a node comes before what is below it
+        if not any(path.startswith(above + ".") for above in outermost):
+            outermost[path] = node
+    return outermost
+
+
+def _one(tree: Tree, name: str) -> tuple[str, Any]:
+    found = get_all(tree, name)
+    if not found:
+        raise KeyError(f"nothing is called {name!r} here; the leaves are {paths(tree)}")
+    if len(found) > 1:
+        raise KeyError(f"{len(found)} nodes are called {name!r}, say which: {list(found)}")
+    return next(iter(found.items()))
+
+
+def get(tree: Tree, name: str) -> Any:
+    """The one node called `name`: a leaf or a subtree.
+
+    Args:
+        tree: a state.
+        name: a field name, or a dotted path or its end.
+
+    Raises:
+        KeyError: no match, or several; it lists them.
+
+    Example:
+        >>> import torch, optfx
+        >>> state = optfx.adam(0.1).init({"w": torch.zeros(2)})
+        >>> optfx.tree.get(state, "0.count")
+        tensor(0)
+        >>> optfx.tree.get(state, "nu.w")
+        tensor([0., 0.])
+    """
+    return _one(tree, name)[1]
+
+
+def set(tree: Tree, values: Mapping[str, Any] | None = None, /, **named: Any) -> Tree:
+    """A copy of a state with some nodes replaced.
+
+    Args:
+        tree: a state.
+        values: `{name: value}`, names as for `get`.
+        **named: the same, for names without dots. A value for a leaf is a tensor of its shape, or a number, which
+            fills it; it is brought to the leaf's dtype and device. A value for a subtree is a tree of its structure.
+
+    Raises:
+        KeyError: a name with no match or several.
+        ValueError: a value of another structure or shape, naming the path. Nothing is changed then.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.inject_hyperparams(optfx.sgd(0.1))
+        >>> state = tx.init({"w": torch.zeros(2)})
+        >>> optfx.tree.get(optfx.tree.set(state, learning_rate=0.5), "learning_rate")
+        tensor(0.5000, dtype=torch.float64)
+    """
+    new: dict[str, Any] = {}
+    for name, value in {**(values or {}), **named}.items():
+        path, node = _one(tree, name)
+        single = entries(node) is None
+        if not single and (words := structure.difference(node, value)):
+            raise ValueError(f"the value for {path!r} {words}")
+        for below, old, leaf in zip(paths(node), leaves(node), [value] if single else leaves(value), strict=True):
+            at = f"{path}.{below}" if below else path
+            if at in new:
+                raise KeyError(f"{at!r} is set twice")
+            new[at] = _fit(at, old, leaf)
+    return unflatten_like(tree, [new.get(path, leaf) for path, leaf in zip(paths(tree), leaves(tree), strict=True)])
+
+
+def _fit(path: str, old: Any, value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return torch.full_like(old, value)
+    if value.shape != old.shape:
+        raise ValueError(f"the value for {path!r} has the shape {tuple(value.shape)}, expected {tuple(old.shape)}")
+    return value.to(old)
+
+
+def to_dict(tree: Tree) -> dict[str, Tensor]:
+    """The leaves of a tree by path, ready for `torch.save` or safetensors.
+
+    Raises:
+        ValueError: two leaves with one path (`{"a.b": {"c": x}}` beside `{"a": {"b.c": y}}`).
+
+    Example:
+        >>> import torch, optfx
+        >>> list(optfx.tree.to_dict(optfx.adam(0.1).init({"w": torch.zeros(2)})))
+        ['0.count', '0.mu.w', '0.nu.w', '1.count']
+    """
+    flat: dict[str, Tensor] = {}
+    for path, leaf in zip(paths(tree), leaves(tree), strict=True):
+        if path in flat:
+            raise ValueError(f"two leaves share the path {path!r}")
+        flat[path] = leaf
+    return flat
+
+
+def from_dict(like: Tree, flat: Mapping[str, Tensor]) -> Tree:
+    """The tree like `like` whose leaves are `flat`, the inverse of `to_dict`. The tensors are taken as they are.
+
+    Args:
+        like: a tree with the wanted structure, such as `tx.init(params)`.
+        flat: `{path: tensor}`.
+
+    Raises:
+        ValueError: listing every path that is missing, unexpected, misshapen or of another dtype.
+
+    Example:
+        >>> import torch, optfx
+        >>> state = optfx.adam(0.1).init({"w": torch.zeros(2)})
+        >>> again = optfx.tree.from_dict(state, optfx.tree.to_dict(state))
+    """
+    expected = to_dict(like)
+    faults = [f"missing: {path}" for path in expected if path not in flat]
+    faults += [f"unexpected: {path}" for path in flat if path not in expected]
+    for path, leaf in expected.items():
+        if path in flat:
+            value = flat[path]
+            if not isinstance(value, Tensor):
+                faults.append(f"{path}: a {type(value).__name__}, expected a tensor")
+            elif (value.shape, value.dtype) != (leaf.shape, leaf.dtype):
+                faults.append(f"{path}: {tuple(value.shape)} {value.dtype}, expected {tuple(leaf.shape)} {leaf.dtype}")
+    if faults:
+        raise ValueError("the dict does not fit the tree:\n  " + "\n  ".join(faults))
+    return unflatten_like(like, [flat[path] for path in expected])

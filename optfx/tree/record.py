@@ -1,0 +1,197 @@
+"""Records: transforms and schedules are data.
+
+A record is a frozen dataclass that torch and optree see as a tree. A field that holds a tensor or a record (or a
+container of nothing else) is a *child*; every other field (a float, a flag, a function) is *structure*. So
+`torch.func.vmap`, `torch.func.grad` and `torch.compile` see through to the tensors, two records of equal structure
+trace to the same graph, and a number becomes sweepable by being given as a tensor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar, dataclass_transform
+
+import optree
+import torch
+import torch.utils._pytree as torch_pytree
+from torch import Tensor
+
+NAMESPACE = "optfx"
+T = TypeVar("T")
+
+
+def is_record(x: Any) -> bool:
+    """Whether `x` is an instance of a class decorated with `record`."""
+    return getattr(type(x), "_is_record", False)
+
+
+def _is_child(owner: str, value: Any) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else None
+    if items is None:
+        return isinstance(value, Tensor) or is_record(value)
+    kinds = {_is_child(owner, item) for item in items}
+    if len(kinds) > 1:
+        raise TypeError(f"{owner}: a container holds tensors and other values together, make them all tensors: {value}")
+    return kinds == {True}
+
+
+def children(x: Any) -> tuple[str, ...]:
+    """The names of the fields of a record that are children: tensors, records, containers of nothing else."""
+    # torch's vmap unflattens with placeholder leaves and flattens again, so which fields are children
+    # is remembered by `unflatten`, not worked out from the values each time.
+    known = x.__dict__.get("_children")
+    if known is not None:
+        return known
+    return tuple(f.name for f in dataclasses.fields(x) if _is_child(type(x).__name__, getattr(x, f.name)))
+
+
+def _number(x: Any) -> str:
+    if isinstance(x, list):
+        return "[" + ", ".join(map(_number, x)) + "]"
+    return repr(x) if not isinstance(x, float) or math.isfinite(x) else f"float('{x}')"
+
+
+def _show(v: Any) -> str:
+    if isinstance(v, Tensor):
+        if torch._C._functorch.is_functorch_wrapped_tensor(v):
+            return f"<{tuple(v.shape)} {v.dtype} inside a function transform>"
+        device = "" if v.device.type == "cpu" else f", device='{v.device}'"
+        return f"torch.tensor({_number(v.tolist())}, dtype={v.dtype}{device})"
+    if isinstance(v, float):
+        return _number(v)
+    if type(v) is tuple:
+        return "(" + "".join(_show(i) + ", " for i in v) + ")"
+    if type(v) is list:
+        return "[" + ", ".join(map(_show, v)) + "]"
+    if type(v) is dict:
+        return "{" + ", ".join(f"{k!r}: {_show(i)}" for k, i in v.items()) + "}"
+    if callable(v) and hasattr(v, "__qualname__"):
+        return v.__qualname__
+    return repr(v)
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def record(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass that torch and optree see as a tree of its tensor-valued fields.
+
+    A field named by the class attribute `_variadic` is given as `*args`. `repr` of a record is the code that makes
+    it. Records compare by identity.
+
+    Args:
+        cls: a class with annotated fields, as for `dataclasses.dataclass`.
+
+    Returns:
+        The class, registered with optree (namespace `"optfx"`) and with torch's own pytree.
+
+    Raises:
+        TypeError: when an instance is flattened that holds a container of tensors and other values together.
+
+    Example:
+        >>> import torch
+        >>> from optfx import tree
+        >>> @tree.record
+        ... class line:
+        ...     slope: float | torch.Tensor
+        ...     start: float | torch.Tensor = 0.0
+        ...     def __call__(self, x):
+        ...         return self.start + self.slope * x
+        >>> line(2.0)
+        line(slope=2.0, start=0.0)
+        >>> torch.func.vmap(lambda f: f(3.0))(line(torch.tensor([1.0, 2.0])))
+        tensor([3., 6.])
+    """
+    variadic: str | None = cls.__dict__.get("_variadic")
+    if variadic:
+
+        def init(self: Any, *args: Any, **named: Any) -> None:
+            object.__setattr__(self, variadic, tuple(named.pop(variadic, args)))
+            if named:
+                raise TypeError(f"{cls.__name__} takes no argument called {', '.join(named)}")
+            getattr(self, "__post_init__", lambda: None)()
+
+        cls.__init__ = init
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, init=not variadic)(cls)
+    cls._is_record = True  # type: ignore[attr-defined]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    names = tuple(f.name for f in fields)
+    shown = tuple(f.name for f in fields if f.repr)
+
+    def __repr__(self: Any) -> str:
+        if variadic:
+            return f"{cls.__name__}({', '.join(map(_show, getattr(self, variadic)))})"
+        return f"{cls.__name__}({', '.join(f'{n}={_show(getattr(self, n))}' for n in shown)})"
+
+    def flatten(x: Any) -> tuple[list[Any], Any]:
+        dynamic = children(x)
+        static = tuple((n, getattr(x, n)) for n in names if n not in dynamic)
+        return [getattr(x, n) for n in dynamic], (dynamic, static)
+
+    def unflatten(values: Any, context: Any) -> Any:
+        dynamic, static = context
+        x = object.__new__(cls)
+        for n, v in (*zip(dynamic, values, strict=True), *static, ("_children", dynamic)):
+            object.__setattr__(x, n, v)
+        return x
+
+    def flatten_with_entries(x: Any) -> tuple[list[Any], Any, tuple[str, ...]]:
+        values, context = flatten(x)
+        return values, context, context[0]
+
+    cls.__repr__ = __repr__
+    optree.register_pytree_node(
+        cls,  # type: ignore[arg-type]
+        flatten_with_entries,
+        lambda context, values: unflatten(values, context),
+        path_entry_type=optree.GetAttrEntry,
+        namespace=NAMESPACE,
+    )
+    torch_pytree.register_pytree_node(cls, flatten, unflatten)
+    return cls
+
+
+def with_children(x: T, values: dict[str, Any]) -> T:
+    """A copy of a record with other children; which fields are children stays as it is, whatever they hold."""
+    new = replace(x, **values)
+    object.__setattr__(new, "_children", children(x))
+    return new
+
+
+def replace(x: T, **fields: Any) -> T:
+    """A copy of a record with some fields changed.
+
+    Unlike `dataclasses.replace` it runs no `__init__`, and what a field is (child or structure) may change.
+
+    Raises:
+        TypeError: for a name that is not a field.
+    """
+    names = tuple(f.name for f in dataclasses.fields(x))  # type: ignore[arg-type]
+    if unknown := set(fields) - set(names):
+        raise TypeError(f"{type(x).__name__} has no field {sorted(unknown)}; it has {list(names)}")
+    new = object.__new__(type(x))
+    for name in names:
+        object.__setattr__(new, name, fields.get(name, getattr(x, name)))
+    return new
+
+
+def walk(f: Callable[[str, Any], Any], x: Any) -> Any:
+    """Rebuild a nest of records and containers with `f(field name, value)` in place of every other value.
+
+    Example:
+        >>> import optfx
+        >>> from optfx import tree
+        >>> tree.walk(lambda name, v: 0.0 if name == "learning_rate" else v, optfx.scale_by_learning_rate(0.1))
+        scale_by_learning_rate(learning_rate=0.0, flip_sign=True)
+    """
+
+    def go(name: str, v: Any) -> Any:
+        if is_record(v):
+            return replace(v, **{d.name: go(d.name, getattr(v, d.name)) for d in dataclasses.fields(v)})
+        if type(v) in (tuple, list):
+            return type(v)([go(name, i) for i in v])
+        if type(v) is dict:
+            return {k: go(name, i) for k, i in v.items()}
+        return f(name, v)
+
+    return go("", x)

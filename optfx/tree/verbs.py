@@ -1,0 +1,212 @@
+"""The verbs: the only way in which a transform touches leaves. They say how far it looks.
+
+| verb | its function | so it may run as |
+|---|---|---|
+| `elementwise` | treats every element alike, never looks at a shape | a call a leaf, packed, or one kernel for all |
+| `leafwise` | sees one whole leaf: its norm, its rows, its shape | a call a leaf |
+| `reduce` | a number for each leaf, then one for all of them | one reduction, an all-reduce when sharded |
+
+The functions are module-level, take leaves first and scalars by keyword, and are right when every scalar is a ()
+tensor. `run_leaf` lifts half precision to float32, brings every scalar to the dtype and device of the computation,
+and gives output k the dtype of input k, so that the dtype laws hold by construction, under vmap too.
+`elementwise` sees complex leaves as pairs of real numbers, as `torch.optim` does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optfx.tree.structure import Tree, difference, flatten, paths, unflatten
+
+_HALF = (torch.float16, torch.bfloat16)
+_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+def is_inexact(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex
+
+
+def _name(f: Callable[..., Any]) -> str:
+    return getattr(f, "__name__", repr(f))
+
+
+def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) -> tuple[list[list[Tensor]], Any]:
+    """The leaves of each tree, checked against the first: structure, device, and shape where asked."""
+    first, structure = flatten(trees[0])
+    columns = [first]
+    for k, tree in enumerate(trees[1:], 1):
+        column, other = flatten(tree)
+        if other != structure:
+            raise ValueError(f"{_name(f)}: argument {k} {difference(trees[0], tree)}")
+        if same_shapes:
+            for i, (x, y) in enumerate(zip(first, column, strict=True)):
+                if x.shape != y.shape:
+                    raise ValueError(f"{_name(f)}: argument {k} has the shape {tuple(y.shape)} at "
+                                     f"{paths(tree)[i]!r}, expected {tuple(x.shape)}")
+        for i, (x, y) in enumerate(zip(first, column, strict=True)):
+            if x.device != y.device:
+                raise ValueError(f"{_name(f)}: argument {k} is on {y.device} at {paths(tree)[i]!r}, "
+                                 f"expected {x.device}")
+        columns.append(column)
+    return columns, structure
+
+
+def computation_dtype(dtypes: list[torch.dtype]) -> torch.dtype | None:
+    """The dtype in which leaves of these dtypes meet: at least float32; None when no leaf is inexact."""
+    inexact = [d for d in dtypes if is_inexact(d)]
+    if not inexact:
+        return None
+    wide = functools.reduce(torch.promote_types, inexact)
+    return torch.float32 if wide in _HALF else wide
+
+
+class Scalars:
+    """The scalar arguments of one verb, cast once for each dtype and device they are needed in."""
+
+    def __init__(self, f: Callable[..., Any], values: dict[str, Any]):
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.ndim:
+                raise ValueError(f"{_name(f)}: the scalar {name!r} has the shape {tuple(value.shape)}; "
+                                 "batches of optimizers run under torch.func.vmap")
+        self.values, self.cast = values, {}
+
+    def to(self, device: torch.device, dtype: torch.dtype | None) -> dict[str, Any]:
+        if (device, dtype) not in self.cast:
+            real = _REAL.get(dtype, dtype)
+            self.cast[device, dtype] = {
+                name: v if not isinstance(v, Tensor) else
+                v.to(device) if real is None or v.dtype == torch.bool else v.to(device, real)
+                for name, v in self.values.items()
+            }
+        return self.cast[device, dtype]
+
+
+class LeafError(TypeError):
+    """What is wrong with one leaf; the verb adds its path."""
+
+
+def run_leaf(f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int, as_pairs: bool) -> list[Tensor]:
+    """Run a leaf function on one leaf: lift, call, cast back."""
+    wide = computation_dtype([x.dtype for x in xs])
+    ins = [x if wide is None or x.dtype == wide or not is_inexact(x.dtype) else x.to(wide) for x in xs]
+    pairs = as_pairs and wide is not None and wide.is_complex
+    if pairs:
+        if not all(x.is_complex() for x in xs):
+            raise LeafError(f"complex and real leaves meet: {', '.join(str(x.dtype) for x in xs)}")
+        ins = [torch.view_as_real(x.resolve_conj()) for x in ins]
+    ys = f(*ins, **scalars.to(xs[0].device, wide))
+    ys = ys if isinstance(ys, tuple) else (ys,)
+    if len(ys) != outs:
+        raise LeafError(f"{len(ys)} results where {outs} were expected")
+    results = []
+    for x, y in zip(xs, ys, strict=False):
+        y = torch.view_as_complex(y.contiguous()) if pairs else y
+        if y.dtype != x.dtype:
+            if is_inexact(y.dtype) and not is_inexact(x.dtype):
+                raise LeafError(f"a result of {y.dtype} for a leaf of {x.dtype}, which cannot hold it")
+            y = y.to(x.dtype)
+        results.append(y)
+    return results
+
+
+def run(f: Callable[..., Any], trees: tuple[Tree, ...], outs: int, scalars: dict[str, Any], *, same_shapes: bool,
+        as_pairs: bool) -> Any:
+    """What the verbs that map share: check, then a call a leaf."""
+    columns, structure = _columns(f, trees, same_shapes)
+    here = Scalars(f, scalars)
+    results: list[list[Tensor]] = [[] for _ in range(outs)]
+    for i, xs in enumerate(zip(*columns, strict=True)):
+        try:
+            ys = run_leaf(f, xs, here, outs, as_pairs)
+        except LeafError as error:
+            raise TypeError(f"{_name(f)} at {paths(trees[0])[i]!r}: {error}") from None
+        for column, y in zip(results, ys, strict=True):
+            column.append(y)
+    new = [unflatten(structure, column) for column in results]
+    return new[0] if outs == 1 else tuple(new)
+
+
+def elementwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, **scalars: Any) -> Any:
+    """Map a function that treats every element alike.
+
+    How the leaves are grouped is free (one by one, multi-tensor, packed flat, one compiled kernel), so `f` must not
+    look at shapes, and gets every scalar as an argument, never from a closure.
+
+    Args:
+        f: module-level function of plain tensors, `f(x, y, ..., **scalars)` -> tensor or tuple of `outs` tensors.
+            It must be right when every scalar is a () tensor.
+        *trees: trees of one structure with leaves of equal shapes; output k has the dtypes of tree k.
+        outs: how many trees are returned.
+        **scalars: floats, () tensors, or structure (flags).
+
+    Returns:
+        A tree like `trees[0]`, or a tuple of `outs` of them.
+
+    Raises:
+        ValueError: trees that differ in structure, shape or device, naming the path; a scalar that is not ().
+        TypeError: a result that its leaf cannot hold, naming the path.
+
+    Example:
+        >>> import torch
+        >>> from optfx import tree
+        >>> def lerp(x, y, weight):
+        ...     return x + weight * (y - x)
+        >>> tree.elementwise(lerp, {"w": torch.zeros(2)}, {"w": torch.ones(2)}, weight=0.25)
+        {'w': tensor([0.2500, 0.2500])}
+    """
+    return run(f, trees, outs, scalars, same_shapes=True, as_pairs=True)
+
+
+def leafwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, **scalars: Any) -> Any:
+    """Map a function that sees one whole leaf: its norm, its shape, its rows and columns.
+
+    As `elementwise`, but the shapes of the trees may differ (a tree of () tensors holds a number for each leaf),
+    and complex leaves stay complex.
+
+    Example:
+        >>> import torch
+        >>> from optfx import tree
+        >>> def center(x):
+        ...     return x - x.mean()
+        >>> tree.leafwise(center, {"w": torch.tensor([1.0, 3.0])})
+        {'w': tensor([-1.,  1.])}
+    """
+    return run(f, trees, outs, scalars, same_shapes=False, as_pairs=False)
+
+
+def reduce(f: Callable[..., Tensor], combine: Callable[..., Tensor], *trees: Tree, empty: float | bool,
+           **scalars: Any) -> Tensor:
+    """Look across all leaves: `combine` the stacked numbers that `f` gives for each leaf.
+
+    Args:
+        f: module-level function of the leaves in one place, lifted as in the other verbs -> () tensor.
+        combine: function of a (number of leaves,) tensor -> () tensor; it gets the scalars too.
+        *trees: trees of one structure and equal shapes.
+        empty: the result for a tree without leaves.
+        **scalars: passed to both functions.
+
+    Returns:
+        () tensor on the device of the first leaf.
+
+    Example:
+        >>> import torch
+        >>> from optfx import tree
+        >>> tree.reduce(torch.sum, torch.sum, {"a": torch.ones(3), "b": torch.ones(2)}, empty=0.0)
+        tensor(5.)
+    """
+    columns, _ = _columns(f, trees, same_shapes=True)
+    here, parts = Scalars(f, scalars), []
+    for xs in zip(*columns, strict=True):
+        wide = computation_dtype([x.dtype for x in xs])
+        ins = [x if wide is None or not is_inexact(x.dtype) else x.to(wide) for x in xs]
+        parts.append(f(*ins, **here.to(xs[0].device, wide)))
+    if not parts:
+        return torch.tensor(empty)
+    dtype = functools.reduce(torch.promote_types, [p.dtype for p in parts])
+    device = parts[0].device
+    return combine(torch.stack([p.to(device, dtype) for p in parts]), **here.to(device, dtype))
