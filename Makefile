@@ -30,7 +30,7 @@ types: .venv/.dev  ## pyright over the library and the examples
 	$(BIN)/basedpyright
 
 docs: .venv/.dev  ## the documentation, strict, into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.bench  ## side by side with torch.optim, optax and TorchOpt (minutes)
 	$(BIN)/python benchmarks/step.py
