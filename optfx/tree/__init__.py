@@ -27,7 +27,7 @@ from optfx.tree.algebra import (
     where,
     zeros_like,
 )
-from optfx.tree.record import children, is_record, record, replace, walk
+from optfx.tree.record import children, is_record, record, replace, show, walk
 from optfx.tree.structure import (
     Hole,
     Tree,
@@ -50,6 +50,6 @@ __all__ = [
     "Hole", "Tree", "add", "add_scale", "all_finite", "allclose", "broadcast", "cast", "cast_like", "children",
     "clip", "conj", "difference", "div", "elementwise", "entries", "flatten", "from_dict", "full_like", "get",
     "get_all", "is_record", "leafwise", "leaves", "map", "max", "merge", "min", "mul", "nodes", "norm", "ones_like",
-    "paths", "real", "record", "reduce", "replace", "safe_sqrt", "scale", "set", "size", "split", "sub", "sum",
+    "paths", "real", "record", "reduce", "replace", "safe_sqrt", "scale", "set", "show", "size", "split", "sub", "sum",
     "to_dict", "unflatten", "unflatten_like", "vdot", "walk", "where", "zeros_like",
 ]

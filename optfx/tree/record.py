@@ -53,7 +53,8 @@ def _number(x: Any) -> str:
     return repr(x) if not isinstance(x, float) or math.isfinite(x) else f"float('{x}')"
 
 
-def _show(v: Any) -> str:
+def show(v: Any) -> str:
+    """The code that makes a value: a number, tensor, record, function of a module, or container of them."""
     if isinstance(v, Tensor):
         if torch._C._functorch.is_functorch_wrapped_tensor(v):
             return f"<{tuple(v.shape)} {v.dtype} inside a function transform>"
@@ -62,11 +63,11 @@ def _show(v: Any) -> str:
     if isinstance(v, float):
         return _number(v)
     if type(v) is tuple:
-        return "(" + "".join(_show(i) + ", " for i in v) + ")"
+        return "(" + "".join(show(i) + ", " for i in v) + ")"
     if type(v) is list:
-        return "[" + ", ".join(map(_show, v)) + "]"
+        return "[" + ", ".join(map(show, v)) + "]"
     if type(v) is dict:
-        return "{" + ", ".join(f"{k!r}: {_show(i)}" for k, i in v.items()) + "}"
+        return "{" + ", ".join(f"{k!r}: {show(i)}" for k, i in v.items()) + "}"
     if callable(v) and hasattr(v, "__qualname__"):
         return v.__qualname__
     return repr(v)
@@ -77,7 +78,7 @@ def record(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass that torch and optree see as a tree of its tensor-valued fields.
 
     A field named by the class attribute `_variadic` is given as `*args`. `repr` of a record is the code that makes
-    it. Records compare by identity.
+    it. An `__init__` or `__repr__` that the class defines itself is kept. Records compare by identity.
 
     Args:
         cls: a class with annotated fields, as for `dataclasses.dataclass`.
@@ -112,7 +113,8 @@ def record(cls: type[T]) -> type[T]:
             getattr(self, "__post_init__", lambda: None)()
 
         cls.__init__ = init
-    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, init=not variadic)(cls)
+    own_repr = "__repr__" in cls.__dict__
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, init="__init__" not in cls.__dict__)(cls)
     cls._is_record = True  # type: ignore[attr-defined]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     names = tuple(f.name for f in fields)
@@ -120,8 +122,8 @@ def record(cls: type[T]) -> type[T]:
 
     def __repr__(self: Any) -> str:
         if variadic:
-            return f"{cls.__name__}({', '.join(map(_show, getattr(self, variadic)))})"
-        return f"{cls.__name__}({', '.join(f'{n}={_show(getattr(self, n))}' for n in shown)})"
+            return f"{cls.__name__}({', '.join(map(show, getattr(self, variadic)))})"
+        return f"{cls.__name__}({', '.join(f'{n}={show(getattr(self, n))}' for n in shown)})"
 
     def flatten(x: Any) -> tuple[list[Any], Any]:
         dynamic = children(x)
@@ -139,7 +141,8 @@ def record(cls: type[T]) -> type[T]:
         values, context = flatten(x)
         return values, context, context[0]
 
-    cls.__repr__ = __repr__
+    if not own_repr:
+        cls.__repr__ = __repr__
     optree.register_pytree_node(
         cls,  # type: ignore[arg-type]
         flatten_with_entries,

@@ -1,0 +1,197 @@
+"""Selectors: small composable rules for masks and labels, `select.path("*.bias") | ~select.ndim(min=2)`.
+
+A mask or label is always computed from params. It may be a bool (or str) for all, a tree of them, a prefix tree,
+a function `params -> tree`, or a selector; `resolve` makes one value a leaf of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from optfx.tree import Tree, broadcast, leaves, paths, record, unflatten_like
+
+
+class Selector:
+    """A rule about one leaf. Called with params, it gives a tree of bools; `&`, `|` and `~` combine rules."""
+
+    def match(self, path: str, leaf: Tensor) -> bool:
+        """Whether the leaf at this path is selected."""
+        raise NotImplementedError
+
+    def __call__(self, params: Tree) -> Tree:
+        return unflatten_like(params, [self.match(p, x) for p, x in zip(paths(params), leaves(params), strict=True)])
+
+    def __and__(self, other: Selector) -> Selector:
+        return both(self, other)
+
+    def __or__(self, other: Selector) -> Selector:
+        return either(self, other)
+
+    def __invert__(self) -> Selector:
+        return negated(self)
+
+
+@record
+class path(Selector):
+    """Leaves whose path matches a pattern.
+
+    Args:
+        pattern: shell-style, `*` matches any run of characters, dots too: `"*.bias"`, `"encoder.*"`, `"layer[12].w"`.
+
+    Example:
+        >>> import torch
+        >>> from optfx import select
+        >>> select.path("*.bias")({"l1": {"weight": torch.zeros(2), "bias": torch.zeros(2)}})
+        {'l1': {'weight': False, 'bias': True}}
+    """
+
+    pattern: str
+    regex: re.Pattern[str] = dataclasses.field(init=False, repr=False)  # fnmatch itself cannot be compiled
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "regex", re.compile(fnmatch.translate(self.pattern)))
+
+    def match(self, path: str, leaf: Tensor) -> bool:
+        return self.regex.match(path) is not None
+
+
+@record
+class ndim(Selector):
+    """Leaves whose number of dimensions is in a range.
+
+    Args:
+        min: fewest dimensions; None for no limit.
+        max: most dimensions; None for no limit.
+
+    Example:
+        >>> import torch
+        >>> from optfx import select
+        >>> select.ndim(min=2)({"w": torch.zeros(2, 2), "b": torch.zeros(2)})
+        {'w': True, 'b': False}
+    """
+
+    min: int | None = None
+    max: int | None = None
+
+    def match(self, path: str, leaf: Tensor) -> bool:
+        return (self.min is None or leaf.ndim >= self.min) and (self.max is None or leaf.ndim <= self.max)
+
+
+@record
+class size(Selector):
+    """Leaves whose number of elements is in a range.
+
+    Args:
+        min: fewest elements; None for no limit.
+        max: most elements; None for no limit.
+    """
+
+    min: int | None = None
+    max: int | None = None
+
+    def match(self, path: str, leaf: Tensor) -> bool:
+        return (self.min is None or leaf.numel() >= self.min) and (self.max is None or leaf.numel() <= self.max)
+
+
+@record
+class leaf(Selector):
+    """Leaves for which a function of path and tensor holds.
+
+    Args:
+        function: (path, tensor) -> bool. It must not look at the values of the tensor.
+    """
+
+    function: Callable[[str, Tensor], bool]
+
+    def match(self, path: str, leaf: Tensor) -> bool:
+        return self.function(path, leaf)
+
+
+@record
+class both(Selector):
+    """Leaves that two rules select; written `a & b`."""
+
+    a: Selector
+    b: Selector
+
+    def match(self, path: str, leaf: Tensor) -> bool:
+        return self.a.match(path, leaf) and self.b.match(path, leaf)
+
+
+@record
+class either(Selector):
+    """Leaves that one of two rules selects; written `a | b`."""
+
+    a: Selector
+    b: Selector
+
+    def match(self, path: str, leaf: Tensor) -> bool:
+        return self.a.match(path, leaf) or self.b.match(path, leaf)
+
+
+@record
+class negated(Selector):
+    """Leaves that a rule does not select; written `~a`."""
+
+    a: Selector
+
+    def match(self, path: str, leaf: Tensor) -> bool:
+        return not self.a.match(path, leaf)
+
+
+@record
+class label(Selector):
+    """The label of the first rule that selects a leaf: for `partition`.
+
+    Args:
+        rules: `{label: selector}`, tried in order.
+        default: the label of a leaf that no rule selects; None makes that an error.
+
+    Raises:
+        ValueError: naming the path of a leaf without a label.
+
+    Example:
+        >>> import torch
+        >>> from optfx import select
+        >>> labels = select.label({"matrix": select.ndim(min=2)}, default="rest")
+        >>> labels({"w": torch.zeros(2, 2), "b": torch.zeros(2)})
+        {'w': 'matrix', 'b': 'rest'}
+    """
+
+    rules: Mapping[str, Selector]
+    default: str | None = None
+
+    def match(self, path: str, leaf: Tensor) -> Any:
+        for name, rule in self.rules.items():
+            if rule.match(path, leaf):
+                return name
+        if self.default is None:
+            raise ValueError(f"no rule selects the leaf at {path!r}, and there is no default")
+        return self.default
+
+
+def resolve(spec: Any, params: Tree, kind: type, who: str) -> list[Any]:
+    """One mask (or label) a leaf of `params`, in order.
+
+    Args:
+        spec: a value, a tree or prefix tree of values, or a function `params -> tree` (a selector, say).
+        params: the tree that is masked.
+        kind: `bool` or `str`.
+        who: the name of the transform, for errors.
+
+    Raises:
+        ValueError: a tree that is no prefix of params, naming the path.
+        TypeError: a value of another kind, naming the path.
+    """
+    found = broadcast(spec(params) if callable(spec) else spec, params)
+    for value, where in zip(found, paths(params), strict=True):
+        if not isinstance(value, kind):
+            raise TypeError(f"{who}: the {'mask' if kind is bool else 'label'} at {where!r} is {value!r}, "
+                            f"expected a {kind.__name__}")
+    return found

@@ -1,0 +1,3 @@
+"""Recipes: a signature and one chain."""
+
+from optfx.optimizers.adam import adam, adamw

@@ -1,0 +1,89 @@
+"""Keys and noise for the leaves of a tree, each from the path of its leaf."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from optfx.random.keys import check_key, threefry
+from optfx.random.samplers import Sampler, normal
+from optfx.tree import Tree, leaves, paths, unflatten_like
+
+
+@torch.compiler.assume_constant_result  # a compiler has no need to trace the hash of a string
+def _hash(path: str) -> int:
+    """The 64-bit BLAKE2b hash of a path in UTF-8, big-endian and signed."""
+    return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def _leaf_keys(key: Tensor, names: list[str]) -> tuple[Tensor, ...]:
+    check_key(key)
+    if len(set(names)) < len(names):
+        shared = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"two leaves share a path, and would share their noise: {shared}")
+    hashes = torch.tensor([_hash(name) for name in names], dtype=torch.int64, device=key.device)
+    return torch.stack(threefry(key, hashes), dim=-1).unbind()
+
+
+def split_like(key: Tensor, tree: Tree) -> Tree:
+    """A key for each leaf, from its path: `fold_in(key, hash(path))`, BLAKE2b with a digest of 8 bytes.
+
+    Neither the position of a leaf nor what else is in the tree counts: leaves that a mask takes out, or a new layer,
+    leave everyone else's key as it was. Paths are those of `optfx.tree.paths`.
+
+    Args:
+        key: (2,) int64.
+        tree: any tree.
+
+    Returns:
+        A tree like `tree` of keys, (2,) int64 each, on the device of `key`.
+
+    Raises:
+        ValueError: two leaves share a path (a dot in the key of a dict), or the key is misshapen.
+        TypeError: the key is no int64 tensor.
+
+    Example:
+        >>> from optfx import random
+        >>> both = random.split_like(random.key(0), {"w": 1, "b": 2})
+        >>> one = random.split_like(random.key(0), {"w": 1})
+        >>> bool((both["w"] == one["w"]).all()), bool((both["w"] == both["b"]).any())
+        (True, False)
+    """
+    return unflatten_like(tree, _leaf_keys(key, paths(tree)))
+
+
+def random_like(key: Tensor, tree: Tree, sampler: Sampler = normal) -> Tree:
+    """Noise for each leaf of a tree, with its shape, dtype and device, from a key of its own (see `split_like`).
+
+    Args:
+        key: (2,) int64.
+        tree: a tree of tensors.
+        sampler: `(key, shape, dtype) -> tensor`, such as `normal`, `rademacher` or `uniform`.
+
+    Returns:
+        A tree like `tree`. The noise of an unbatched key is the same for each member of a vmapped tree: give each
+        member a key.
+
+    Raises:
+        TypeError: a leaf that is no tensor, or of a dtype that the sampler lacks, named by its path.
+        ValueError: two leaves share a path, or the key is misshapen.
+
+    Example:
+        >>> import torch
+        >>> from optfx import random
+        >>> noise = random.random_like(random.key(0), {"w": torch.zeros(2, 2), "b": torch.zeros(3).bfloat16()})
+        >>> noise["w"].shape, noise["b"].dtype
+        (torch.Size([2, 2]), torch.bfloat16)
+    """
+    names = paths(tree)
+    noise = []
+    for name, leaf_key, leaf in zip(names, _leaf_keys(key, names), leaves(tree), strict=True):
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"the leaf {name!r} is a {type(leaf).__name__}, expected a tensor")
+        try:
+            noise.append(sampler(leaf_key.to(leaf.device), leaf.shape, leaf.dtype))
+        except TypeError as error:
+            raise TypeError(f"the leaf {name!r}: {error}") from error
+    return unflatten_like(tree, noise)
