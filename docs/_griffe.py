@@ -1,8 +1,8 @@
 """How the reference reads the source: records have constructors, and a layer shows what it exports."""
 
 import ast
+import inspect
 import re
-import textwrap
 from typing import Any
 
 import griffe
@@ -69,9 +69,9 @@ class Sections(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring:
-            text = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
-            obj.docstring.value = re.sub(r"^Reference:\n((?: {4}.*\n?)+)", _paragraph, text, flags=re.MULTILINE)
+            text = re.sub(r"(?m)^Example:$", "Examples:", obj.docstring.value)
+            obj.docstring.value = re.sub(r"(?m)^Reference:((?: .+)?\n?(?: {4}.*\n?)*)", _paragraph, text)
 
 
 def _paragraph(section: re.Match[str]) -> str:
-    return f"**Reference:** {textwrap.dedent(section[1])}"
+    return f"**Reference:** {inspect.cleandoc(section[1])}\n"

@@ -10,7 +10,10 @@ import pytest
 import optfx
 
 ROOT = Path(__file__).parents[1]
-NO_DEFAULT = inspect.Parameter.empty
+
+
+def required(parameter):
+    return parameter.default is None or parameter.kind is griffe.ParameterKind.var_positional
 
 
 def classes(module):
@@ -38,8 +41,8 @@ def test_constructors(reference):
             assert [(p.name, p.kind) for p in parameters] == [(variadic, griffe.ParameterKind.var_positional)]
         else:
             expected = inspect.signature(cls).parameters.values()
-            assert [(p.name, p.default is None) for p in parameters] == [
-                (p.name, p.default is NO_DEFAULT) for p in expected
+            assert [(p.name, p.kind.name, required(p)) for p in parameters] == [
+                (p.name, p.kind.name.lower(), p.default is p.empty) for p in expected
             ], documented.path
         shown[cls.__name__] = documented
     assert "scale_by_adam" in shown
