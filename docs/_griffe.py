@@ -1,6 +1,5 @@
 """How the reference reads the source: records have constructors, and a layer shows what it exports."""
 
-import ast
 import inspect
 import re
 from typing import Any
@@ -22,21 +21,8 @@ class Records(griffe.Extension):
     """Shows a record, and a NamedTuple, by the arguments that make it."""
 
     def on_class_members(self, *, cls: griffe.Class, **kwargs: Any) -> None:
-        if "_variadic" in cls.members:
-            self._takes_any_number_of(cls, ast.literal_eval(str(cls["_variadic"].value)))
-        elif is_record(cls) or is_named_tuple(cls):
+        if is_record(cls) or is_named_tuple(cls):
             cls.decorators.append(DATACLASS)  # griffe makes the constructor of a dataclass from its fields
-
-    def _takes_any_number_of(self, cls: griffe.Class, field: str) -> None:
-        annotation = cls[field].annotation  # tuple[item, ...]
-        if isinstance(annotation, griffe.ExprSubscript):
-            annotation = next(annotation.slice.iterate(flat=False))
-        kinds = griffe.ParameterKind
-        parameters = griffe.Parameters(
-            griffe.Parameter("self", kind=kinds.positional_or_keyword),
-            griffe.Parameter(field, kind=kinds.var_positional, annotation=annotation),
-        )
-        cls.set_member("__init__", griffe.Function("__init__", parameters=parameters, parent=cls))
 
 
 class Layers(griffe.Extension):

@@ -37,13 +37,10 @@ def test_constructors(reference):
         if not hasattr(cls, "_is_record") and not hasattr(cls, "_fields"):
             continue
         parameters = list(documented.parameters)[1:]
-        if variadic := getattr(cls, "_variadic", None):
-            assert [(p.name, p.kind) for p in parameters] == [(variadic, griffe.ParameterKind.var_positional)]
-        else:
-            expected = inspect.signature(cls).parameters.values()
-            assert [(p.name, p.kind.name, required(p)) for p in parameters] == [
-                (p.name, p.kind.name.lower(), p.default is p.empty) for p in expected
-            ], documented.path
+        expected = inspect.signature(cls).parameters.values()
+        assert [(p.name, p.kind.name, required(p)) for p in parameters] == [
+            (p.name, p.kind.name.lower(), p.default is p.empty) for p in expected
+        ], documented.path
         shown[cls.__name__] = documented
     assert "scale_by_adam" in shown
     assert "chain" in shown

@@ -6,6 +6,13 @@ from optfx.combinators.inject import InjectState, inject_hyperparams
 from optfx.combinators.masked import PartitionState, masked, partition
 
 __all__ = [
-    "ApplyIfFiniteState", "InjectState", "PartitionState", "apply_if_finite", "chain", "inject_hyperparams", "masked",
-    "named_chain", "partition",
+    "ApplyIfFiniteState",
+    "InjectState",
+    "PartitionState",
+    "apply_if_finite",
+    "chain",
+    "inject_hyperparams",
+    "masked",
+    "named_chain",
+    "partition",
 ]

@@ -36,11 +36,10 @@ class chain(GradientTransformation):
         {'w': tensor([-0.1000])}
     """
 
-    _variadic = "steps"
     steps: tuple[GradientTransformation, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(map(as_transform, self.steps)))
+    def __init__(self, *steps: Any) -> None:
+        object.__setattr__(self, "steps", tuple(map(as_transform, steps)))
 
     @property
     def extra_args(self) -> frozenset[str]:  # type: ignore[override]

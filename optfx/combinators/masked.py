@@ -61,8 +61,10 @@ def seen_by(tx: GradientTransformation, spec: Any, updates: Tree, params: Tree) 
     """The tree that a mask or label is worked out on: params, which only a tree of values can do without."""
     if params is None:
         if callable(spec):
-            raise ValueError(f"{type(tx).__name__} needs params, which its mask or labels are computed from: "
-                             "call update(updates, state, params)")
+            raise ValueError(
+                f"{type(tx).__name__} needs params, which its mask or labels are computed from: "
+                "call update(updates, state, params)"
+            )
         return updates
     return params
 
@@ -114,14 +116,19 @@ class partition(GradientTransformation):
     def _labels(self, params: Tree) -> list[str]:
         labels = select.resolve(self.param_labels, params, str, "partition")
         if unknown := set(labels) - set(self.transforms):
-            raise ValueError(f"partition: no transform for the label {', '.join(sorted(unknown))}; "
-                             f"there are {list(self.transforms)}")
+            raise ValueError(
+                f"partition: no transform for the label {', '.join(sorted(unknown))}; there are {list(self.transforms)}"
+            )
         return labels
 
     def init(self, params: Tree) -> PartitionState:
         labels = self._labels(params)
-        return PartitionState({label: tx.init(split(params, [own == label for own in labels])[0])
-                               for label, tx in self.transforms.items()})
+        return PartitionState(
+            {
+                label: tx.init(split(params, [own == label for own in labels])[0])
+                for label, tx in self.transforms.items()
+            }
+        )
 
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
         labels = self._labels(seen_by(self, self.param_labels, updates, params))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.tree import Tree, difference, flatten, paths, unflatten
+from optfx.tree import Tree, difference, flatten, is_wrapped, paths, unflatten
 
 
 def donate(step: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
@@ -64,8 +64,10 @@ def write(given: list[Tree], results: list[Tree]) -> list[Tree]:
             raise ValueError(f"donate: result {k} {difference(tree, result)}")
         for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
             if (x.shape, x.dtype, x.device) != (y.shape, y.dtype, y.device):
-                raise ValueError(f"donate: result {k} is {tuple(y.shape)} {y.dtype} on {y.device} at "
-                                 f"{paths(tree)[i]!r}, expected {tuple(x.shape)} {x.dtype} on {x.device}")
+                raise ValueError(
+                    f"donate: result {k} is {tuple(y.shape)} {y.dtype} on {y.device} at "
+                    f"{paths(tree)[i]!r}, expected {tuple(x.shape)} {x.dtype} on {x.device}"
+                )
         structures.append((structure, len(xs)))
         old += xs
         new += ys
@@ -89,8 +91,7 @@ def _compiled_values(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
     # While tracing, what shares storage is not known, so every value is made one that cannot. It costs nothing:
     # it joins the kernel that computes the value. A clone would not do: Inductor 2.13 drops it and reads the
     # buffer after it was overwritten.
-    return [y if y is x else y.logical_or(y) if y.dtype == torch.bool else y * 1
-            for x, y in zip(old, new, strict=True)]
+    return [y if y is x else y.logical_or(y) if y.dtype == torch.bool else y * 1 for x, y in zip(old, new, strict=True)]
 
 
 def _eager_values(given: list[Tree], old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
@@ -104,12 +105,14 @@ def _eager_values(given: list[Tree], old: list[Tensor], new: list[Tensor]) -> li
                 raise ValueError(f"donate: one tensor is donated twice, as argument {owners[begin]} and {name}")
             owners[begin] = name
     donated = {_storage(x) for x in old}
-    return [y if y is x else y.clone() if _storage(y) in donated or _storage(y) is None else y
-            for x, y in zip(old, new, strict=True)]
+    return [
+        y if y is x else y.clone() if _storage(y) in donated or _storage(y) is None else y
+        for x, y in zip(old, new, strict=True)
+    ]
 
 
 def _storage(x: Tensor) -> int | None:
     """Which storage a tensor lives in; None when that is not known, as under vmap."""
-    if type(x) not in (Tensor, torch.nn.Parameter) or torch._C._functorch.is_functorch_wrapped_tensor(x):
+    if type(x) not in (Tensor, torch.nn.Parameter) or is_wrapped(x):
         return None
     return x.untyped_storage()._cdata

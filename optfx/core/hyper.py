@@ -38,7 +38,9 @@ def counter(params: Tree) -> Tensor:
         if not isinstance(leaf, Tensor):
             raise TypeError(f"the parameter at {paths(params)[i]!r} is a {type(leaf).__name__}, expected a tensor")
         if not (leaf.dtype.is_floating_point or leaf.dtype.is_complex):
-            raise TypeError(f"the parameter at {paths(params)[i]!r} is {leaf.dtype}, expected a floating or complex dtype")
+            raise TypeError(
+                f"the parameter at {paths(params)[i]!r} is {leaf.dtype}, expected a floating or complex dtype"
+            )
     return torch.zeros((), dtype=torch.int64, device=found[0].device if found else None)
 
 
@@ -59,8 +61,10 @@ def at(count: Tensor, hyper: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     if value.ndim:
-        raise ValueError(f"a hyperparameter of shape {tuple(value.shape)} where a () tensor was expected: "
-                         "batches of optimizers run under torch.func.vmap")
+        raise ValueError(
+            f"a hyperparameter of shape {tuple(value.shape)} where a () tensor was expected: "
+            "batches of optimizers run under torch.func.vmap"
+        )
     return value.to(wide(value.device))
 
 

@@ -52,6 +52,8 @@ def grads(module: nn.Module) -> dict[str, Tensor]:
     """
     found = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
     if missing := [name for name, grad in found.items() if grad is None]:
-        raise ValueError(f"no gradient for {', '.join(map(repr, missing))}: call loss.backward() first; "
-                         "a parameter that takes no part in the loss is frozen by requires_grad_(False)")
+        raise ValueError(
+            f"no gradient for {', '.join(map(repr, missing))}: call loss.backward() first; "
+            "a parameter that takes no part in the loss is frozen by requires_grad_(False)"
+        )
     return {name: grad.detach() for name, grad in found.items() if grad is not None}

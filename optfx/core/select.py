@@ -192,6 +192,8 @@ def resolve(spec: Any, params: Tree, kind: type, who: str) -> list[Any]:
     found = broadcast(spec(params) if callable(spec) else spec, params)
     for value, where in zip(found, paths(params), strict=True):
         if not isinstance(value, kind):
-            raise TypeError(f"{who}: the {'mask' if kind is bool else 'label'} at {where!r} is {value!r}, "
-                            f"expected a {kind.__name__}")
+            raise TypeError(
+                f"{who}: the {'mask' if kind is bool else 'label'} at {where!r} is {value!r}, "
+                f"expected a {kind.__name__}"
+            )
     return found

@@ -49,7 +49,8 @@ def reject_parameters(who: str, params: Tree) -> None:
                 raise ValueError(
                     f"{who}: the parameter at {paths(params)[i]!r} is an nn.Parameter that requires grad, so every "
                     "update would be recorded and memory would grow with each step. Use optfx.params(module), or "
-                    "torch.no_grad(); to differentiate through the update, pass p.clone()")
+                    "torch.no_grad(); to differentiate through the update, pass p.clone()"
+                )
 
 
 def _checked(update: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,8 +61,10 @@ def _checked(update: Callable[..., Any]) -> Callable[..., Any]:
         if extra:
             known = set(EXTRA_ARGS) | set(self.extra_args)
             if unknown := [name for name in extra if name not in known]:
-                raise TypeError(f"{type(self).__name__}.update: unknown argument {', '.join(unknown)}; "
-                                f"known are {', '.join(sorted(known))}")
+                raise TypeError(
+                    f"{type(self).__name__}.update: unknown argument {', '.join(unknown)}; "
+                    f"known are {', '.join(sorted(known))}"
+                )
             if not takes_any:
                 extra = {k: v for k, v in extra.items() if k in declared}
         if params is not None:

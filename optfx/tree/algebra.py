@@ -14,7 +14,7 @@ from optfx.tree.verbs import elementwise, reduce
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
-    """Square root whose derivative at zero is zero, not infinite; `safe_sqrt(0)` is 1e-19, the root of the tiniest number.
+    """Square root whose derivative at zero is zero, not infinite. At zero it is the root of the tiniest number.
 
     Example:
         >>> import torch

@@ -9,6 +9,7 @@ trace to the same graph, and a number becomes sweepable by being given as a tens
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
@@ -47,6 +48,11 @@ def children(x: Any) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(x) if _is_child(type(x).__name__, getattr(x, f.name)))
 
 
+def is_wrapped(x: Tensor) -> bool:
+    """Whether a tensor stands for many, or for a traced one, inside `vmap` or `grad`."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _number(x: Any) -> str:
     if isinstance(x, list):
         return "[" + ", ".join(map(_number, x)) + "]"
@@ -56,7 +62,7 @@ def _number(x: Any) -> str:
 def show(v: Any) -> str:
     """The code that makes a value: a number, tensor, record, function of a module, or container of them."""
     if isinstance(v, Tensor):
-        if torch._C._functorch.is_functorch_wrapped_tensor(v):
+        if is_wrapped(v):
             return f"<{tuple(v.shape)} {v.dtype} inside a function transform>"
         device = "" if v.device.type == "cpu" else f", device='{v.device}'"
         return f"torch.tensor({_number(v.tolist())}, dtype={v.dtype}{device})"
@@ -77,8 +83,8 @@ def show(v: Any) -> str:
 def record(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass that torch and optree see as a tree of its tensor-valued fields.
 
-    A field named by the class attribute `_variadic` is given as `*args`. `repr` of a record is the code that makes
-    it. An `__init__` or `__repr__` that the class defines itself is kept. Records compare by identity.
+    `repr` of a record is the code that makes it. An `__init__` or `__repr__` that the class defines itself is kept; an
+    `__init__` that takes `*name` fills the field of that name. Records compare by identity.
 
     Args:
         cls: a class with annotated fields, as for `dataclasses.dataclass`.
@@ -103,26 +109,22 @@ def record(cls: type[T]) -> type[T]:
         >>> torch.func.vmap(lambda f: f(3.0))(line(torch.tensor([1.0, 2.0])))
         tensor([3., 6.])
     """
-    variadic: str | None = cls.__dict__.get("_variadic")
-    if variadic:
-
-        def init(self: Any, *args: Any, **named: Any) -> None:
-            object.__setattr__(self, variadic, tuple(named.pop(variadic, args)))
-            if named:
-                raise TypeError(f"{cls.__name__} takes no argument called {', '.join(named)}")
-            getattr(self, "__post_init__", lambda: None)()
-
-        cls.__init__ = init
+    own_init = cls.__dict__.get("__init__")
+    star = (
+        [p.name for p in inspect.signature(own_init).parameters.values() if p.kind is p.VAR_POSITIONAL]
+        if own_init
+        else []
+    )
     own_repr = "__repr__" in cls.__dict__
-    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, init="__init__" not in cls.__dict__)(cls)
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, init=own_init is None)(cls)
     cls._is_record = True  # type: ignore[attr-defined]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     names = tuple(f.name for f in fields)
     shown = tuple(f.name for f in fields if f.repr)
 
     def __repr__(self: Any) -> str:
-        if variadic:
-            return f"{cls.__name__}({', '.join(map(show, getattr(self, variadic)))})"
+        if star:
+            return f"{cls.__name__}({', '.join(map(show, getattr(self, star[0])))})"
         return f"{cls.__name__}({', '.join(f'{n}={show(getattr(self, n))}' for n in shown)})"
 
     def flatten(x: Any) -> tuple[list[Any], Any]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import optree
+from optree.utils import total_order_sorted
 from torch import Tensor
 
 from optfx.tree.record import NAMESPACE, children, is_record, with_children
@@ -107,7 +108,7 @@ def entries(node: Any) -> list[tuple[Any, Any]] | None:
         try:
             return [(k, node[k]) for k in sorted(node)]
         except TypeError:
-            return [(k, node[k]) for k in optree.utils.total_order_sorted(node)]
+            return [(k, node[k]) for k in total_order_sorted(node)]
     if kind is OrderedDict:
         return list(node.items())
     if is_record(node):
@@ -192,8 +193,10 @@ def _broadcast(prefix: Any, tree: Any, path: str, found: list[Any]) -> None:
 def split(tree: Tree, keep: Iterable[bool]) -> tuple[Tree, Tree]:
     """Two trees of one structure: the leaves where `keep` (one bool a leaf, in order) is true, and the others."""
     pairs = list(zip(leaves(tree), keep, strict=True))
-    return (unflatten_like(tree, [x if mine else HOLE for x, mine in pairs]),
-            unflatten_like(tree, [HOLE if mine else x for x, mine in pairs]))
+    return (
+        unflatten_like(tree, [x if mine else HOLE for x, mine in pairs]),
+        unflatten_like(tree, [HOLE if mine else x for x, mine in pairs]),
+    )
 
 
 def merge(a: Tree, b: Tree) -> Tree:
@@ -212,8 +215,11 @@ def difference(a: Tree, b: Tree) -> str | None:
     mine, theirs = paths(a), paths(b)
     missing = [p for p in mine if p not in set(theirs)]
     extra = [p for p in theirs if p not in set(mine)]
-    words = [f"{what} {', '.join(repr(p) for p in which[:5])}{' ...' if len(which) > 5 else ''}"
-             for what, which in (("lacks the leaf", missing), ("has the unexpected leaf", extra)) if which]
+    words = [
+        f"{what} {', '.join(repr(p) for p in which[:5])}{' ...' if len(which) > 5 else ''}"
+        for what, which in (("lacks the leaf", missing), ("has the unexpected leaf", extra))
+        if which
+    ]
     if words:
         return " and ".join(words)
     for (path, x), (_, y) in zip(nodes(a), nodes(b), strict=False):

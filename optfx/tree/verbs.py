@@ -46,12 +46,15 @@ def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) 
         if same_shapes:
             for i, (x, y) in enumerate(zip(first, column, strict=True)):
                 if x.shape != y.shape:
-                    raise ValueError(f"{_name(f)}: argument {k} has the shape {tuple(y.shape)} at "
-                                     f"{paths(tree)[i]!r}, expected {tuple(x.shape)}")
+                    raise ValueError(
+                        f"{_name(f)}: argument {k} has the shape {tuple(y.shape)} at "
+                        f"{paths(tree)[i]!r}, expected {tuple(x.shape)}"
+                    )
         for i, (x, y) in enumerate(zip(first, column, strict=True)):
             if x.device != y.device:
-                raise ValueError(f"{_name(f)}: argument {k} is on {y.device} at {paths(tree)[i]!r}, "
-                                 f"expected {x.device}")
+                raise ValueError(
+                    f"{_name(f)}: argument {k} is on {y.device} at {paths(tree)[i]!r}, expected {x.device}"
+                )
         columns.append(column)
     return columns, structure
 
@@ -71,26 +74,33 @@ class Scalars:
     def __init__(self, f: Callable[..., Any], values: dict[str, Any]):
         for name, value in values.items():
             if isinstance(value, Tensor) and value.ndim:
-                raise ValueError(f"{_name(f)}: the scalar {name!r} has the shape {tuple(value.shape)}; "
-                                 "batches of optimizers run under torch.func.vmap")
+                raise ValueError(
+                    f"{_name(f)}: the scalar {name!r} has the shape {tuple(value.shape)}; "
+                    "batches of optimizers run under torch.func.vmap"
+                )
         self.values, self.cast = values, {}
 
     def to(self, device: torch.device, dtype: torch.dtype | None) -> dict[str, Any]:
         if (device, dtype) not in self.cast:
-            real = _REAL.get(dtype, dtype)
-            self.cast[device, dtype] = {
-                name: v if not isinstance(v, Tensor) else
-                v.to(device) if real is None or v.dtype == torch.bool else v.to(device, real)
-                for name, v in self.values.items()
-            }
+            self.cast[device, dtype] = {name: _cast(v, device, dtype) for name, v in self.values.items()}
         return self.cast[device, dtype]
+
+
+def _cast(scalar: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+    if not isinstance(scalar, Tensor):
+        return scalar
+    if dtype is None or scalar.dtype == torch.bool:
+        return scalar.to(device)
+    return scalar.to(device, _REAL.get(dtype, dtype))
 
 
 class LeafError(TypeError):
     """What is wrong with one leaf; the verb adds its path."""
 
 
-def run_leaf(f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int, as_pairs: bool) -> list[Tensor]:
+def run_leaf(
+    f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int, as_pairs: bool
+) -> list[Tensor]:
     """Run a leaf function on one leaf: lift, call, cast back."""
     wide = computation_dtype([x.dtype for x in xs])
     ins = [x if wide is None or x.dtype == wide or not is_inexact(x.dtype) else x.to(wide) for x in xs]
@@ -114,8 +124,15 @@ def run_leaf(f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, ou
     return results
 
 
-def run(f: Callable[..., Any], trees: tuple[Tree, ...], outs: int, scalars: dict[str, Any], *, same_shapes: bool,
-        as_pairs: bool) -> Any:
+def run(
+    f: Callable[..., Any],
+    trees: tuple[Tree, ...],
+    outs: int,
+    scalars: dict[str, Any],
+    *,
+    same_shapes: bool,
+    as_pairs: bool,
+) -> Any:
     """What the verbs that map share: check, then a call a leaf."""
     columns, structure = _columns(f, trees, same_shapes)
     here = Scalars(f, scalars)
@@ -179,8 +196,9 @@ def leafwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, **scalars: Any)
     return run(f, trees, outs, scalars, same_shapes=False, as_pairs=False)
 
 
-def reduce(f: Callable[..., Tensor], combine: Callable[..., Tensor], *trees: Tree, empty: float | bool,
-           **scalars: Any) -> Tensor:
+def reduce(
+    f: Callable[..., Tensor], combine: Callable[..., Tensor], *trees: Tree, empty: float | bool, **scalars: Any
+) -> Tensor:
     """Look across all leaves: `combine` the stacked numbers that `f` gives for each leaf.
 
     Args:
