@@ -1,0 +1,79 @@
+"""Schedules: count -> value. Records whose numbers, rates and lengths alike, may be tensors.
+
+A schedule maps the count of steps taken, a () int64 tensor or a Python int, to a () float64 tensor. It branches on no
+value, so it runs in eager code, under `torch.compile`, `torch.func.vmap` (over counts, or over any of its numbers)
+and `torch.func.grad`. optax's schedules have optax's names; torch's schedulers are here as pure functions of the
+count, `StepLR` as `step_lr`, with the base rate first.
+"""
+
+from optfx.schedules.cyclic import cyclic_lr, cyclic_momentum
+from optfx.schedules.decay import (
+    constant_schedule,
+    cosine_decay_schedule,
+    exponential_decay,
+    linear_schedule,
+    polynomial_schedule,
+)
+from optfx.schedules.joined import from_function, join_schedules, sequential_lr
+from optfx.schedules.piecewise import (
+    cosine_onecycle_schedule,
+    linear_onecycle_schedule,
+    piecewise_constant_schedule,
+    piecewise_interpolate_schedule,
+)
+from optfx.schedules.table import from_torch_scheduler, table_schedule
+from optfx.schedules.torch_cycles import (
+    cosine_annealing_lr,
+    cosine_annealing_warm_restarts,
+    one_cycle_lr,
+    one_cycle_momentum,
+)
+from optfx.schedules.torch_rates import (
+    constant_lr,
+    exponential_lr,
+    lambda_lr,
+    linear_lr,
+    multi_step_lr,
+    polynomial_lr,
+    step_lr,
+)
+from optfx.schedules.warmup import (
+    sgdr_schedule,
+    warmup_constant_schedule,
+    warmup_cosine_decay_schedule,
+    warmup_exponential_decay_schedule,
+)
+
+__all__ = [
+    "constant_lr",
+    "constant_schedule",
+    "cosine_annealing_lr",
+    "cosine_annealing_warm_restarts",
+    "cosine_decay_schedule",
+    "cosine_onecycle_schedule",
+    "cyclic_lr",
+    "cyclic_momentum",
+    "exponential_decay",
+    "exponential_lr",
+    "from_function",
+    "from_torch_scheduler",
+    "join_schedules",
+    "lambda_lr",
+    "linear_lr",
+    "linear_onecycle_schedule",
+    "linear_schedule",
+    "multi_step_lr",
+    "one_cycle_lr",
+    "one_cycle_momentum",
+    "piecewise_constant_schedule",
+    "piecewise_interpolate_schedule",
+    "polynomial_lr",
+    "polynomial_schedule",
+    "sequential_lr",
+    "sgdr_schedule",
+    "step_lr",
+    "table_schedule",
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
+]
