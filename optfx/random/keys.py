@@ -28,7 +28,8 @@ def check_key(key: Tensor) -> None:
 
 def _check_integer(name: str, value: int | Tensor) -> int | Tensor:
     if not isinstance(value, Tensor):
-        value = operator.index(value)
+        # operator.index would make torch.compile treat every int as a constant
+        value = value if isinstance(value, int) else operator.index(value)
         if not -(2**63) <= value < 2**64:
             raise ValueError(f"{name} has more than 64 bits: {value}")
     elif value.dtype.is_floating_point or value.dtype.is_complex or value.dtype == torch.bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 
 from optfx.random.keys import check_key, threefry
 from optfx.random.samplers import Sampler, normal
 from optfx.tree import Tree, leaves, paths, unflatten_like
+
+_TOGETHER = 2**22  # elements: bounds the memory of the intermediate integers
 
 
 @torch.compiler.assume_constant_result  # a compiler has no need to trace the hash of a string
@@ -77,13 +81,22 @@ def random_like(key: Tensor, tree: Tree, sampler: Sampler = normal) -> Tree:
         >>> noise["w"].shape, noise["b"].dtype
         (torch.Size([2, 2]), torch.bfloat16)
     """
-    names = paths(tree)
-    noise = []
-    for name, leaf_key, leaf in zip(names, _leaf_keys(key, names), leaves(tree), strict=True):
+    names, values = paths(tree), leaves(tree)
+    for name, leaf in zip(names, values, strict=True):
         if not isinstance(leaf, Tensor):
             raise TypeError(f"the leaf {name!r} is a {type(leaf).__name__}, expected a tensor")
+    keys = _leaf_keys(key, names)
+    noise = list(values)
+    # A hundred operations a leaf are slow to launch and slower to compile: like leaves are drawn together.
+    kinds = [(tuple(leaf.shape), leaf.dtype, leaf.device) for leaf in values]
+    for kind in dict.fromkeys(kinds):
+        shape, dtype, device = kind
+        members = [i for i, other in enumerate(kinds) if other == kind]
+        draw = vmap(sampler, (0, None, None), chunk_size=max(1, _TOGETHER // max(1, math.prod(shape))))
         try:
-            noise.append(sampler(leaf_key.to(leaf.device), leaf.shape, leaf.dtype))
+            drawn = draw(torch.stack([keys[i] for i in members]).to(device), shape, dtype)
         except TypeError as error:
-            raise TypeError(f"the leaf {name!r}: {error}") from error
+            raise TypeError(f"the leaf {names[members[0]]!r}: {error}") from error
+        for i, value in zip(members, drawn.unbind(), strict=True):
+            noise[i] = value
     return unflatten_like(tree, noise)
