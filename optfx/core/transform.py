@@ -45,7 +45,7 @@ def reject_parameters(who: str, params: Tree) -> None:
     """Refuse live `nn.Parameter`s while gradients are recorded: each step would hang its graph on the last one's."""
     if torch.is_grad_enabled():
         for i, p in enumerate(leaves(params)):
-            if isinstance(p, torch.nn.Parameter) and p.requires_grad:
+            if p.requires_grad and isinstance(p, torch.nn.Parameter):
                 raise ValueError(
                     f"{who}: the parameter at {paths(params)[i]!r} is an nn.Parameter that requires grad, so every "
                     "update would be recorded and memory would grow with each step. Use optfx.params(module), or "

@@ -15,7 +15,7 @@ and gives output k the dtype of input k, so that the dtype laws hold by construc
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 from optfx.tree.structure import Tree, difference, flatten, paths, unflatten
 
 _HALF = (torch.float16, torch.bfloat16)
+_WIDE = (torch.float32, torch.float64)
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
@@ -43,14 +44,12 @@ def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) 
         column, other = flatten(tree)
         if other != structure:
             raise ValueError(f"{_name(f)}: argument {k} {difference(trees[0], tree)}")
-        if same_shapes:
-            for i, (x, y) in enumerate(zip(first, column, strict=True)):
-                if x.shape != y.shape:
-                    raise ValueError(
-                        f"{_name(f)}: argument {k} has the shape {tuple(y.shape)} at "
-                        f"{paths(tree)[i]!r}, expected {tuple(x.shape)}"
-                    )
         for i, (x, y) in enumerate(zip(first, column, strict=True)):
+            if same_shapes and x.shape != y.shape:
+                raise ValueError(
+                    f"{_name(f)}: argument {k} has the shape {tuple(y.shape)} at "
+                    f"{paths(tree)[i]!r}, expected {tuple(x.shape)}"
+                )
             if x.device != y.device:
                 raise ValueError(
                     f"{_name(f)}: argument {k} is on {y.device} at {paths(tree)[i]!r}, expected {x.device}"
@@ -59,9 +58,12 @@ def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) 
     return columns, structure
 
 
-def computation_dtype(dtypes: list[torch.dtype]) -> torch.dtype | None:
-    """The dtype in which leaves of these dtypes meet: at least float32; None when no leaf is inexact."""
-    inexact = [d for d in dtypes if is_inexact(d)]
+def computation_dtype(xs: Sequence[Tensor]) -> torch.dtype | None:
+    """The dtype in which leaves meet: at least float32; None when no leaf is inexact."""
+    first = xs[0].dtype
+    if first in _WIDE and all(x.dtype == first for x in xs):
+        return first
+    inexact = [x.dtype for x in xs if is_inexact(x.dtype)]
     if not inexact:
         return None
     wide = functools.reduce(torch.promote_types, inexact)
@@ -102,7 +104,7 @@ def run_leaf(
     f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int, as_pairs: bool
 ) -> list[Tensor]:
     """Run a leaf function on one leaf: lift, call, cast back."""
-    wide = computation_dtype([x.dtype for x in xs])
+    wide = computation_dtype(xs)
     ins = [x if wide is None or x.dtype == wide or not is_inexact(x.dtype) else x.to(wide) for x in xs]
     pairs = as_pairs and wide is not None and wide.is_complex
     if pairs:
@@ -220,7 +222,7 @@ def reduce(
     columns, _ = _columns(f, trees, same_shapes=True)
     here, parts = Scalars(f, scalars), []
     for xs in zip(*columns, strict=True):
-        wide = computation_dtype([x.dtype for x in xs])
+        wide = computation_dtype(xs)
         ins = [x if wide is None or not is_inexact(x.dtype) else x.to(wide) for x in xs]
         parts.append(f(*ins, **here.to(xs[0].device, wide)))
     if not parts:

@@ -1,0 +1,177 @@
+"""Every public transform, combinator and optimizer, in the option sets that the laws are checked for.
+
+A row says how to make one from its numeric hyperparameters, and how to call it. A public name without a row fails
+`test_public.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import optfx
+from optfx import select
+
+
+@dataclass(frozen=True)
+class Row:
+    """One public name in one option set."""
+
+    name: str
+    make: Callable[..., Any]
+    hypers: dict[str, float] = field(default_factory=dict)  # those that may be a float, a tensor or a schedule
+    option: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)  # extra arguments of update
+
+    @property
+    def id(self) -> str:
+        return self.name + (f"[{self.option}]" if self.option else "")
+
+
+MATRICES = select.ndim(min=2)
+ADAM = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "eps_root": 1e-7}
+VALUE = {"value": torch.tensor(1.5)}
+
+
+def clipped_adam(rate=0.1, decay=0.2, limit=0.5, b1=0.9):
+    return optfx.chain(
+        optfx.clip_by_global_norm(limit),
+        optfx.scale_by_adam(b1=b1),
+        optfx.masked(optfx.add_decayed_weights(decay), MATRICES),
+        optfx.scale_by_learning_rate(rate),
+    )
+
+
+def two_groups(rate=0.1, decay=0.2, momentum=0.8):
+    return optfx.partition(
+        {"matrix": optfx.adamw(rate, weight_decay=decay), "rest": optfx.sgd(rate, momentum=momentum)},
+        select.label({"matrix": MATRICES}, default="rest"),
+    )
+
+
+ROWS = [
+    Row("identity", optfx.identity),
+    Row("set_to_zero", optfx.set_to_zero),
+    Row("scale", optfx.scale, {"step_size": 0.3}),
+    Row("scale_by_learning_rate", optfx.scale_by_learning_rate, {"learning_rate": 0.3}),
+    Row(
+        "scale_by_learning_rate",
+        lambda **h: optfx.scale_by_learning_rate(**h, flip_sign=False),
+        {"learning_rate": 0.3},
+        "no flip",
+    ),
+    Row("scale_by_schedule", optfx.scale_by_schedule, {"step_size_fn": 0.3}),
+    Row("scale_by_sign", optfx.scale_by_sign),
+    Row("trace", optfx.trace, {"decay": 0.9}),
+    Row("trace", lambda **h: optfx.trace(**h, nesterov=True), {"decay": 0.9, "dampening": 0.1}, "nesterov, dampening"),
+    Row("trace", lambda **h: optfx.trace(**h, accumulator_dtype=torch.float32), {"decay": 0.9}, "float32"),
+    Row("ema", optfx.ema, {"decay": 0.9}),
+    Row(
+        "ema",
+        lambda **h: optfx.ema(**h, debias=False, accumulator_dtype=torch.float32),
+        {"decay": 0.9},
+        "biased, float32",
+    ),
+    Row("scale_by_adam", optfx.scale_by_adam, ADAM),
+    Row(
+        "scale_by_adam",
+        lambda **h: optfx.scale_by_adam(**h, nesterov=True, mu_dtype=torch.bfloat16),
+        ADAM,
+        "nesterov, bf16 mu",
+    ),
+    Row("scale_by_amsgrad", optfx.scale_by_amsgrad, ADAM),
+    Row("scale_by_rms", optfx.scale_by_rms, {"decay": 0.9, "eps": 1e-6}),
+    Row(
+        "scale_by_rms",
+        lambda **h: optfx.scale_by_rms(**h, eps_in_sqrt=False, bias_correction=True),
+        {"decay": 0.9, "eps": 1e-6},
+        "eps outside, debiased",
+    ),
+    Row("scale_by_stddev", optfx.scale_by_stddev, {"decay": 0.9, "eps": 1e-6}),
+    Row(
+        "scale_by_stddev",
+        lambda **h: optfx.scale_by_stddev(**h, eps_in_sqrt=False),
+        {"decay": 0.9, "eps": 1e-6},
+        "eps outside",
+    ),
+    Row("scale_by_rss", optfx.scale_by_rss, {"eps": 1e-6}),
+    Row(
+        "scale_by_rss",
+        lambda **h: optfx.scale_by_rss(**h, initial_accumulator_value=0.0, eps_in_sqrt=False),
+        {"eps": 1e-6},
+        "torch's",
+    ),
+    Row("add_decayed_weights", optfx.add_decayed_weights, {"weight_decay": 0.2}),
+    Row(
+        "add_decayed_weights",
+        lambda **h: optfx.add_decayed_weights(**h, mask=MATRICES),
+        {"weight_decay": 0.2},
+        "masked",
+    ),
+    Row("clip", optfx.clip, {"max_delta": 0.4}),
+    Row("clip_by_block_rms", optfx.clip_by_block_rms, {"threshold": 0.4}),
+    Row("clip_by_global_norm", optfx.clip_by_global_norm, {"max_norm": 0.4}),
+    Row("adaptive_grad_clip", optfx.adaptive_grad_clip, {"clipping": 0.1, "eps": 1e-3}),
+    Row("centralize", optfx.centralize),
+    Row("zero_nans", optfx.zero_nans),
+    Row("add_noise", lambda **h: optfx.add_noise(**h, key=1), {"eta": 0.1, "gamma": 0.55}),
+    Row("freeze", lambda: optfx.freeze(MATRICES)),
+    Row(
+        "reduce_on_plateau",
+        lambda **h: optfx.reduce_on_plateau(**h, patience=1),
+        {"factor": 0.5, "rtol": 1e-4},
+        extra=VALUE,
+    ),
+    Row("stateless", lambda: optfx.stateless(halve)),
+    Row("from_functions", lambda: optfx.from_functions(no_state, halve_pair)),
+    Row("chain", clipped_adam, {"rate": 0.1, "decay": 0.2, "limit": 0.5, "b1": 0.9}),
+    Row(
+        "named_chain",
+        lambda rate=0.1: optfx.named_chain(("b", optfx.scale_by_adam()), ("a", optfx.scale_by_learning_rate(rate))),
+        {"rate": 0.1},
+    ),
+    Row("masked", lambda rate=0.1: optfx.masked(optfx.adam(rate), MATRICES), {"rate": 0.1}),
+    Row("partition", two_groups, {"rate": 0.1, "decay": 0.2, "momentum": 0.8}),
+    Row("inject_hyperparams", lambda: optfx.inject_hyperparams(clipped_adam())),
+    Row("apply_if_finite", lambda **h: optfx.apply_if_finite(clipped_adam(**h), 2), {"rate": 0.1, "limit": 0.5}),
+    Row("sgd", lambda **h: optfx.sgd(**h, nesterov=True), {"learning_rate": 0.1, "momentum": 0.9}, "momentum"),
+    Row("sgd", optfx.sgd, {"learning_rate": 0.1}),
+    Row(
+        "sgd",
+        lambda **h: optfx.sgd(**h),
+        {"learning_rate": 0.1, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1},
+        "torch's",
+    ),
+    Row("adam", optfx.adam, {"learning_rate": 0.1, **ADAM}),
+    Row("adamw", optfx.adamw, {"learning_rate": 0.1, **ADAM, "weight_decay": 0.1}),
+    Row(
+        "adamw",
+        lambda **h: optfx.adamw(**h, mask=MATRICES, nesterov=True),
+        {"learning_rate": 0.1, "weight_decay": 0.1},
+        "masked, nesterov",
+    ),
+    Row(
+        "rmsprop",
+        lambda **h: optfx.rmsprop(**h, centered=True),
+        {"learning_rate": 0.1, "decay": 0.9, "eps": 1e-6, "momentum": 0.5},
+        "centered, momentum",
+    ),
+    Row("rmsprop", optfx.rmsprop, {"learning_rate": 0.1, "decay": 0.9, "eps": 1e-6}),
+    Row("adagrad", optfx.adagrad, {"learning_rate": 0.1, "eps": 1e-6}),
+    Row("amsgrad", optfx.amsgrad, {"learning_rate": 0.1, **ADAM}),
+]
+
+
+def halve(updates, params):
+    return optfx.tree.scale(0.5, updates)
+
+
+def no_state(params):
+    return ()
+
+
+def halve_pair(updates, state, params=None):
+    return optfx.tree.scale(0.5, updates), state

@@ -1,0 +1,443 @@
+"""The laws of DESIGN: what holds for every transform, checked for every row of the registry."""
+
+import copy
+import pickle
+import sys
+
+import pytest
+import torch
+from torch.func import vmap
+
+import optfx
+from optfx import tree
+from optfx.tree import verbs
+from tests.registry import ROWS
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+hyper_rows = pytest.mark.parametrize("row", [row for row in ROWS if row.hypers], ids=lambda row: row.id)
+
+
+def params(dtype=torch.float64, seed=0):
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=g, dtype=torch.float64).to(dtype)
+
+    return {"w": draw(3, 2), "b": [draw(3), draw()], "k": {"conv": draw(2, 2, 1, 2), "empty": draw(0, 2)}}
+
+
+def grads(step, dtype=torch.float64):
+    return params(dtype, seed=step + 1)
+
+
+def run(row, tx, p, steps=3, state=None, dtype=None):
+    """The updates of each step, and the last state."""
+    state, out = tx.init(p) if state is None else state, []
+    for step in range(steps):
+        updates, state = tx.update(grads(step, dtype or p["w"].dtype), state, p, **row.extra)
+        p = optfx.apply_updates(p, updates)
+        out.append(updates)
+    return out, state
+
+
+def constants(row):
+    return dict(row.hypers)
+
+
+def tensors(row, dtype=torch.float64):
+    return {name: torch.tensor(value, dtype=dtype) for name, value in row.hypers.items()}
+
+
+def schedules(row):
+    return {name: optfx.constant_schedule(value) for name, value in row.hypers.items()}
+
+
+def assert_close(a, b, rtol, atol=0.0):
+    assert tree.flatten(a)[1] == tree.flatten(b)[1]
+    for path, x, y in zip(tree.paths(a), tree.leaves(a), tree.leaves(b), strict=True):
+        torch.testing.assert_close(x, y, rtol=rtol, atol=atol, equal_nan=True, msg=lambda m, path=path: f"{path}: {m}")
+
+
+def describe(state):
+    return [
+        (p, x.shape, x.dtype, x.device, x.requires_grad)
+        for p, x in zip(tree.paths(state), tree.leaves(state), strict=True)
+    ]
+
+
+# ---- 1: pure ------------------------------------------------------------------------------------
+
+
+def storages(t):
+    return {x.untyped_storage().data_ptr(): x for x in tree.leaves(t) if isinstance(x, torch.Tensor) and x.numel()}
+
+
+@rows
+def test_update_changes_nothing_and_shares_no_memory(row):
+    p, tx = params(), row.make(**tensors(row))
+    state = tx.init(p)
+    assert not storages(state).keys() & (storages(p).keys() | storages(tx).keys())
+    for step in range(2):
+        g = grads(step)
+        given = (p, g, state, tx)
+        before = [(x.clone(), x._version) for x in tree.leaves(given)]
+        result = tx.update(g, state, p, **row.extra)
+        for x, (old, version) in zip(tree.leaves(given), before, strict=True):
+            assert torch.equal(x, old)
+            assert x._version == version
+        owners = {x.data_ptr(): x for x in tree.leaves(given) if x.numel()}
+        shared = storages(given)
+        for x in tree.leaves(result):
+            if x.numel() and x.untyped_storage().data_ptr() in shared:  # the same value, passed through
+                assert x.shape == owners[x.data_ptr()].shape
+                assert torch.equal(x, owners[x.data_ptr()])
+        _, state = result
+
+
+# ---- 2, 3, 4: what a state and updates look like ------------------------------------------------
+
+
+@rows
+@pytest.mark.parametrize("grad_dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_states_and_updates_keep_their_form(row, dtype, grad_dtype):
+    p, tx = params(dtype), row.make(**row.hypers)
+    state = tx.init(p)
+    form, structure = describe(state), tree.flatten(state)[1]
+    for step in range(3):
+        g = grads(step, grad_dtype)
+        updates, state = tx.update(g, state, p, **row.extra)
+        assert describe(updates) == describe(g)
+        assert tree.flatten(updates)[1] == tree.flatten(g)[1]
+        assert describe(state) == form
+        assert tree.flatten(state)[1] == structure
+        p = optfx.apply_updates(p, updates)
+        assert tree.all_finite(p)
+
+
+@rows
+def test_every_leaf_of_a_state_is_a_tensor(row):
+    state = row.make(**row.hypers).init(params())
+    for path, node in tree.nodes(state):
+        assert node is not None, path
+        if path and path[-1] == "count":
+            assert (node.shape, node.dtype) == ((), torch.int64)
+    assert all(isinstance(x, torch.Tensor) and not x.requires_grad for x in tree.leaves(state))
+
+
+# ---- 5: compiled ---------------------------------------------------------------------------------
+
+
+@rows
+def test_one_graph_for_all_steps_and_all_values(row, fresh_dynamo):
+    p = params(torch.float32)
+
+    def step(tx, g, state, p):
+        updates, state = tx.update(g, state, p, **row.extra)
+        return optfx.apply_updates(p, updates), updates, state
+
+    init = torch.compile(lambda tx, p: tx.init(p), fullgraph=True, backend="aot_eager")
+    assert_close(init(row.make(**tensors(row)), p), row.make(**tensors(row)).init(p), 0)
+    fresh_dynamo.clear()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    q, state, mine = p, row.make(**tensors(row)).init(p), row.make(**tensors(row)).init(p)
+    for k in range(3):
+        tx = row.make(**{name: value * (1 - 0.1 * k) for name, value in tensors(row).items()})
+        q, updates, state = compiled(tx, grads(k, torch.float32), state, q)
+        p, expected, mine = step(tx, grads(k, torch.float32), mine, p)
+        assert_close(updates, expected, 1e-5, 1e-6)
+        assert_close(state, mine, 1e-5, 1e-6)
+    assert fresh_dynamo["stats"]["unique_graphs"] == 1
+
+
+# ---- 6: vmapped ----------------------------------------------------------------------------------
+
+TOLERANCE = {torch.float32: (2e-5, 1e-6), torch.bfloat16: (2e-2, 2e-2)}
+
+
+def stacked(trees):
+    return tree.map(lambda *xs: torch.stack(xs), *trees)
+
+
+@rows
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_vmap_over_params_and_state_is_a_loop(row, dtype):
+    tx, many = row.make(**tensors(row)), [params(dtype, seed) for seed in (0, 50, 60)]
+
+    def train(p):
+        out, state = run(row, tx, p)
+        return out, state
+
+    assert_close(vmap(train)(stacked(many)), stacked([train(p) for p in many]), *TOLERANCE[dtype])
+    state = vmap(tx.init)(stacked(many))  # states made, kept and given back from outside
+    updates, state = vmap(lambda s, p: tx.update(grads(0, dtype), s, p, **row.extra))(state, stacked(many))
+    alone = [tx.update(grads(0, dtype), tx.init(p), p, **row.extra) for p in many]
+    assert_close((updates, state), stacked(alone), *TOLERANCE[dtype])
+
+
+@hyper_rows
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_vmap_over_each_hyperparameter_is_a_loop(row, dtype):
+    p = params(dtype)
+    for name, value in row.hypers.items():
+        values = torch.tensor([value, 0.5 * value, 0.9 * value])
+
+        def train(x, name=name):
+            return run(row, row.make(**{**row.hypers, name: x}), p)
+
+        assert_close(vmap(train)(values), stacked([train(x) for x in values]), *TOLERANCE[dtype])
+
+
+# ---- 7: a float, a tensor, a schedule ------------------------------------------------------------
+
+
+@hyper_rows
+def test_float_tensor_and_schedule_agree(row):
+    expected = run(row, row.make(**row.hypers), params())
+    for kind in (tensors, schedules):
+        out = run(row, row.make(**kind(row)), params())
+        assert tree.flatten(out[1])[1] == tree.flatten(expected[1])[1]
+        assert_close(out, expected, 1e-12, 1e-13)
+    assert_close(run(row, row.make(**tensors(row, torch.float32)), params()), expected, 1e-3, 1e-5)
+
+
+@hyper_rows
+def test_a_schedule_sees_the_count_before_the_step(row):
+    for name, value in row.hypers.items():
+        table = torch.tensor([value, 0.5 * value, 0.7 * value], dtype=torch.float64)
+        tx = row.make(**{**row.hypers, name: lambda count, table=table: table[count]})
+        state, p = tx.init(params()), params()
+        reached = row.make(**row.hypers).init(params())
+        for step in range(3):
+            one = row.make(**{**row.hypers, name: float(table[step])})
+            updates, state = tx.update(grads(step), state, p, **row.extra)
+            expected, reached = one.update(grads(step), reached, p, **row.extra)
+            assert_close(updates, expected, 1e-12, 1e-13)
+
+
+# ---- 8: nothing, zero, and holes --------------------------------------------------------------------
+
+
+@rows
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_zero_gradients_are_harmless(row, dtype):
+    p, tx = params(dtype), row.make(**row.hypers)
+    state = tx.init(p)
+    for _ in range(2):
+        updates, state = tx.update(tree.zeros_like(p), state, p, **row.extra)
+        assert tree.all_finite(updates)
+        assert tree.all_finite(tree.map(lambda x: x.double(), state))
+
+
+@rows
+@pytest.mark.parametrize("empty", [{}, {"a": None}, {"a": optfx.tree.Hole(), "b": []}], ids=str)
+def test_trees_without_leaves_pass_through(row, empty):
+    tx = row.make(**row.hypers)
+    updates, state = tx.update(empty, tx.init(empty), empty, **row.extra)
+    assert updates == empty
+    assert_close(tree.flatten(state)[0], tree.flatten(tx.update(empty, state, empty, **row.extra)[1])[0], 1e9, 1e9)
+
+
+@rows
+def test_none_and_holes_are_no_leaves(row):
+    tx, p = row.make(**row.hypers), {"w": params()["w"], "none": None, "hole": tree.Hole()}
+    g = {"w": grads(0)["w"], "none": None, "hole": tree.Hole()}
+    updates, _ = tx.update(g, tx.init(p), p, **row.extra)
+    bare, _ = tx.update({"w": g["w"]}, tx.init({"w": p["w"]}), {"w": p["w"]}, **row.extra)
+    assert updates["none"] is None
+    assert updates["hole"] == tree.Hole()
+    assert torch.equal(updates["w"], bare["w"])
+
+
+@rows
+def test_an_all_false_mask_is_the_identity(row):
+    tx, p = optfx.masked(row.make(**row.hypers), False), params()
+    state = tx.init(p)
+    assert all(x.numel() <= 1 for x in tree.leaves(state))
+    updates, _ = tx.update(grads(0), state, p, **row.extra)
+    assert_close(updates, grads(0), 0)
+
+
+@rows
+def test_a_missing_or_misshapen_gradient_is_an_error_that_names_the_path(row):
+    tx, p = row.make(**row.hypers), params()
+    state = tx.init(p)
+    before = tree.map(torch.clone, (p, state))
+    lacking = {k: v for k, v in grads(0).items() if k != "w"} | {"w": None}
+    misshapen = grads(0) | {"w": torch.zeros(2, 3, dtype=torch.float64)}
+    for bad in (lacking, misshapen):
+        with pytest.raises(ValueError, match=r"'w'|the structure"):
+            optfx.apply_updates(p, tx.update(bad, state, p, **row.extra)[0])
+    assert_close((p, state), before, 0)
+
+
+# ---- 9: derivatives ------------------------------------------------------------------------------
+
+
+@rows
+@pytest.mark.parametrize("zero", [False, True], ids=["gradients", "zero gradients"])
+def test_derivatives_are_finite(row, zero):
+    p = params()
+
+    def outcome(hypers, p, scale):
+        tx = row.make(**hypers)
+        state, total = tx.init(p), 0.0
+        for step in range(2):
+            g = tree.scale(scale, grads(step))
+            updates, state = tx.update(g, state, p, **row.extra)
+            p = optfx.apply_updates(p, updates)
+            total = total + tree.vdot(p, grads(9))
+        return total
+
+    hypers = tensors(row) or {}
+    scale = torch.tensor(0.0 if zero else 1.0, dtype=torch.float64)
+    derivative = torch.func.grad(outcome, argnums=(0, 1, 2))(hypers, p, scale)
+    for path, x in zip(tree.paths(derivative), tree.leaves(derivative), strict=True):
+        assert torch.isfinite(x).all(), path
+
+
+# ---- 11: data --------------------------------------------------------------------------------------
+
+
+@rows
+@pytest.mark.parametrize("kind", [constants, tensors, schedules])
+def test_repr_pickle_and_copy(row, kind):
+    tx = row.make(**kind(row))
+    names = vars(optfx) | vars(optfx.select) | {"torch": torch, "optfx": optfx}
+    names |= vars(sys.modules["tests.registry"])
+    again = eval(repr(tx), names)
+    for other in (again, pickle.loads(pickle.dumps(tx)), copy.deepcopy(tx)):
+        assert repr(other) == repr(tx)
+        assert_close(tree.leaves(other), tree.leaves(tx), 0)
+        assert_close(run(row, other, params()), run(row, tx, params()), 0)
+
+
+@rows
+def test_a_state_survives_a_dict_bitwise(row, tmp_path):
+    tx = row.make(**row.hypers)
+    _, state = run(row, tx, params())
+    torch.save(tree.to_dict(state), tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    again = tree.from_dict(tx.init(params()), loaded)
+    assert_close(again, state, 0)
+    assert_close(run(row, tx, params(), state=again), run(row, tx, params(), state=state), 0)
+
+
+@rows
+def test_hyperparams_are_listed_and_live_in_an_injected_state(row):
+    tx, p = row.make(**row.hypers), params()
+    found = optfx.hyperparams(tx, tx.init(p))
+    values = [float(v) for v in found.values()]
+    for value in row.hypers.values():
+        assert any(v == pytest.approx(value, rel=1e-12) for v in values)
+    injected = optfx.inject_hyperparams(tx)
+    assert_close(run(row, injected, p)[0], run(row, tx, p)[0], 1e-12, 1e-13)
+
+
+# ---- the verbs and the contract of their functions ---------------------------------------------------
+
+
+class Leaf(torch.Tensor):
+    """A leaf that only the verbs may touch."""
+
+    open = False
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", str(function))
+        assert cls.open or name == "__get__" or "ndim" in name or name in ("numel", "dim", "size"), (
+            f"{name} on a leaf outside the verbs"
+        )
+        with torch._C.DisableTorchFunctionSubclass():
+            return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the verbs are asked to do: (function, leaves of one place, scalars, outs, whether elementwise)."""
+    seen = []
+    plain_run, plain_reduce = verbs.run_leaf, verbs.reduce
+
+    def run_leaf(f, xs, scalars, outs, as_pairs):
+        seen.append((f, xs, scalars.values, outs, as_pairs))
+        Leaf.open = True
+        try:
+            ys = plain_run(f, tuple(x.as_subclass(torch.Tensor) for x in xs), scalars, outs, as_pairs)
+        finally:
+            Leaf.open = False
+        return [y.as_subclass(Leaf) if isinstance(x, Leaf) else y for x, y in zip(xs, ys, strict=False)]
+
+    def reduce(f, combine, *trees, empty, **scalars):
+        Leaf.open = True
+        try:
+            trees = tuple(tree.map(lambda x: x.as_subclass(torch.Tensor), t) for t in trees)
+        finally:
+            Leaf.open = False
+        return plain_reduce(f, combine, *trees, empty=empty, **scalars)
+
+    monkeypatch.setattr(verbs, "run_leaf", run_leaf)
+    for module in (verbs, tree.algebra):
+        monkeypatch.setattr(module, "reduce", reduce)
+    return seen
+
+
+@rows
+def test_only_the_verbs_touch_leaves(row, calls):
+    tx, p = row.make(**tensors(row)), params()
+    state = tx.init(p)
+    Leaf.open = True
+
+    def as_leaves(t):
+        return tree.map(lambda x: x.as_subclass(Leaf) if x.ndim else x, t)
+
+    p, g, state = as_leaves(p), as_leaves(grads(0)), as_leaves(state)
+    Leaf.open = False
+    updates, _ = tx.update(g, state, p, **row.extra)
+    assert tree.flatten(updates)[1] == tree.flatten(g)[1]
+
+
+def is_module_level(f):
+    if isinstance(f, type(torch.add)) or getattr(torch, getattr(f, "__name__", ""), None) is f:
+        return True
+    home = sys.modules.get(f.__module__)
+    return getattr(home, f.__qualname__, None) is f
+
+
+@rows
+def test_the_contract_of_leaf_functions(row, calls):
+    tx, p = row.make(**tensors(row)), params()
+    state = tx.init(p)
+    for step in range(2):
+        _, state = tx.update(grads(step), state, p, **row.extra)
+    checked = {}
+    for f, xs, scalars, outs, elementwise in list(calls):
+        assert is_module_level(f), f
+        hash(f)
+        if xs[0].numel() < 2 or (f, outs) in checked:
+            continue
+        checked[f, outs] = True
+
+        def call(*xs, f=f, scalars=scalars):
+            ys = f(*xs, **scalars)
+            return ys if isinstance(ys, tuple) else (ys,)
+
+        ys = call(*xs)
+        wide = {k: torch.tensor(v, dtype=torch.float64) if type(v) is float else v for k, v in scalars.items()}
+        for a, b in zip(ys, call(*xs, scalars=wide), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+        assert len(ys) == outs
+        for x, y in zip(xs, ys, strict=False):
+            assert x.shape == y.shape, f
+        if elementwise:
+            for k, x in enumerate(xs):
+                if not x.is_floating_point():
+                    continue
+                moved = x.clone()
+                moved.view(-1)[0] += 0.7
+                zs = call(*(moved if i == k else other for i, other in enumerate(xs)))
+                for y, z in zip(ys, zs, strict=True):
+                    assert torch.equal(y.reshape(-1)[1:], z.reshape(-1)[1:]), f"{f} looks across elements"
+            flat = call(*(x.reshape(-1) for x in xs))
+            for y, z in zip(ys, flat, strict=True):
+                assert torch.equal(y.reshape(-1), z)
