@@ -1,4 +1,4 @@
-"""Limits on the size of updates."""
+"""Limits on the size of updates: of each element, of each unit, of each leaf, or of all together."""
 
 from __future__ import annotations
 
@@ -7,8 +7,72 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, at, counter, wide
-from optfx.tree import Tree, elementwise, norm, record
+from optfx.core import GradientTransformation, Hyper, Memoryless, at, counter, need_params, wide
+from optfx.tree import Tree, elementwise, leafwise, norm, record, safe_sqrt
+
+
+def shrink(size: Tensor, limit: Any) -> Tensor:
+    """The factor that brings `size` down to `limit`; 1 where it is not above it, NaN where it is NaN."""
+    above = ~(size <= limit)
+    # the inner where keeps the derivative of a division that is not used finite
+    return torch.where(above, limit / torch.where(above, size, 1.0), 1.0)
+
+
+def clamp(u: Tensor, max_delta: Any) -> Tensor:
+    return u.clamp(-max_delta, max_delta)
+
+
+@record
+class clip(Memoryless):
+    r"""Limit each element of the updates to $[-\delta, \delta]$.
+
+    Args:
+        max_delta: $\delta$.
+
+    The real and the imaginary part of a complex number are limited each for itself.
+
+    Reference: optax, `clip`; `torch.nn.utils.clip_grad_value_`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.clip(1.0)
+        >>> tx.update({"w": torch.tensor([-3.0, 0.5])}, tx.init({"w": torch.zeros(2)}))[0]
+        {'w': tensor([-1.0000,  0.5000])}
+    """
+
+    max_delta: Hyper
+
+    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
+        return elementwise(clamp, updates, max_delta=at(count, self.max_delta))
+
+
+def limit_rms(u: Tensor, threshold: Any) -> Tensor:
+    return u * shrink(safe_sqrt(u.abs().square().mean()), threshold)
+
+
+@record
+class clip_by_block_rms(Memoryless):
+    r"""Shrink each leaf so that the root mean square of its elements is at most a threshold.
+
+    $$u = g \cdot \min\!\left(1, \frac{\theta}{\operatorname{rms}(g)}\right)$$
+
+    Args:
+        threshold: $\theta$.
+
+    Reference: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
+        <https://arxiv.org/abs/1804.04235>; optax, `clip_by_block_rms`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.clip_by_block_rms(1.0)
+        >>> tx.update({"w": torch.tensor([3.0, -3.0])}, tx.init({"w": torch.zeros(2)}))[0]
+        {'w': tensor([ 1., -1.])}
+    """
+
+    threshold: Hyper
+
+    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
+        return leafwise(limit_rms, updates, threshold=at(count, self.threshold))
 
 
 class ClipByGlobalNormState(NamedTuple):
@@ -18,13 +82,29 @@ class ClipByGlobalNormState(NamedTuple):
     norm: Tensor  # () float64, the norm of the last updates before they were clipped
 
 
-def times(u: Tensor, factor: Any) -> Tensor:
-    return factor * u
-
-
 @record
 class clip_by_global_norm(GradientTransformation):
-    """Shrink the whole tree of updates so that its 2-norm is at most `max_norm`."""
+    r"""Shrink the whole tree of updates so that its 2-norm is at most a limit.
+
+    $$u = g \cdot \min\!\left(1, \frac{c}{\lVert g \rVert_2}\right)$$
+
+    The norm of the last step, as it was before, is `norm` of the state; with `max_norm=float("inf")` the transform
+    only measures it. An infinite or NaN gradient makes the norm so, and the updates; see `apply_if_finite`.
+
+    Args:
+        max_norm: $c$.
+
+    Reference: Pascanu et al., "On the difficulty of training Recurrent Neural Networks", 2012,
+        <https://arxiv.org/abs/1211.5063>; optax, `clip_by_global_norm` (`torch.nn.utils.clip_grad_norm_` divides by
+        the norm plus 1e-6).
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.clip_by_global_norm(1.0)
+        >>> updates, state = tx.update({"w": torch.tensor([3.0, 4.0])}, tx.init({"w": torch.zeros(2)}))
+        >>> updates, state.norm
+        ({'w': tensor([0.6000, 0.8000])}, tensor(5., dtype=torch.float64))
+    """
 
     max_norm: Hyper
 
@@ -34,7 +114,57 @@ class clip_by_global_norm(GradientTransformation):
 
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
         size = norm(updates).to(state.norm)
-        max_norm = at(state.count, self.max_norm)
-        # the inner where keeps 0 / 0 out of the derivative
-        factor = torch.where(size > max_norm, max_norm / torch.where(size > 0, size, 1.0), 1.0)
-        return elementwise(times, updates, factor=factor), ClipByGlobalNormState(state.count + 1, size)
+        factor = shrink(size, at(state.count, self.max_norm))
+        return elementwise(torch.mul, updates, other=factor), ClipByGlobalNormState(state.count + 1, size)
+
+
+def unit_norms(x: Tensor) -> Tensor:
+    """The norm of what belongs to each output of a layer: of x[i], or of all of a scalar or vector."""
+    dims = tuple(range(1, x.ndim)) if x.ndim > 1 else tuple(range(x.ndim))
+    return safe_sqrt(x.abs().square().sum(dims, keepdim=True))
+
+
+def limit_units(u: Tensor, p: Tensor, clipping: Any, eps: Any) -> Tensor:
+    return u * shrink(unit_norms(u), clipping * unit_norms(p).clamp(min=eps))
+
+
+@record
+class adaptive_grad_clip(Memoryless):
+    r"""Limit the norm of each unit's update to a fraction of the norm of the unit's parameters. It needs params.
+
+    $$u_i = g_i \cdot \min\!\left(1, \frac{\lambda \max(\lVert p_i \rVert, \varepsilon)}{\lVert g_i \rVert}\right)$$
+
+    A unit $i$ is what belongs to one output: in PyTorch's layout (out, in, ...) the norms run over all dimensions but
+    the first. A scalar or vector is one unit.
+
+    Args:
+        clipping: $\lambda$.
+        eps: $\varepsilon$, the least norm that parameters count as having.
+
+    Raises:
+        ValueError: no params.
+
+    Reference: Brock et al., "High-Performance Large-Scale Image Recognition Without Normalization", 2021,
+        <https://arxiv.org/abs/2102.06171>; optax, `adaptive_grad_clip` (whose units lie along the last dimension, as
+        in JAX's layout).
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.adaptive_grad_clip(0.1)
+        >>> params = {"w": torch.tensor([[3.0, 4.0], [3.0, 4.0]])}
+        >>> tx.update({"w": torch.tensor([[6.0, 8.0], [0.1, 0.0]])}, tx.init(params), params)[0]
+        {'w': tensor([[0.3000, 0.4000],
+                [0.1000, 0.0000]])}
+    """
+
+    clipping: Hyper
+    eps: Hyper = 1e-3
+
+    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
+        return leafwise(
+            limit_units,
+            updates,
+            need_params(self, params),
+            clipping=at(count, self.clipping),
+            eps=at(count, self.eps),
+        )

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from optfx.core import Hyper, Memoryless, at, need_params
+from optfx.combinators import masked
+from optfx.core import Count, Hyper, Memoryless, at, need_params
 from optfx.tree import Tree, elementwise, record
 
 
@@ -16,9 +17,37 @@ def decay(u: Tensor, p: Tensor, weight_decay: Any) -> Tensor:
 
 @record
 class add_decayed_weights(Memoryless):
-    """Add `weight_decay` times the parameter to its update."""
+    r"""Add a multiple of each parameter to its update. It needs params.
+
+    $$u_t = g_t + \lambda\, p_t$$
+
+    After a preconditioner and before the learning rate this is decoupled weight decay (AdamW); before the
+    preconditioner it is an L2 penalty on the parameters (`weight_decay` of `torch.optim.SGD` and `torch.optim.Adam`).
+
+    Args:
+        weight_decay: $\lambda$.
+        mask: which parameters decay: a selector (`select.ndim(min=2)`), a function `params -> tree of bools`, or a
+            tree of bools or prefix of one; None for all.
+
+    Raises:
+        ValueError: no params, or a mask that does not fit them, naming the path.
+
+    Reference: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2017, <https://arxiv.org/abs/1711.05101>;
+        optax, `add_decayed_weights`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.add_decayed_weights(0.1, mask=optfx.select.ndim(min=2))
+        >>> params = {"w": torch.ones(1, 1), "b": torch.ones(1)}
+        >>> tx.update({"w": torch.zeros(1, 1), "b": torch.zeros(1)}, tx.init(params), params)[0]
+        {'w': tensor([[0.1000]]), 'b': tensor([0.])}
+    """
 
     weight_decay: Hyper = 0.0
+    mask: Any = None
 
     def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        return elementwise(decay, updates, need_params(self, params), weight_decay=at(count, self.weight_decay))
+        params = need_params(self, params)
+        if self.mask is not None:
+            return masked(add_decayed_weights(self.weight_decay), self.mask).update(updates, Count(count), params)[0]
+        return elementwise(decay, updates, params, weight_decay=at(count, self.weight_decay))

@@ -1,7 +1,8 @@
-"""Multiply the updates by a number, or forget them: the transforms without a memory of the gradients."""
+"""Multiply the updates by a number, take their sign, or forget them: what needs no memory of the gradients."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,17 +10,15 @@ import torch
 from torch import Tensor
 
 from optfx.combinators import masked
-from optfx.core import Hyper, Memoryless, Schedule, at, GradientTransformation
+from optfx.core import GradientTransformation, Hyper, Memoryless, at
 from optfx.tree import Tree, elementwise, record
-
-
-def times(u: Tensor, factor: Any) -> Tensor:
-    return factor * u
 
 
 @record
 class identity(GradientTransformation):
-    """Leave the updates as they are. Its state is empty.
+    """Leave the updates as they are. The state is empty.
+
+    Reference: optax, `identity`.
 
     Example:
         >>> import torch, optfx
@@ -36,11 +35,81 @@ class identity(GradientTransformation):
 
 
 @record
-class scale(Memoryless):
-    """Multiply the updates by a number: u -> step_size * u.
+class set_to_zero(GradientTransformation):
+    """Put zeros in the place of the updates, of infinite ones and NaNs too. The state is empty.
+
+    Reference: optax, `set_to_zero`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.set_to_zero()
+        >>> tx.update({"w": torch.ones(1)}, tx.init({"w": torch.zeros(1)}))
+        ({'w': tensor([0.])}, ())
+    """
+
+    def init(self, params: Tree) -> tuple[()]:
+        return ()
+
+    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
+        return elementwise(torch.zeros_like, updates), state
+
+
+def freeze(mask: Any) -> masked:
+    """Keep some parameters as they are: their updates become zero.
 
     Args:
-        step_size: the factor; unlike `scale_by_learning_rate`, no sign is flipped.
+        mask: which parameters to freeze: a selector (`select.path("encoder.*")`), a function
+            `params -> tree of bools`, or a tree of bools or prefix of one.
+
+    Put it last in a chain. It saves neither the gradient nor the state of what it freezes: for that, leave those
+    parameters out of `params`, or use `masked` with the opposite mask around the optimizer as well.
+
+    Reference: optax, `freeze`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.chain(optfx.sgd(0.1), optfx.freeze(optfx.select.path("body")))
+        >>> params = {"body": torch.ones(1), "head": torch.ones(1)}
+        >>> tx.update(params, tx.init(params), params)[0]
+        {'body': tensor([0.]), 'head': tensor([-0.1000])}
+    """
+    return masked(set_to_zero(), mask)
+
+
+@record
+class stateless(GradientTransformation):
+    """A function of updates and parameters as a transform. The state is empty.
+
+    Args:
+        f: `(updates, params) -> updates`, on whole trees; params is None where the caller gives none.
+
+    Reference: optax, `stateless`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.stateless(lambda updates, params: optfx.tree.mul(updates, params))
+        >>> params = {"w": torch.tensor([2.0])}
+        >>> tx.update({"w": torch.tensor([3.0])}, tx.init(params), params)[0]
+        {'w': tensor([6.])}
+    """
+
+    f: Callable[[Tree, Tree], Tree]
+
+    def init(self, params: Tree) -> tuple[()]:
+        return ()
+
+    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
+        return self.f(updates, params), state
+
+
+@record
+class scale(Memoryless):
+    r"""Multiply the updates by a number.
+
+    $$u_t = s_t\, g_t$$
+
+    Args:
+        step_size: the factor $s$; unlike in `scale_by_learning_rate`, no sign is flipped.
 
     Reference: optax, `scale`.
 
@@ -54,37 +123,44 @@ class scale(Memoryless):
     step_size: Hyper
 
     def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        return elementwise(times, updates, factor=at(count, self.step_size))
+        return elementwise(torch.mul, updates, other=at(count, self.step_size))
 
 
 @record
 class scale_by_schedule(Memoryless):
-    """Multiply the updates by the value of a schedule: u -> step_size_fn(count) * u, count = 0, 1, 2, ...
+    r"""Multiply the updates by the value of a schedule.
+
+    $$u_t = s(t - 1)\, g_t, \qquad t = 1, 2, \dots$$
 
     Args:
-        step_size_fn: step count -> factor; no sign is flipped.
+        step_size_fn: count -> factor $s$, for counts 0, 1, 2, ...; no sign is flipped.
 
     Reference: optax, `scale_by_schedule`.
 
     Example:
         >>> import torch, optfx
-        >>> tx = optfx.scale_by_schedule(optfx.linear_schedule(1.0, 0.0, 10))
-        >>> tx.update({"w": torch.ones(1)}, tx.init({"w": torch.zeros(1)}))[0]
-        {'w': tensor([1.])}
+        >>> tx = optfx.scale_by_schedule(lambda count: 1 / (1 + count))
+        >>> state = tx.init({"w": torch.zeros(1)})
+        >>> updates, state = tx.update({"w": torch.ones(1)}, state)
+        >>> updates, state = tx.update({"w": torch.ones(1)}, state)
+        >>> updates
+        {'w': tensor([0.5000])}
     """
 
     step_size_fn: Hyper
 
     def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        return elementwise(times, updates, factor=at(count, self.step_size_fn))
+        return elementwise(torch.mul, updates, other=at(count, self.step_size_fn))
 
 
 @record
 class scale_by_learning_rate(Memoryless):
-    """Multiply the updates by minus the learning rate: the one place where the sign flips.
+    r"""Multiply the updates by minus the learning rate: the one place where the sign flips.
+
+    $$u_t = -\eta_t\, g_t$$
 
     Args:
-        learning_rate: the step size.
+        learning_rate: the step size $\eta$.
         flip_sign: False leaves the sign as it is.
 
     Reference: optax, `scale_by_learning_rate`.
@@ -97,8 +173,37 @@ class scale_by_learning_rate(Memoryless):
     """
 
     learning_rate: Hyper
-    flip_sign: bool = True
+    flip_sign: bool = dataclasses.field(default=True, kw_only=True)
 
     def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
         rate = at(count, self.learning_rate)
-        return elementwise(times, updates, factor=-rate if self.flip_sign else rate)
+        return elementwise(torch.mul, updates, other=-rate if self.flip_sign else rate)
+
+
+def sign(u: Tensor) -> Tensor:
+    return torch.where(u.isnan(), u, u.sign())  # torch's own sign hides a NaN as a zero
+
+
+@record
+class scale_by_sign(GradientTransformation):
+    r"""Keep only the sign of each element: -1, 0 or 1. The state is empty.
+
+    $$u_t = \operatorname{sign}(g_t)$$
+
+    A NaN stays a NaN. The sign of a complex number is that of its real and of its imaginary part.
+
+    Reference: Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems", 2018,
+        <https://arxiv.org/abs/1802.04434>; optax, `scale_by_sign`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_sign()
+        >>> tx.update({"w": torch.tensor([-3.0, 0.0, 0.1])}, tx.init({"w": torch.zeros(3)}))[0]
+        {'w': tensor([-1.,  0.,  1.])}
+    """
+
+    def init(self, params: Tree) -> tuple[()]:
+        return ()
+
+    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
+        return elementwise(sign, updates), state

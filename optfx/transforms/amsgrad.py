@@ -1,0 +1,120 @@
+"""AMSGrad's preconditioner: Adam's, over the largest mean of squares so far."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from optfx.core import GradientTransformation, Hyper, at, bias_correction, counter
+from optfx.tree import Tree, elementwise, record, safe_sqrt, zeros_like
+
+
+class ScaleByAmsgradState(NamedTuple):
+    """The state of `scale_by_amsgrad`."""
+
+    count: Tensor  # () int64, steps taken
+    mu: Tree  # like params, running mean of the gradient
+    nu: Tree  # like params, running mean of its square
+    nu_max: Tree  # like params, the largest of those so far
+
+
+def amsgrad(
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    v_max: Tensor,
+    b1: Any,
+    b2: Any,
+    eps: Any,
+    eps_root: Any,
+    c1: Any,
+    before: Any,
+    after: Any,
+) -> Any:
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g * g
+    v_max = torch.maximum(v_max, v / before)
+    return (m / c1) / (safe_sqrt(v_max / after + eps_root) + eps), m, v, v_max
+
+
+@record
+class scale_by_amsgrad(GradientTransformation):
+    r"""Adam over the largest mean of squares so far, so that the step size never grows again.
+
+    $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2$$
+
+    $$u_t = \frac{\hat m_t}{\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon}, \qquad
+    \hat m_t = \frac{m_t}{1 - \beta_1^t}$$
+
+    The three forms differ in where the mean of squares is corrected for having begun at zero:
+
+    | `bias_correction_nu` | $\hat v_t$ | the form of |
+    |---|---|---|
+    | `True` | $\max_{s \le t} v_s / (1 - \beta_2^s)$ | optax |
+    | `"after_max"` | $(\max_{s \le t} v_s) / (1 - \beta_2^t)$ | `torch.optim.Adam(amsgrad=True)` |
+    | `False` | $\max_{s \le t} v_s$ | the paper (with `bias_correction_mu=False`) |
+
+    Args:
+        b1: $\beta_1$, how much of the mean is kept at each step.
+        b2: $\beta_2$, how much of the mean of squares is kept.
+        eps: $\varepsilon$, added to the root.
+        eps_root: $\bar\varepsilon$, added under the root.
+        mu_dtype: the dtype of the mean; None for that of the parameters.
+        bias_correction_mu: False for $\hat m_t = m_t$.
+        bias_correction_nu: where the mean of squares is corrected, see the table.
+
+    Raises:
+        ValueError: another value of `bias_correction_nu`.
+
+    Reference: Reddi et al., "On the Convergence of Adam and Beyond", 2018, <https://openreview.net/forum?id=ryQu7f-RZ>;
+        optax, `scale_by_amsgrad`; `torch.optim.Adam`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_amsgrad(bias_correction_nu="after_max")
+        >>> updates, state = tx.update({"w": torch.tensor([5.0, -0.1])}, tx.init({"w": torch.zeros(2)}))
+        >>> updates
+        {'w': tensor([ 1.0000, -1.0000])}
+    """
+
+    b1: Hyper = 0.9
+    b2: Hyper = 0.999
+    eps: Hyper = 1e-8
+    eps_root: Hyper = 0.0
+    mu_dtype: torch.dtype | None = None
+    bias_correction_mu: bool = True
+    bias_correction_nu: bool | Literal["after_max"] = True
+
+    def __post_init__(self) -> None:
+        if self.bias_correction_nu not in (True, False, "after_max"):
+            raise ValueError(
+                f"scale_by_amsgrad: bias_correction_nu is {self.bias_correction_nu!r}, "
+                "expected True, False or 'after_max'"
+            )
+
+    def init(self, params: Tree) -> ScaleByAmsgradState:
+        mu, nu, nu_max = zeros_like(params, self.mu_dtype), zeros_like(params), zeros_like(params)
+        return ScaleByAmsgradState(counter(params), mu, nu, nu_max)
+
+    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        b1, b2, eps, eps_root = (at(state.count, h) for h in (self.b1, self.b2, self.eps, self.eps_root))
+        count = state.count + 1
+        c2 = bias_correction(b2, count)
+        updates, *moments = elementwise(
+            amsgrad,
+            updates,
+            state.mu,
+            state.nu,
+            state.nu_max,
+            outs=4,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            eps_root=eps_root,
+            c1=bias_correction(b1, count) if self.bias_correction_mu else 1.0,
+            before=c2 if self.bias_correction_nu is True else 1.0,
+            after=c2 if self.bias_correction_nu == "after_max" else 1.0,
+        )
+        return updates, ScaleByAmsgradState(count, *moments)

@@ -1,0 +1,42 @@
+"""Gradient centralization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from optfx.core import GradientTransformation
+from optfx.tree import Tree, leafwise, record
+
+
+def center(u: Tensor) -> Tensor:
+    return u - u.mean(tuple(range(1, u.ndim)), keepdim=True) if u.ndim > 1 else u
+
+
+@record
+class centralize(GradientTransformation):
+    r"""Subtract from the updates of each unit their mean. The state is empty.
+
+    $$u_i = g_i - \operatorname{mean}(g_i)$$
+
+    A unit $i$ is what belongs to one output: in PyTorch's layout (out, in, ...) the mean runs over all dimensions but
+    the first. Scalars and vectors are left as they are.
+
+    Reference: Yong et al., "Gradient Centralization: A New Optimization Technique for Deep Neural Networks", 2020,
+        <https://arxiv.org/abs/2004.01461>; optax, `centralize`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.centralize()
+        >>> params = {"w": torch.tensor([[1.0, 3.0], [4.0, 8.0]])}
+        >>> tx.update(params, tx.init(params))[0]
+        {'w': tensor([[-1.,  1.],
+                [-2.,  2.]])}
+    """
+
+    def init(self, params: Tree) -> tuple[()]:
+        return ()
+
+    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
+        return leafwise(center, updates), state

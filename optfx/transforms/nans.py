@@ -1,0 +1,45 @@
+"""Updates that are not a number."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from optfx.core import GradientTransformation
+from optfx.tree import Tree, leafwise, map, record
+
+
+class ZeroNansState(NamedTuple):
+    """The state of `zero_nans`."""
+
+    found_nan: Tree  # like params, () bool each: whether the last update had a NaN there
+
+
+def without_nans(u: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    missing = u.isnan()
+    return torch.where(missing, 0.0, u), missing.any()
+
+
+@record
+class zero_nans(GradientTransformation):
+    """Put zeros in the place of NaNs, and remember in which leaves there were any. Infinite updates stay.
+
+    The state's `found_nan` has a () bool for each leaf. To skip the whole step instead, see `apply_if_finite`.
+
+    Reference: optax, `zero_nans`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.zero_nans()
+        >>> tx.update({"w": torch.tensor([float("nan"), 1.0])}, tx.init({"w": torch.zeros(2)}))
+        ({'w': tensor([0., 1.])}, ZeroNansState(found_nan={'w': tensor(True)}))
+    """
+
+    def init(self, params: Tree) -> ZeroNansState:
+        return ZeroNansState(map(lambda p: torch.zeros((), dtype=torch.bool, device=p.device), params))
+
+    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        updates, found = leafwise(without_nans, updates, state.found_nan, outs=2)
+        return updates, ZeroNansState(found)

@@ -1,0 +1,65 @@
+"""Gradient noise."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from optfx import random
+from optfx.core import GradientTransformation, Hyper, at, counter, wide
+from optfx.tree import Tree, leafwise, map, record, safe_sqrt
+
+
+class AddNoiseState(NamedTuple):
+    """The state of `add_noise`."""
+
+    count: Tensor  # () int64, steps taken
+    keys: Tree  # like params, the random key of each leaf, (2,) int64
+
+
+def noisy(u: Tensor, key: Tensor, std: Any) -> Tensor:
+    return u + std * random.normal(key, u.shape, u.dtype)
+
+
+@record
+class add_noise(GradientTransformation):
+    r"""Add Gaussian noise that dies down.
+
+    $$u_t = g_t + \sqrt{\eta / t^\gamma}\; \xi_t, \qquad \xi_t \sim \mathcal N(0, 1), \qquad t = 1, 2, \dots$$
+
+    The noise is a pure function of the key, the path of the leaf and the step: whatever else is in the tree, a run
+    that is repeated, or goes on from a saved state, sees the same noise.
+
+    Args:
+        eta: $\eta$, the variance of the noise at the first step.
+        gamma: $\gamma$, how fast the variance falls.
+        key: an int, or a key from `optfx.random.key`, (2,) int64. Members of a vmapped batch need a key each.
+
+    Raises:
+        ValueError: two leaves with one path.
+
+    Reference: Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks", 2015,
+        <https://arxiv.org/abs/1511.06807>; optax, `add_noise`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.add_noise(eta=1.0, gamma=0.55, key=0)
+        >>> tx.update({"w": torch.zeros(2)}, tx.init({"w": torch.zeros(2)}))[0]
+        {'w': tensor([-1.0039,  1.4181])}
+    """
+
+    eta: Hyper
+    gamma: Hyper
+    key: int | Tensor
+
+    def init(self, params: Tree) -> AddNoiseState:
+        key = self.key if isinstance(self.key, Tensor) else random.key(self.key)
+        keys = random.split_like(key, params)
+        return AddNoiseState(counter(params), map(lambda k, p: k.to(p.device, copy=True), keys, params))
+
+    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        eta, gamma, count = at(state.count, self.eta), at(state.count, self.gamma), state.count + 1
+        std = safe_sqrt(eta / count.to(wide(count.device)) ** gamma)
+        keys = leafwise(random.fold_in, state.keys, data=count)
+        return leafwise(noisy, updates, keys, std=std), AddNoiseState(count, state.keys)

@@ -1,0 +1,124 @@
+"""Smaller steps once the loss has stopped falling."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from optfx.core import GradientTransformation, Hyper, at, counter, wide
+from optfx.tree import Tree, elementwise, record
+
+
+class ReduceOnPlateauState(NamedTuple):
+    """The state of `reduce_on_plateau`."""
+
+    count: Tensor  # () int64, steps taken
+    scale: Tensor  # () float64, what the updates are multiplied by
+    best_value: Tensor  # () float64, the best mean value so far
+    plateau_count: Tensor  # () int64, mean values in a row without an improvement
+    cooldown_count: Tensor  # () int64, mean values still to be passed over
+    avg_value: Tensor  # () float64, the mean of the values that are being gathered
+    avg_count: Tensor  # () int64, how many those are
+
+
+@record
+class reduce_on_plateau(GradientTransformation):
+    r"""Multiply the updates by a factor that falls when a value has stopped improving.
+
+    Give the value at each step: `tx.update(grads, state, params, value=loss)`. A value is better than the best so far
+    when $v < (1 - \text{rtol})\, v_\text{best} - \text{atol}$. After more than `patience` values in a row that are not,
+
+    $$s \leftarrow \max(s \cdot \text{factor},\ \text{min\_scale}), \qquad u_t = s\, g_t$$
+
+    It counts as `torch.optim.lr_scheduler.ReduceLROnPlateau` does: with `rtol` as its `threshold` in the mode "rel",
+    or with `rtol=0` and `atol` as its `threshold` in the mode "abs", and its `eps=0`. The new factor holds from the
+    very step whose value was given.
+
+    Args:
+        factor: what the scale is multiplied by.
+        patience: how many values without an improvement are borne; the next one reduces the scale.
+        rtol: relative improvement that counts.
+        atol: absolute improvement that counts.
+        cooldown: how many values are passed over after a reduction.
+        accumulation_size: how many values are averaged to one that is judged.
+        min_scale: the scale does not fall below it.
+        mode: "min" for a value that should fall, "max" for one that should rise:
+            $v > (1 + \text{rtol})\, v_\text{best} + \text{atol}$.
+
+    Raises:
+        ValueError: no `value`, or one that is not a () tensor or number; another `mode`.
+
+    Reference: `torch.optim.lr_scheduler.ReduceLROnPlateau`; optax, `contrib.reduce_on_plateau` (whose patience ends
+        one value earlier).
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.chain(optfx.sgd(1.0), optfx.reduce_on_plateau(factor=0.5, patience=0))
+        >>> state = tx.init({"w": torch.zeros(1)})
+        >>> for loss in (2.0, 1.0, 1.0):
+        ...     updates, state = tx.update({"w": torch.ones(1)}, state, value=loss)
+        >>> updates
+        {'w': tensor([-0.5000])}
+    """
+
+    factor: Hyper = 0.1
+    patience: Hyper = 10
+    rtol: Hyper = 1e-4
+    atol: Hyper = 0.0
+    cooldown: Hyper = 0
+    accumulation_size: Hyper = 1
+    min_scale: Hyper = 0.0
+    mode: Literal["min", "max"] = "min"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("min", "max"):
+            raise ValueError(f"reduce_on_plateau: mode is {self.mode!r}, expected 'min' or 'max'")
+
+    def init(self, params: Tree) -> ReduceOnPlateauState:
+        count = counter(params)
+        one = torch.ones_like(count, dtype=wide(count.device))
+        worst = one * (float("inf") if self.mode == "min" else float("-inf"))
+        return ReduceOnPlateauState(
+            count, one, worst, count.clone(), count.clone(), torch.zeros_like(one), count.clone()
+        )
+
+    def update(
+        self, updates: Tree, state: Any, params: Tree = None, *, value: Any = None, **extra: Any
+    ) -> tuple[Tree, Any]:
+        value = self._checked_value(value, state.avg_value)
+        now = {name: at(state.count, getattr(self, name)) for name in ("factor", "patience", "rtol", "atol")}
+        cooldown, size, min_scale = (
+            at(state.count, h) for h in (self.cooldown, self.accumulation_size, self.min_scale)
+        )
+
+        avg_count = state.avg_count + 1
+        avg = state.avg_value + (value - state.avg_value) / avg_count
+        judge = avg_count >= size
+
+        if self.mode == "min":
+            better = avg < (1 - now["rtol"]) * state.best_value - now["atol"]
+        else:
+            better = avg > (1 + now["rtol"]) * state.best_value + now["atol"]
+        cooling = state.cooldown_count > 0
+        bad = torch.where(better | cooling, 0, state.plateau_count + 1)
+        reduce = judge & (bad > now["patience"])
+
+        scale = torch.where(reduce, (state.scale * now["factor"]).clamp(min=min_scale), state.scale)
+        best = torch.where(judge & better, avg, state.best_value)
+        plateau = torch.where(reduce, 0, torch.where(judge, bad, state.plateau_count))
+        left = torch.where(judge & cooling, state.cooldown_count - 1, state.cooldown_count)
+        left = torch.where(reduce, cooldown, left).to(torch.int64)
+        new = ReduceOnPlateauState(
+            state.count + 1, scale, best, plateau, left, torch.where(judge, 0.0, avg), torch.where(judge, 0, avg_count)
+        )
+        return elementwise(torch.mul, updates, other=scale), new
+
+    def _checked_value(self, value: Any, like: Tensor) -> Tensor:
+        if value is None:
+            raise ValueError("reduce_on_plateau needs the loss: call update(updates, state, params, value=loss)")
+        value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+        if value.ndim:
+            raise ValueError(f"reduce_on_plateau: value has the shape {tuple(value.shape)}, expected a () tensor")
+        return value.detach()  # it is only ever compared, and must not keep the graph of the loss alive

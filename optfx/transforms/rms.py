@@ -1,0 +1,207 @@
+"""Divide the gradient by a root of what its squares add up to: a running mean (RMSProp), a running variance
+(centered RMSProp), or the whole sum (Adagrad).
+
+They share where epsilon stands: under the root, as optax has it, or beside it, as `torch.optim` has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from optfx.core import GradientTransformation, Hyper, at, bias_correction, counter
+from optfx.tree import Tree, elementwise, record, safe_sqrt, zeros_like
+
+
+def filled(p: Tensor, value: Any) -> Tensor:
+    return torch.zeros_like(p) + value
+
+
+def root(x: Tensor, eps: Any, eps_in_sqrt: bool) -> Tensor:
+    return safe_sqrt(x + eps) if eps_in_sqrt else safe_sqrt(x) + eps
+
+
+class ScaleByRmsState(NamedTuple):
+    """The state of `scale_by_rms`."""
+
+    count: Tensor  # () int64, steps taken
+    nu: Tree  # like params, running mean of the squared gradient
+
+
+def rms(g: Tensor, v: Tensor, decay: Any, eps: Any, correction: Any, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
+    v = decay * v + (1 - decay) * g * g
+    return g / root(v / correction, eps, eps_in_sqrt), v
+
+
+@record
+class scale_by_rms(GradientTransformation):
+    r"""Divide the gradient by a running root mean square of it.
+
+    $$v_t = \rho\, v_{t-1} + (1 - \rho)\, g_t^2, \qquad \hat v_t = v_t \;\text{ or, corrected, }\; v_t / (1 - \rho^t)$$
+
+    $$u_t = \frac{g_t}{\sqrt{\hat v_t + \varepsilon}} \quad\text{or}\quad
+    u_t = \frac{g_t}{\sqrt{\hat v_t} + \varepsilon}$$
+
+    Args:
+        decay: $\rho$, how much of the mean is kept at each step.
+        eps: $\varepsilon$.
+        initial_scale: $v_0$; a schedule is read at step 0.
+        eps_in_sqrt: add $\varepsilon$ under the root (optax); False adds it to the root (torch).
+        bias_correction: make up for the mean having begun at zero; with `eps_in_sqrt=False` this is
+            `scale_by_adam(b1=0)` without its first mean.
+
+    Reference: Hinton, "Overview of mini-batch gradient descent", 2012,
+        <https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf>; optax, `scale_by_rms`;
+        `torch.optim.RMSprop`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_rms(decay=0.75)
+        >>> tx.update({"w": torch.tensor([5.0, -0.1])}, tx.init({"w": torch.zeros(2)}))[0]
+        {'w': tensor([ 2.0000, -2.0000])}
+    """
+
+    decay: Hyper = 0.9
+    eps: Hyper = 1e-8
+    initial_scale: Hyper = 0.0
+    eps_in_sqrt: bool = True
+    bias_correction: bool = False
+
+    def init(self, params: Tree) -> ScaleByRmsState:
+        count = counter(params)
+        return ScaleByRmsState(count, elementwise(filled, params, value=at(count, self.initial_scale)))
+
+    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        decay, eps, count = at(state.count, self.decay), at(state.count, self.eps), state.count + 1
+        correction = bias_correction(decay, count) if self.bias_correction else 1.0
+        updates, nu = elementwise(
+            rms, updates, state.nu, outs=2, decay=decay, eps=eps, correction=correction, eps_in_sqrt=self.eps_in_sqrt
+        )
+        return updates, ScaleByRmsState(count, nu)
+
+
+class ScaleByStddevState(NamedTuple):
+    """The state of `scale_by_stddev`."""
+
+    count: Tensor  # () int64, steps taken
+    mu: Tree  # like params, running mean of the gradient
+    nu: Tree  # like params, running mean of its square
+
+
+def stddev(
+    g: Tensor, m: Tensor, v: Tensor, decay: Any, eps: Any, correction: Any, eps_in_sqrt: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    m = decay * m + (1 - decay) * g
+    v = decay * v + (1 - decay) * g * g
+    variance = v / correction - (m / correction).square()
+    return g / root(variance, eps, eps_in_sqrt), m, v
+
+
+@record
+class scale_by_stddev(GradientTransformation):
+    r"""Divide the gradient by a running standard deviation of it.
+
+    $$m_t = \rho\, m_{t-1} + (1 - \rho)\, g_t, \qquad v_t = \rho\, v_{t-1} + (1 - \rho)\, g_t^2$$
+
+    $$u_t = \frac{g_t}{\sqrt{\hat v_t - \hat m_t^2 + \varepsilon}} \quad\text{or}\quad
+    u_t = \frac{g_t}{\sqrt{\hat v_t - \hat m_t^2} + \varepsilon}$$
+
+    where $\hat m_t$ and $\hat v_t$ are the means themselves or, corrected, the means over $1 - \rho^t$. A variance that
+    rounding makes negative counts as zero.
+
+    Args:
+        decay: $\rho$, how much of the means is kept at each step.
+        eps: $\varepsilon$.
+        initial_scale: $v_0$; a schedule is read at step 0.
+        eps_in_sqrt: add $\varepsilon$ under the root (optax); False adds it to the root (torch).
+        bias_correction: make up for the means having begun at zero.
+
+    Reference: Graves, "Generating Sequences With Recurrent Neural Networks", 2013, <https://arxiv.org/abs/1308.0850>;
+        optax, `scale_by_stddev`; `torch.optim.RMSprop(centered=True)`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_stddev(decay=0.5)
+        >>> tx.update({"w": torch.tensor([5.0, -0.1])}, tx.init({"w": torch.zeros(2)}))[0]
+        {'w': tensor([ 2.0000, -2.0000])}
+    """
+
+    decay: Hyper = 0.9
+    eps: Hyper = 1e-8
+    initial_scale: Hyper = 0.0
+    eps_in_sqrt: bool = True
+    bias_correction: bool = False
+
+    def init(self, params: Tree) -> ScaleByStddevState:
+        count = counter(params)
+        nu = elementwise(filled, params, value=at(count, self.initial_scale))
+        return ScaleByStddevState(count, zeros_like(params), nu)
+
+    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        decay, eps, count = at(state.count, self.decay), at(state.count, self.eps), state.count + 1
+        updates, mu, nu = elementwise(
+            stddev,
+            updates,
+            state.mu,
+            state.nu,
+            outs=3,
+            decay=decay,
+            eps=eps,
+            correction=bias_correction(decay, count) if self.bias_correction else 1.0,
+            eps_in_sqrt=self.eps_in_sqrt,
+        )
+        return updates, ScaleByStddevState(count, mu, nu)
+
+
+class ScaleByRssState(NamedTuple):
+    """The state of `scale_by_rss`."""
+
+    count: Tensor  # () int64, steps taken
+    sum_of_squares: Tree  # like params, of all gradients so far
+
+
+def rss(g: Tensor, s: Tensor, eps: Any, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
+    s = s + g * g
+    return g / root(s, eps, eps_in_sqrt), s
+
+
+@record
+class scale_by_rss(GradientTransformation):
+    r"""Divide the gradient by the root of the sum of all its squares so far.
+
+    $$s_t = s_{t-1} + g_t^2, \qquad u_t = \frac{g_t}{\sqrt{s_t + \varepsilon}} \quad\text{or}\quad
+    u_t = \frac{g_t}{\sqrt{s_t} + \varepsilon}$$
+
+    Args:
+        initial_accumulator_value: $s_0$; a schedule is read at step 0.
+        eps: $\varepsilon$.
+        eps_in_sqrt: add $\varepsilon$ under the root (optax); False adds it to the root (torch).
+
+    Reference: Duchi et al., "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", 2011,
+        <https://jmlr.org/papers/v12/duchi11a.html>; optax, `scale_by_rss`; `torch.optim.Adagrad`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_rss(initial_accumulator_value=0.0)
+        >>> state = tx.init({"w": torch.zeros(1)})
+        >>> updates, state = tx.update({"w": torch.tensor([3.0])}, state)
+        >>> updates, state = tx.update({"w": torch.tensor([4.0])}, state)
+        >>> updates
+        {'w': tensor([0.8000])}
+    """
+
+    initial_accumulator_value: Hyper = 0.1
+    eps: Hyper = 1e-7
+    eps_in_sqrt: bool = True
+
+    def init(self, params: Tree) -> ScaleByRssState:
+        count = counter(params)
+        return ScaleByRssState(count, elementwise(filled, params, value=at(count, self.initial_accumulator_value)))
+
+    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        updates, total = elementwise(
+            rss, updates, state.sum_of_squares, outs=2, eps=at(state.count, self.eps), eps_in_sqrt=self.eps_in_sqrt
+        )
+        return updates, ScaleByRssState(state.count + 1, total)
