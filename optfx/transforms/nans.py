@@ -41,5 +41,5 @@ class zero_nans(GradientTransformation):
         return ZeroNansState(map(lambda p: torch.zeros((), dtype=torch.bool, device=p.device), params))
 
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        updates, found = leafwise(without_nans, updates, state.found_nan, outs=2)
+        updates, found = leafwise(without_nans, updates, state.found_nan, outs=2, same_shapes=False)
         return updates, ZeroNansState(found)

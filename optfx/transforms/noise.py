@@ -62,4 +62,4 @@ class add_noise(GradientTransformation):
         eta, gamma, count = at(state.count, self.eta), at(state.count, self.gamma), state.count + 1
         std = safe_sqrt(eta / count.to(wide(count.device)) ** gamma)
         keys = leafwise(random.fold_in, state.keys, data=count)
-        return leafwise(noisy, updates, keys, std=std), AddNoiseState(count, state.keys)
+        return leafwise(noisy, updates, keys, same_shapes=False, std=std), AddNoiseState(count, state.keys)

@@ -181,11 +181,11 @@ def elementwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, **scalars: A
     return run(f, trees, outs, scalars, same_shapes=True, as_pairs=True)
 
 
-def leafwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, **scalars: Any) -> Any:
+def leafwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, same_shapes: bool = True, **scalars: Any) -> Any:
     """Map a function that sees one whole leaf: its norm, its shape, its rows and columns.
 
-    As `elementwise`, but the shapes of the trees may differ (a tree of () tensors holds a number for each leaf),
-    and complex leaves stay complex.
+    As `elementwise`, but complex leaves stay complex, and with `same_shapes=False` the shapes of the trees may differ:
+    a tree of () tensors holds a number for each leaf.
 
     Example:
         >>> import torch
@@ -195,7 +195,7 @@ def leafwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, **scalars: Any)
         >>> tree.leafwise(center, {"w": torch.tensor([1.0, 3.0])})
         {'w': tensor([-1.,  1.])}
     """
-    return run(f, trees, outs, scalars, same_shapes=False, as_pairs=False)
+    return run(f, trees, outs, scalars, same_shapes=same_shapes, as_pairs=False)
 
 
 def reduce(
