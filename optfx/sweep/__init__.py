@@ -1,0 +1,21 @@
+"""Many optimizers at once: spaces of hyperparameters, and one vmapped, compiled run over all of their settings."""
+
+from optfx.sweep.fit import fit
+from optfx.sweep.result import Best, Result, load
+from optfx.sweep.spaces import choice, grid, log_uniform, sample, uniform
+from optfx.sweep.stacking import stack, stacked, unstack
+
+__all__ = [
+    "Best",
+    "Result",
+    "choice",
+    "fit",
+    "grid",
+    "load",
+    "log_uniform",
+    "sample",
+    "stack",
+    "stacked",
+    "uniform",
+    "unstack",
+]

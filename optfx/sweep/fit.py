@@ -1,0 +1,182 @@
+"""One run over many settings: a step for one member, mapped over all of them, compiled, writing in place."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from optfx.core import donate
+from optfx.sweep.members import Members, member_metrics, member_step
+from optfx.sweep.memory import SHARE, available_bytes, fitting, peak_bytes
+from optfx.sweep.progress import Progress
+from optfx.sweep.result import TRAIN_LOSS, Result
+from optfx.tree import Tree, leaves, map
+
+
+def fit(
+    make_optimizer: Callable[[dict[str, Tensor]], Any],
+    configs: Mapping[str, Tensor],
+    loss_fn: Callable[[Tree, Any], Tensor],
+    init: Any,
+    batches: Callable[[int], Any] | Sequence[Any],
+    *,
+    steps: int,
+    evaluate: Callable[[Tree], dict[str, Tensor]] | None = None,
+    compile: bool | str = True,
+    chunk_size: int | None = None,
+    progress: bool = True,
+    seed: int = 0,
+) -> Result:
+    r"""Train one model under many settings of an optimizer at once.
+
+    With settings $c_1 \dots c_n$, the losses of one step are
+    $$ \ell_i = L(\theta_i, B_t), \qquad \theta_i \leftarrow \theta_i + u(c_i, \nabla \ell_i, s_i, \theta_i), $$
+    for all i in one compiled program: `compile(donate(vmap(step)))`. Every member sees the same batches. One that
+    diverges is marked in the result, and does not disturb the others.
+
+    Members that do not fit in memory together are trained in chunks of equal size, the last one filled up, so that
+    nothing compiles twice. What fits is measured on one and on two members in eager code, which also shows what is
+    wrong with a function before it is compiled.
+
+    Args:
+        make_optimizer: `{name: () tensor}` -> transform. It is mapped with `torch.func.vmap`, so it must not look at
+            the values.
+        configs: `{name: (n,) tensor}`, from `sample`, `grid` or made by hand; floats reach `make_optimizer` as
+            float64.
+        loss_fn: (params, batch) -> () tensor, for one member.
+        init: where training starts: a tree of parameters, the same for all; `stacked(tree)` with a leading dimension
+            over the members; or a function `key -> params`, with a key of its own for each (see `optfx.random`).
+        batches: a sequence, gone through again and again, or a function of the step, 0, 1, 2, ... . Batches are trees
+            of one structure and one shape; another shape compiles again.
+        steps: how many steps each member is trained.
+        evaluate: params -> `{metric: () tensor}` for one member, called once after training; the first metric is the
+            one that `Result.best` goes by.
+        compile: whether to compile, or a backend of `torch.compile`.
+        chunk_size: how many members train at once, at most; None for as many as fit in memory.
+        progress: show a bar when stderr is a terminal.
+        seed: of the keys that `init` gets.
+
+    Raises:
+        ValueError: configs of unequal lengths, a loss that is not (), stacked parameters for another number of members,
+            no batches; the message names what.
+        TypeError: `make_optimizer` returns no transform, a leaf of `init` is no floating tensor.
+        MemoryError: not even one member fits.
+
+    Example:
+        >>> import torch, optfx
+        >>> from optfx import sweep
+        >>> def loss_fn(params, batch):
+        ...     x, y = batch
+        ...     return (x @ params["w"] - y).square().mean()
+        >>> x = torch.eye(3)
+        >>> result = sweep.fit(
+        ...     lambda config: optfx.adam(config["rate"]), {"rate": torch.tensor([1e-4, 1e-2, 1e-1])},
+        ...     loss_fn, {"w": torch.zeros(3)}, [(x, x @ torch.ones(3))], steps=50, compile=False)
+        >>> result.best().config
+        {'rate': 0.1000}
+    """
+    if steps < 1 or (chunk_size is not None and chunk_size < 1):
+        raise ValueError(f"steps and chunk_size are at least 1, got {steps} and {chunk_size}")
+    members = Members(make_optimizer, configs, init, seed)
+    batch_at = _batches(batches)
+    step = donate(vmap(member_step(loss_fn), in_dims=(0, 0, 0, None)), argnums=(1, 2))
+    metrics = _no_metrics if evaluate is None else vmap(member_metrics(evaluate, {TRAIN_LOSS, "diverged", *configs}))
+    # A member's closed-over parameters may require grad; nothing here is differentiated from outside.
+    with torch.no_grad():
+        size = _chunk_size(members, step, metrics, batch_at(0), steps, chunk_size)
+        if compile:
+            backend = "inductor" if compile is True else compile
+            step = torch.compile(step, fullgraph=True, dynamic=False, backend=backend, isolate_recompiles=True)
+        return _run(members, step, metrics, batch_at, steps, size, progress)
+
+
+def _no_metrics(params: Tree) -> dict[str, Tensor]:
+    return {}
+
+
+def _batches(batches: Any) -> Callable[[int], Any]:
+    if callable(batches):
+        return batches
+    if not isinstance(batches, Sequence):
+        raise TypeError(f"batches: expected a sequence or a function of the step, got a {type(batches).__name__}; "
+                        "make a list of what can be gone through only once")
+    if not batches:
+        raise ValueError("batches: there are none")
+    return lambda step: batches[step % len(batches)]
+
+
+def _chunk_size(
+    members: Members, step: Any, metrics: Any, batch: Any, steps: int, chunk_size: int | None
+) -> int:
+    """How many members train at once: `chunk_size`, or what memory allows, evened out over the chunks."""
+    found = {}
+
+    def trial(m: int) -> None:
+        txs, params, state = members.start(torch.arange(m))
+        params, state, losses = step(txs, params, state, batch)
+        metrics(params)
+        found["device"] = losses.device
+        found["kept"] = sum(x.nbytes for x in leaves(params)) // m + losses.nbytes // m * steps
+
+    one = peak_bytes(trial, 1)
+    most = members.n if chunk_size is None else min(chunk_size, members.n)
+    if chunk_size is None and members.n > 1:
+        free = SHARE * available_bytes(found["device"])
+        if found["device"].type == "cpu":
+            free -= 2 * members.n * found["kept"]  # the result, and once more while it is put together
+        most = min(most, fitting(one, peak_bytes(trial, 2), free))
+        if not most:
+            raise MemoryError(f"one member needs {one / 2**20:.0f} MiB, of {max(free, 0) / 2**20:.0f} that are free")
+    return math.ceil(members.n / math.ceil(members.n / most))
+
+
+def _chunks(n: int, size: int) -> Iterator[tuple[Tensor, int]]:
+    """The members of each chunk, the last filled up with copies of the last member, and how many are no copies."""
+    for begin in range(0, n, size):
+        yield torch.arange(begin, begin + size).clamp(max=n - 1), min(size, n - begin)
+
+
+def _run(
+    members: Members, step: Any, metrics: Any, batch_at: Callable[[int], Any], steps: int, size: int, progress: bool
+) -> Result:
+    parts, compile_seconds, run_seconds = [], 0.0, 0.0
+    with Progress(steps * math.ceil(members.n / size), size, progress) as bar:
+        for index, own in _chunks(members.n, size):
+            txs, params, state = members.start(index)
+            curve = []
+            began = time.perf_counter()
+            for t in range(steps):
+                params, state, losses = step(txs, params, state, batch_at(t))
+                curve.append(losses)
+                if not parts and not t:
+                    _wait(losses)
+                    compile_seconds = time.perf_counter() - began
+                    began = time.perf_counter()
+                    bar.started()
+                else:
+                    bar.step(losses)
+            _wait(losses)
+            run_seconds += time.perf_counter() - began
+            bar.look(losses)
+            kept = {"losses": torch.stack(curve, 1), "params": params, "metrics": metrics(params)}
+            parts.append(map(lambda x, own=own: x[:own].cpu(), kept))
+    whole = map(lambda *xs: torch.cat(xs), *parts)
+    losses = whole["losses"].T.contiguous()
+    finite = [x.isfinite().flatten(1).all(1) for x in leaves(whole["params"])]
+    diverged = ~torch.stack([losses[-1].isfinite(), *finite]).all(0)
+    configs = {name: x.detach().cpu() for name, x in members.configs.items()}
+    return Result(
+        configs, losses, whole["metrics"], whole["params"], diverged, size, compile_seconds, run_seconds
+    )
+
+
+def _wait(x: Tensor) -> None:
+    """Let the device finish, so that a clock can be read."""
+    if x.device.type != "cpu":
+        torch.accelerator.synchronize(x.device)

@@ -1,0 +1,69 @@
+"""A progress bar that seldom waits for the device, and is quiet when nobody looks."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any
+
+from torch import Tensor
+
+INTERVAL = 0.5  # seconds between two looks at the losses, each of which waits for the device
+
+
+class Progress:
+    """Shows steps, their rate, and the best loss so far.
+
+    Args:
+        steps: how many there will be in all.
+        members: how many settings train at once.
+        show: True shows a bar when stderr is a terminal, False never.
+
+    Raises:
+        ImportError: a bar is to be shown, and tqdm is missing.
+    """
+
+    def __init__(self, steps: int, members: int, show: bool) -> None:
+        self.members, self.best, self.done = members, math.inf, 0
+        self.bar = _bar(steps) if show and sys.stderr.isatty() else None
+        self.began = self.looked = time.perf_counter()
+
+    def started(self) -> None:
+        """The first step, which compiles, is done: the rate is counted from here."""
+        if self.bar is not None:
+            self.bar.update(1)
+            self.bar.set_description_str("training")
+            self.began = self.looked = time.perf_counter()
+
+    def step(self, losses: Tensor) -> None:
+        """Another step is done, with these losses, (members,)."""
+        if self.bar is not None:
+            self.done += 1
+            self.bar.update(1)
+            if time.perf_counter() - self.looked > INTERVAL:
+                self.look(losses)
+
+    def look(self, losses: Tensor) -> None:
+        """Bring the rate and the best loss up to date."""
+        if self.bar is not None:
+            self.best = min(self.best, *(x for x in losses.tolist() if math.isfinite(x)), math.inf)
+            self.looked = time.perf_counter()
+            rate = self.done / (self.looked - self.began)
+            self.bar.set_postfix_str(f"{rate:.0f} steps/s x {self.members} members, best loss {self.best:.4g}")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _bar(steps: int) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise ImportError('the progress bar needs tqdm: pip install "optfx[sweep]", or give progress=False') from None
+    shape = "{desc} {percentage:3.0f}% |{bar:30}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+    return tqdm(total=steps, desc="compiling", dynamic_ncols=True, bar_format=shape)

@@ -1,0 +1,200 @@
+"""What a sweep found: the settings, their loss curves and metrics, and the parameters they ended with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from optfx.sweep import plot, storage
+from optfx.tree import Tree, from_dict, map, to_dict
+
+TRAIN_LOSS = "train_loss"
+_KIND = "optfx sweep"
+_FACTS = ("chunk_size", "compile_seconds", "run_seconds")
+_LESS, _MORE = ("loss", "error"), ("accuracy",)  # words in the name of a metric that say which way is better
+
+
+class Best(NamedTuple):
+    """One member of a sweep."""
+
+    index: int  # its position in the sweep
+    config: dict[str, float]  # its hyperparameters
+    metrics: dict[str, float]  # how it ended
+    params: Tree  # the parameters it ended with
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Result:
+    """What `fit` returns: everything about the n members of a sweep, on the CPU.
+
+    Attributes:
+        configs: `{name: (n,)}`, the settings.
+        losses: (steps, n), the loss of each step before its update.
+        metrics: `{name: (n,)}`, what `evaluate` said after training.
+        params: tree of (n, ...) tensors, the parameters after training.
+        diverged: (n,) bool, whether the last loss or a parameter is not finite.
+        chunk_size: members that trained at once.
+        compile_seconds: the first step, with compilation.
+        run_seconds: all other steps.
+    """
+
+    configs: dict[str, Tensor]
+    losses: Tensor
+    metrics: dict[str, Tensor]
+    params: Tree
+    diverged: Tensor
+    chunk_size: int
+    compile_seconds: float
+    run_seconds: float
+
+    def __len__(self) -> int:
+        return len(self.diverged)
+
+    def __repr__(self) -> str:
+        steps, n = self.losses.shape
+        return (
+            f"<sweep of {n} settings of {', '.join(self.configs)}: {steps} steps in {self.run_seconds:.1f} s after "
+            f"{self.compile_seconds:.1f} s of compiling, {int(self.diverged.sum())} diverged>"
+        )
+
+    @property
+    def outcomes(self) -> dict[str, Tensor]:
+        """`{name: (n,)}`: the metrics, and `train_loss`, the mean of the last tenth of the loss curve."""
+        return {**self.metrics, TRAIN_LOSS: self.losses[-max(1, len(self.losses) // 10) :].mean(0)}
+
+    def judge(self, metric: str | None = None, mode: str | None = None) -> tuple[str, Tensor, str]:
+        """Which metric decides, its values, and which way is better.
+
+        Args:
+            metric: the name of a metric, or `"train_loss"`; None for the first that `evaluate` returned, or the
+                training loss when there is none.
+            mode: `"min"` or `"max"`; None where the name says it: less loss or error, more accuracy.
+
+        Returns:
+            The name; (n,) values, NaN for the members that diverged; the mode.
+
+        Raises:
+            ValueError: an unknown metric, or a name that does not say which way is better.
+        """
+        outcomes = self.outcomes
+        metric = next(iter(outcomes)) if metric is None else metric
+        if metric not in outcomes:
+            raise ValueError(f"no metric is called {metric!r}; there are {', '.join(outcomes)}")
+        if mode is None:
+            less, more = (any(word in metric.lower() for word in words) for words in (_LESS, _MORE))
+            if less == more:
+                raise ValueError(f"say whether less or more of {metric!r} is better: mode='min' or mode='max'")
+            mode = "min" if less else "max"
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode is 'min' or 'max', got {mode!r}")
+        values = outcomes[metric].to(torch.float64)
+        return metric, torch.where(self.diverged, torch.nan, values), mode
+
+    def ranking(self, metric: str | None = None, mode: str | None = None) -> list[int]:
+        """The members from the best on, without those that diverged (see `judge`)."""
+        _, values, mode = self.judge(metric, mode)
+        order = torch.argsort(values if mode == "min" else -values, stable=True)
+        return [i for i in order.tolist() if not values[i].isnan()]
+
+    def best(self, metric: str | None = None, mode: str | None = None) -> Best:
+        """The best member.
+
+        Args:
+            metric: what to judge by (see `judge`).
+            mode: `"min"` or `"max"`.
+
+        Raises:
+            ValueError: every member diverged; what `judge` raises.
+        """
+        ranking = self.ranking(metric, mode)
+        if not ranking:
+            raise ValueError("no member is left to choose from: every one diverged")
+        i = ranking[0]
+        numbers = {name: {k: v[i].item() for k, v in of.items()} for name, of in self._columns().items()}
+        return Best(i, numbers["configs"], numbers["outcomes"], map(lambda x: x[i], self.params))
+
+    def _columns(self) -> dict[str, dict[str, Tensor]]:
+        return {"configs": self.configs, "outcomes": self.outcomes}
+
+    def table(self, k: int = 10, metric: str | None = None, mode: str | None = None) -> str:
+        """The k best settings as text, a line each.
+
+        Args:
+            k: how many.
+            metric: what to judge by (see `judge`).
+            mode: `"min"` or `"max"`.
+        """
+        columns = {**self.configs, **self.outcomes}
+        best = self.ranking(metric, mode)[:k]
+        cells = [["", *columns]]
+        cells += [[str(place), *(f"{v[i].item():.4g}" for v in columns.values())] for place, i in enumerate(best, 1)]
+        widths = [max(len(row[j]) for row in cells) for j in range(len(cells[0]))]
+        return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each member: its settings, metrics, training loss, and `diverged`.
+
+        Raises:
+            ImportError: pandas is missing.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError('to_pandas needs pandas: pip install "optfx[sweep]"') from None
+        columns = {**self.configs, **self.outcomes, "diverged": self.diverged}
+        return pandas.DataFrame({name: column.numpy() for name, column in columns.items()})
+
+    def plot(self, path: str | Path, metric: str | None = None, mode: str | None = None) -> None:
+        """Draw the sweep into a file: the loss curves, and the metric against each hyperparameter; for two
+        hyperparameters, a map over both.
+
+        Args:
+            path: where to; its suffix is the format (`.png`, `.svg`, `.pdf`). Folders are made.
+            metric: what colours the curves (see `judge`).
+            mode: `"min"` or `"max"`.
+
+        Raises:
+            ImportError: matplotlib is missing.
+        """
+        name, values, mode = self.judge(metric, mode)
+        plot.draw(path, self.configs, self.losses, self.diverged, name, values, mode)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything into one file, which is there whole or not at all; `optfx.sweep.load` reads it back.
+
+        The file holds tensors and JSON and no code. Folders are made.
+        """
+        tensors = {"losses": self.losses, "diverged": self.diverged}
+        for group, of in (("configs", self.configs), ("metrics", self.metrics), ("params", to_dict(self.params))):
+            tensors |= {f"{group}/{name}": x for name, x in of.items()}
+        facts = {name: getattr(self, name) for name in _FACTS}
+        storage.write(path, tensors, {"kind": _KIND, **facts})
+
+
+def load(path: str | Path, params: Tree = None) -> Result:
+    """Read what `Result.save` wrote. No code from the file is run.
+
+    Args:
+        path: the file.
+        params: the parameters of one member, for the structure of the tree; None for a flat dict by path, which is what
+            `{name: tensor}` was.
+
+    Raises:
+        ValueError: another kind of file; parameters that do not fit, listing their paths.
+    """
+    tensors, facts = storage.read(path, _KIND)
+    groups: dict[str, dict[str, Tensor]] = {"configs": {}, "metrics": {}, "params": {}}
+    for name, x in tensors.items():
+        group, _, rest = name.partition("/")
+        if rest or group in groups:
+            groups[group][rest] = x
+    n = len(tensors["diverged"])
+    if params is not None:
+        groups["params"] = from_dict(map(lambda x: x.detach().cpu().expand(n, *x.shape), params), groups["params"])
+    return Result(
+        losses=tensors["losses"], diverged=tensors["diverged"], **groups, **{name: facts[name] for name in _FACTS}
+    )

@@ -1,0 +1,189 @@
+r"""What is swept: spaces of hyperparameters, and points drawn from them.
+
+A space is a dict of one-dimensional spaces by name. Each maps the unit interval to values,
+
+$$ a + u\,(b - a), \qquad \exp\bigl(\ln a + u\,(\ln b - \ln a)\bigr), \qquad v_{\lfloor u k \rfloor}, $$
+
+so that any set of points in the unit cube, random or of a Sobol sequence, becomes a set of settings: a dict of (n,)
+tensors, one value a setting, which `optfx.sweep.fit` trains side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from optfx import random
+from optfx.tree import record
+
+
+class Space(Protocol):
+    """One dimension of a space."""
+
+    def at(self, u: Tensor) -> Tensor:
+        """The values at points of the unit interval: (n,) float64 in [0, 1) -> (n,)."""
+        ...
+
+
+def _bounds(space: Any, above: float) -> None:
+    if not (above < space.low < space.high < math.inf):
+        lowest = "" if above == -math.inf else f"{above:g} < "
+        raise ValueError(f"{type(space).__name__}: expected {lowest}low < high, got {space.low} and {space.high}")
+
+
+@record
+class uniform:
+    """Numbers between two bounds, all equally likely.
+
+    Args:
+        low: the least value.
+        high: the greatest.
+
+    Raises:
+        ValueError: bounds that are not finite and in order.
+
+    Example:
+        >>> from optfx import sweep
+        >>> sweep.uniform(0.8, 1.0).at(torch.tensor([0.0, 0.5]))
+        tensor([0.8000, 0.9000])
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _bounds(self, -math.inf)
+
+    def at(self, u: Tensor) -> Tensor:
+        return (self.low + u * (self.high - self.low)).clamp(self.low, self.high)
+
+
+@record
+class log_uniform:
+    """Numbers between two bounds, every order of magnitude equally likely: for rates, decays and penalties.
+
+    Args:
+        low: the least value, positive.
+        high: the greatest.
+
+    Raises:
+        ValueError: bounds that are not positive, finite and in order.
+
+    Example:
+        >>> from optfx import sweep
+        >>> sweep.log_uniform(1e-4, 1.0).at(torch.tensor([0.0, 0.5]))
+        tensor([0.0001, 0.0100])
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _bounds(self, 0)
+
+    def at(self, u: Tensor) -> Tensor:
+        low, high = math.log(self.low), math.log(self.high)
+        return (low + u * (high - low)).exp().clamp(self.low, self.high)
+
+
+@record
+class choice:
+    """One of a few numbers, all equally likely.
+
+    Args:
+        values: the numbers; integers alone give integers (a length, say), others float64.
+
+    Raises:
+        ValueError: no values, or values that are not numbers.
+
+    Example:
+        >>> from optfx import sweep
+        >>> sweep.choice((10, 100, 1000)).at(torch.tensor([0.0, 0.5, 0.9]))
+        tensor([  10,  100, 1000])
+    """
+
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(_column("choice", self.values).tolist()))
+
+    def at(self, u: Tensor) -> Tensor:
+        values = _column("choice", self.values).to(u.device)
+        return values[(u * len(values)).long().clamp(max=len(values) - 1)]
+
+
+def _column(who: str, values: Any) -> Tensor:
+    """Numbers as one (n,) tensor, int64 or float64."""
+    try:
+        column = values if isinstance(values, Tensor) else torch.tensor(list(values), dtype=None)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{who}: expected numbers, got {values!r}") from None
+    if column.ndim != 1 or not column.numel() or column.dtype == torch.bool or column.is_complex():
+        raise ValueError(f"{who}: expected one dimension of numbers, got {values!r}")
+    return column.to(torch.float64 if column.is_floating_point() else torch.int64)
+
+
+def grid(values: Mapping[str, Sequence[float] | Tensor | choice]) -> dict[str, Tensor]:
+    """Every combination of some values, the last name varying fastest.
+
+    Args:
+        values: `{name: numbers}`.
+
+    Returns:
+        `{name: (n,) tensor}`, n the product of how many there are of each; int64 for integers, else float64.
+
+    Raises:
+        ValueError: no names, or values that are not numbers.
+
+    Example:
+        >>> from optfx import sweep
+        >>> sweep.grid({"decay": [0.0, 0.1], "warmup": [10, 20]})
+        {'decay': tensor([0.0000, 0.0000, 0.1000, 0.1000], dtype=torch.float64), 'warmup': tensor([10, 20, 10, 20])}
+    """
+    if not values:
+        raise ValueError("grid: no values to combine")
+    columns = [_column(f"grid: {name!r}", v.values if isinstance(v, choice) else v) for name, v in values.items()]
+    return dict(zip(values, (x.flatten() for x in torch.meshgrid(*columns, indexing="ij")), strict=True))
+
+
+def sample(space: Mapping[str, Space], n: int, seed: int = 0, method: str = "sobol") -> dict[str, Tensor]:
+    """Settings drawn from a space.
+
+    Args:
+        space: `{name: uniform, log_uniform or choice}`.
+        n: how many.
+        seed: the same seed gives the same settings, on every machine.
+        method: `"sobol"`, a scrambled Sobol sequence, which fills the space evenly; or `"random"`, independent points.
+
+    Returns:
+        `{name: (n,) tensor}`, float64, or int64 for choices of integers.
+
+    Raises:
+        ValueError: an empty space, no settings, an unknown method.
+        TypeError: an entry that is no space, naming it.
+
+    Reference: Owen, "Scrambling Sobol' and Niederreiter-Xing points", 1998; `torch.quasirandom.SobolEngine`.
+
+    Example:
+        >>> from optfx import sweep
+        >>> space = {"rate": sweep.log_uniform(1e-4, 1e-1), "b1": sweep.uniform(0.8, 0.95)}
+        >>> configs = sweep.sample(space, 4)
+        >>> configs["rate"].shape, ((1e-4 <= configs["rate"]) & (configs["rate"] <= 1e-1)).all()
+        (torch.Size([4]), tensor(True))
+    """
+    if not space or n < 1:
+        raise ValueError(f"sample: at least one name and one setting are needed, got {len(space)} and {n}")
+    for name, dimension in space.items():
+        if not isinstance(dimension, (uniform, log_uniform, choice)) and not hasattr(dimension, "at"):
+            raise TypeError(f"sample: {name!r} is {dimension!r}, expected uniform, log_uniform or choice")
+    if method == "sobol":
+        points = torch.quasirandom.SobolEngine(len(space), scramble=True, seed=seed).draw(n, dtype=torch.float64)
+    elif method == "random":
+        points = random.uniform(random.key(seed), (n, len(space)), dtype=torch.float64)
+    else:
+        raise ValueError(f"sample: the method is 'sobol' or 'random', got {method!r}")
+    return {name: dimension.at(u).contiguous() for (name, dimension), u in zip(space.items(), points.T, strict=True)}

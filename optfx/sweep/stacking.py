@@ -1,0 +1,142 @@
+"""Many optimizers as one: a list of like records, and the record whose tensors have a leading dimension over them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optfx.core import as_transform
+from optfx.tree import Tree, is_record, leaves, paths, replace, unflatten_like
+
+
+def stack(txs: Sequence[Any]) -> Any:
+    """One batched optimizer from a list of like ones.
+
+    Tensors are stacked, and numbers that differ become a tensor: float64, or int64 where all are integers. Numbers that
+    are equal stay as they are. Everything else (flags, functions, labels, masks) must be equal.
+
+    Args:
+        txs: optimizers, schedules or other records of one structure.
+
+    Returns:
+        A record like each of them, whose tensors have a leading dimension over them; `torch.func.vmap` maps over it.
+
+    Raises:
+        ValueError: an empty list; optimizers that differ in more than numbers, naming the path of the field.
+
+    Example:
+        >>> import optfx
+        >>> from optfx import sweep
+        >>> sweep.stack([optfx.scale_by_adam(b1=0.8), optfx.scale_by_adam(b1=0.9)]).b1
+        tensor([0.8000, 0.9000], dtype=torch.float64)
+    """
+    if not txs:
+        raise ValueError("stack: no optimizers")
+    return _stack("", [x if is_record(x) else as_transform(x) for x in txs])
+
+
+def _stack(path: str, values: list[Any]) -> Any:
+    first = values[0]
+
+    def below(name: Any, parts: list[Any]) -> Any:
+        return _stack(f"{path}.{name}" if path else str(name), parts)
+
+    if all(isinstance(v, (Tensor, int, float)) and not isinstance(v, bool) for v in values):
+        return _stack_numbers(path, values)
+    if any(type(v) is not type(first) for v in values):
+        raise ValueError(_differ(path, values, type))
+    if is_record(first):
+        names = [f.name for f in dataclasses.fields(first)]
+        return replace(first, **{name: below(name, [getattr(v, name) for v in values]) for name in names})
+    if isinstance(first, (tuple, list, dict)):
+        if any(len(v) != len(first) for v in values):
+            raise ValueError(_differ(path, values, len))
+        if isinstance(first, dict):
+            if any(v.keys() != first.keys() for v in values):
+                raise ValueError(_differ(path, values, list))
+            return dict(zip(first, _alike([below(k, [v[k] for v in values]) for k in first], len(values)), strict=True))
+        parts = _alike([below(i, list(column)) for i, column in enumerate(zip(*values, strict=True))], len(values))
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    if any(v != first for v in values):
+        raise ValueError(_differ(path, values, lambda v: v))
+    return first
+
+
+def _stack_numbers(path: str, values: list[Any]) -> Any:
+    tensors = [v for v in values if isinstance(v, Tensor)]
+    if not tensors:
+        if all(v == values[0] for v in values):
+            return values[0]
+        return torch.tensor(values, dtype=torch.int64 if all(isinstance(v, int) for v in values) else torch.float64)
+    if any(t.shape != tensors[0].shape for t in tensors) or (len(tensors) < len(values) and tensors[0].ndim):
+        raise ValueError(_differ(path, values, lambda v: tuple(v.shape) if isinstance(v, Tensor) else v))
+    like = tensors[0]
+    return torch.stack([v if isinstance(v, Tensor) else torch.full_like(like, v, dtype=torch.float64) for v in values])
+
+
+def _alike(parts: list[Any], n: int) -> list[Any]:
+    """The entries of one container: all tensors where one is, as a record asks for."""
+    if not any(isinstance(p, Tensor) for p in parts):
+        return parts
+    return [_stack_numbers("", [torch.as_tensor(p)] * n) if isinstance(p, (int, float)) else p for p in parts]
+
+
+def _differ(path: str, values: list[Any], what: Any) -> str:
+    i = next(i for i, v in enumerate(values) if what(v) != what(values[0]))
+    where = f"at {path!r} " if path else ""
+    return f"stack: the optimizers differ {where}in more than numbers: {values[0]!r} in 0, {values[i]!r} in {i}"
+
+
+def batch_size(who: str, tree: Tree) -> int:
+    """The leading dimension that all leaves share.
+
+    Raises:
+        ValueError: no leaves, or one that lacks the dimension, naming its path.
+    """
+    found = leaves(tree)
+    if not found:
+        raise ValueError(f"{who}: there are no tensors, so nothing is batched")
+    for path, x in zip(paths(tree), found, strict=True):
+        if not isinstance(x, Tensor) or not x.ndim or x.shape[0] != (found[0].shape or (None,))[0]:
+            shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"{who}: {path!r} is {shape}, expected one leading dimension, the same for every tensor")
+    return found[0].shape[0]
+
+
+def unstack(tx: Any) -> list[Any]:
+    """The optimizers in a batched one, the inverse of `stack`: what was a differing float is a () tensor.
+
+    Args:
+        tx: a record all of whose tensors have the same leading dimension.
+
+    Raises:
+        ValueError: no tensors, or one that lacks the leading dimension, naming its path.
+
+    Example:
+        >>> import torch, optfx
+        >>> from optfx import sweep
+        >>> [tx.learning_rate for tx in sweep.unstack(optfx.scale_by_learning_rate(torch.tensor([0.1, 0.2])))]
+        [tensor(0.1000), tensor(0.2000)]
+    """
+    return [unflatten_like(tx, [x[i] for x in leaves(tx)]) for i in range(batch_size("unstack", tx))]
+
+
+@dataclasses.dataclass(frozen=True)
+class stacked:
+    """Marks initial parameters that are one set for each member of a sweep: `fit(..., init=stacked(params))`.
+
+    Args:
+        params: a tree whose leaves have a leading dimension over the members.
+
+    Raises:
+        ValueError: a leaf without the dimension, naming its path.
+    """
+
+    params: Tree
+
+    def __post_init__(self) -> None:
+        batch_size("stacked", self.params)
