@@ -47,7 +47,8 @@ class clip(Memoryless):
 
 
 def limit_rms(u: Tensor, threshold: Any) -> Tensor:
-    return u * shrink(safe_sqrt(u.abs().square().mean()), threshold)
+    mean_square = u.abs().square().sum() / max(u.numel(), 1)  # an empty leaf has none, and must not make a NaN
+    return u * shrink(safe_sqrt(mean_square), threshold)
 
 
 @record

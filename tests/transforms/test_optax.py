@@ -1,0 +1,142 @@
+"""Every transform against optax's of the same name, in float64, step by step, states included."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+import optfx
+from tests.transforms.harness import assert_equal, layout, run_ours, run_optax
+
+
+def fading(count):
+    # a plain function: torch computes `0.1 * count` in float32, unless the count is made float64 first
+    return 1.0 / (1.0 + 0.1 * (count.double() if isinstance(count, torch.Tensor) else count))
+
+
+MASK = {"scalar": False, "vector": True, "column": True, "deep": {"kernel": False, "dead": True}}
+ADAM = {"b1": 0.8, "b2": 0.97, "eps": 1e-3, "eps_root": 1e-4}
+OUTSIDE = {"decay": 0.95, "eps": 1e-6, "eps_in_sqrt": False}
+
+CASES = {
+    "identity": (optfx.identity(), optax.identity()),
+    "set_to_zero": (optfx.set_to_zero(), optax.set_to_zero()),
+    "freeze": (optfx.freeze(MASK), optax.freeze(MASK)),
+    "stateless": (
+        optfx.stateless(lambda u, p: optfx.tree.mul(u, p)),
+        optax.stateless(lambda u, p: optax.tree.mul(u, p)),
+    ),
+    "scale": (optfx.scale(-0.3), optax.scale(-0.3)),
+    "scale, schedule": (optfx.scale(fading), optax.scale_by_schedule(fading)),
+    "scale_by_schedule": (optfx.scale_by_schedule(fading), optax.scale_by_schedule(fading)),
+    "scale_by_learning_rate": (optfx.scale_by_learning_rate(0.1), optax.scale_by_learning_rate(0.1)),
+    "scale_by_learning_rate, schedule": (
+        optfx.scale_by_learning_rate(fading),
+        optax.scale_by_learning_rate(fading),
+    ),
+    "scale_by_learning_rate, no flip": (
+        optfx.scale_by_learning_rate(0.1, flip_sign=False),
+        optax.scale_by_learning_rate(0.1, flip_sign=False),
+    ),
+    "scale_by_sign": (optfx.scale_by_sign(), optax.scale_by_sign()),
+    "trace": (optfx.trace(0.9), optax.trace(0.9)),
+    "trace, nesterov": (optfx.trace(0.7, nesterov=True), optax.trace(0.7, nesterov=True)),
+    "trace, 0": (optfx.trace(0.0, dampening=0.0), optax.trace(0.0)),
+    "ema": (optfx.ema(0.9), optax.ema(0.9)),
+    "ema, biased": (optfx.ema(0.7, debias=False), optax.ema(0.7, debias=False)),
+    "scale_by_adam": (optfx.scale_by_adam(), optax.scale_by_adam()),
+    "scale_by_adam, all": (optfx.scale_by_adam(**ADAM), optax.scale_by_adam(**ADAM)),
+    "scale_by_adam, nesterov": (
+        optfx.scale_by_adam(**ADAM, nesterov=True),
+        optax.scale_by_adam(**ADAM, nesterov=True),
+    ),
+    "scale_by_amsgrad": (optfx.scale_by_amsgrad(), optax.scale_by_amsgrad()),
+    "scale_by_amsgrad, all": (optfx.scale_by_amsgrad(**ADAM), optax.scale_by_amsgrad(**ADAM)),
+    "scale_by_amsgrad, the paper's": (
+        optfx.scale_by_amsgrad(**ADAM, bias_correction_mu=False, bias_correction_nu=False),
+        optax.scale_by_amsgrad(**ADAM, bias_correction_mu=False, bias_correction_nu=False),
+    ),
+    "scale_by_rms": (optfx.scale_by_rms(), optax.scale_by_rms()),
+    "scale_by_rms, eps outside": (optfx.scale_by_rms(**OUTSIDE), optax.scale_by_rms(**OUTSIDE)),
+    "scale_by_rms, corrected": (
+        optfx.scale_by_rms(0.99, 1e-5, bias_correction=True),
+        optax.scale_by_rms(0.99, 1e-5, bias_correction=True),
+    ),
+    "scale_by_rms, from 1": (optfx.scale_by_rms(initial_scale=1.0), optax.scale_by_rms(initial_scale=1.0)),
+    "scale_by_stddev": (optfx.scale_by_stddev(), optax.scale_by_stddev()),
+    "scale_by_stddev, eps outside": (optfx.scale_by_stddev(**OUTSIDE), optax.scale_by_stddev(**OUTSIDE)),
+    "scale_by_stddev, corrected, from 2": (
+        optfx.scale_by_stddev(0.9, 1e-4, initial_scale=2.0, bias_correction=True),
+        optax.scale_by_stddev(0.9, 1e-4, initial_scale=2.0, bias_correction=True),
+    ),
+    "scale_by_rss": (optfx.scale_by_rss(), optax.scale_by_rss()),
+    "scale_by_rss, from 0": (optfx.scale_by_rss(0.0, 1e-6), optax.scale_by_rss(0.0, 1e-6)),
+    "scale_by_rss, from 0, no eps": (optfx.scale_by_rss(0.0, 0.0), optax.scale_by_rss(0.0, 0.0)),
+    "add_decayed_weights": (optfx.add_decayed_weights(0.1), optax.add_decayed_weights(0.1)),
+    "add_decayed_weights, 0": (optfx.add_decayed_weights(), optax.add_decayed_weights()),
+    "add_decayed_weights, schedule": (optfx.add_decayed_weights(fading), optax.add_decayed_weights(fading)),
+    "add_decayed_weights, masked": (
+        optfx.add_decayed_weights(0.1, mask=MASK),
+        optax.add_decayed_weights(0.1, mask=MASK),
+    ),
+    "clip": (optfx.clip(0.3), optax.clip(0.3)),
+    "clip_by_block_rms": (optfx.clip_by_block_rms(0.5), optax.clip_by_block_rms(0.5)),
+    "clip_by_global_norm": (optfx.clip_by_global_norm(20.0), optax.clip_by_global_norm(20.0)),
+    "clip_by_global_norm, always": (optfx.clip_by_global_norm(1e-6), optax.clip_by_global_norm(1e-6)),
+    "clip_by_global_norm, never": (optfx.clip_by_global_norm(1e9), optax.clip_by_global_norm(1e9)),
+    "adaptive_grad_clip": (optfx.adaptive_grad_clip(0.1), layout(optax.adaptive_grad_clip(0.1))),
+    "adaptive_grad_clip, eps": (optfx.adaptive_grad_clip(0.5, eps=2.0), layout(optax.adaptive_grad_clip(0.5, eps=2.0))),
+    "centralize": (optfx.centralize(), optax.centralize()),
+    "zero_nans": (optfx.zero_nans(), optax.zero_nans()),
+    "reduce_on_plateau": (
+        optfx.reduce_on_plateau(0.5, patience=1, rtol=0.01, cooldown=2),
+        optax.contrib.reduce_on_plateau(0.5, patience=2, rtol=0.01, cooldown=2),
+    ),
+    "reduce_on_plateau, means": (
+        optfx.reduce_on_plateau(0.7, patience=0, rtol=0.0, atol=0.1, accumulation_size=3, min_scale=0.4),
+        optax.contrib.reduce_on_plateau(0.7, patience=1, rtol=0.0, atol=0.1, accumulation_size=3, min_scale=0.4),
+    ),
+}
+
+SAME_FIELDS = ("mu", "nu", "nu_max", "trace", "ema", "sum_of_squares", "found_nan", "scale", "best_value", "avg_value")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_optaxs(name):
+    ours, theirs = CASES[name]
+    mine, state = run_ours(ours, step_size=0.01)
+    expected, their_state = run_optax(theirs, step_size=0.01)
+    for a, b in zip(mine, expected, strict=True):
+        assert_equal(a, b)
+    for field in SAME_FIELDS:
+        if hasattr(state, field) and hasattr(their_state, field):
+            assert_equal(getattr(state, field), getattr(their_state, field))
+
+
+def test_every_transform_that_optax_has_is_compared():
+    theirs = set(dir(optax)) | set(dir(optax.contrib))
+    compared = {name.partition(",")[0] for name in CASES} | {"add_noise"}  # which has its own test
+    assert {n for n in optfx.transforms.__all__ if n in theirs and not n.endswith("State")} == compared
+
+
+HALF_STATE = {
+    "trace": (lambda o, d: o.trace(0.9, accumulator_dtype=d), "trace"),
+    "ema": (lambda o, d: o.ema(0.9, accumulator_dtype=d), "ema"),
+    "scale_by_adam": (lambda o, d: o.scale_by_adam(mu_dtype=d), "mu"),
+    "scale_by_amsgrad": (lambda o, d: o.scale_by_amsgrad(mu_dtype=d), "mu"),
+}
+
+
+@pytest.mark.parametrize("name", HALF_STATE)
+def test_a_narrower_mean_is_kept_as_optax_keeps_it(name):
+    make, field = HALF_STATE[name]
+    mine, state = run_ours(make(optfx, torch.float32))
+    expected, their_state = run_optax(make(optax, jnp.float32))
+    assert {x.dtype for x in optfx.tree.leaves(getattr(state, field))} == {torch.float32}
+    assert_equal(mine, expected, rtol=1e-5, atol=1e-4)
+    assert_equal(getattr(state, field), getattr(their_state, field), rtol=1e-5, atol=1e-4)
+    for leaf in optfx.tree.leaves(mine[0]):
+        assert leaf.dtype == np.float64
