@@ -15,9 +15,9 @@ def progress(t: Tensor, length: Tensor) -> Tensor:
 
 
 def power(base: Tensor, exponent: Tensor) -> Tensor:
-    """base**exponent for a base that is not negative; the derivative with respect to a base of zero is zero."""
+    """base**exponent for a base that is not negative; where it is zero, so are the derivatives."""
     some = base > 0
-    return torch.where(some, torch.where(some, base, 1.0) ** exponent, torch.zeros_like(base) ** exponent)
+    return torch.where(some, torch.where(some, base, 1.0) ** exponent, torch.zeros_like(base) ** exponent.detach())
 
 
 def linear(start: Tensor, end: Tensor, done: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ Number = float | Tensor
 
 def numbers(count: Tensor | int, *values: Number) -> list[Tensor]:
     """The count and the numbers of a schedule as () tensors, float64 where the device has it, on the count's device."""
-    tensors = [x for x in (count, *values) if isinstance(x, Tensor)]
-    device = tensors[0].device if tensors else torch.get_default_device()  # which cannot be compiled
-    dtype = wide(device)
+    if not isinstance(count, Tensor):
+        count = torch.tensor(count, device=next((x.device for x in values if isinstance(x, Tensor)), None))
+    device, dtype = count.device, wide(count.device)
     return [
         x.to(device, dtype) if isinstance(x, Tensor) else torch.full((), x, dtype=dtype, device=device)
         for x in (count, *values)

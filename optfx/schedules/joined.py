@@ -25,7 +25,8 @@ class from_function:
 
     Args:
         function: () int64 count -> float or () tensor; in tensor operations where it is to be compiled or vmapped, at
-            module level where it is to be pickled.
+            module level where it is to be pickled. torch gives `0.5**count` in float32, `0.5 ** count.double()` in
+            float64.
 
     Example:
         >>> from optfx import schedules
