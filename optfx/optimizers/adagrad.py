@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from optfx.combinators import chain
-from optfx.core import Hyper, wide
+from optfx.core import Hyper
 from optfx.optimizers.penalty import l2_penalty
+from optfx.schedules.fields import numbers
 from optfx.transforms import scale_by_learning_rate, scale_by_rss, scale_by_schedule
 from optfx.tree import record
 
@@ -30,8 +31,9 @@ class inverse_time_decay:
 
     decay_rate: float | Tensor
 
-    def __call__(self, count: Tensor) -> Tensor:
-        return 1 / (1 + self.decay_rate * count.to(wide(count.device)))
+    def __call__(self, count: Tensor | int) -> Tensor:
+        count, rate = numbers(count, self.decay_rate)
+        return 1 / (1 + rate * count)
 
 
 def adagrad(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import optfx
-from tests.transforms.harness import assert_equal, layout, run_ours, run_optax
+from tests.transforms.harness import assert_equal, layout, run_optax, run_ours
 
 
 def fading(count):
