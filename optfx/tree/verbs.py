@@ -15,7 +15,7 @@ and gives output k the dtype of input k, so that the dtype laws hold by construc
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,6 @@ from torch import Tensor
 from optfx.tree.structure import Tree, difference, flatten, paths, unflatten
 
 _HALF = (torch.float16, torch.bfloat16)
-_WIDE = (torch.float32, torch.float64)
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
@@ -58,12 +57,9 @@ def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) 
     return columns, structure
 
 
-def computation_dtype(xs: Sequence[Tensor]) -> torch.dtype | None:
-    """The dtype in which leaves meet: at least float32; None when no leaf is inexact."""
-    first = xs[0].dtype
-    if first in _WIDE and all(x.dtype == first for x in xs):
-        return first
-    inexact = [x.dtype for x in xs if is_inexact(x.dtype)]
+def computation_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
+    """The dtype in which leaves of these dtypes meet: at least float32; None when no leaf is inexact."""
+    inexact = [d for d in dtypes if is_inexact(d)]
     if not inexact:
         return None
     wide = functools.reduce(torch.promote_types, inexact)
@@ -71,7 +67,7 @@ def computation_dtype(xs: Sequence[Tensor]) -> torch.dtype | None:
 
 
 class Scalars:
-    """The scalar arguments of one verb, cast once for each dtype and device they are needed in."""
+    """The scalar arguments of one verb, cast once for each kind of place that they are needed in."""
 
     def __init__(self, f: Callable[..., Any], values: dict[str, Any]):
         for name, value in values.items():
@@ -82,10 +78,15 @@ class Scalars:
                 )
         self.values, self.cast = values, {}
 
-    def to(self, device: torch.device, dtype: torch.dtype | None) -> dict[str, Any]:
-        if (device, dtype) not in self.cast:
-            self.cast[device, dtype] = {name: _cast(v, device, dtype) for name, v in self.values.items()}
-        return self.cast[device, dtype]
+    def beside(self, xs: Sequence[Tensor]) -> tuple[torch.dtype | None, bool, dict[str, Any]]:
+        """The dtype in which these leaves meet, whether all have it already, and the scalars beside them."""
+        kind = (xs[0].device, *[x.dtype for x in xs])
+        if kind not in self.cast:
+            device, *dtypes = kind
+            wide = computation_dtype(dtypes)
+            scalars = {name: _cast(v, device, wide) for name, v in self.values.items()}
+            self.cast[kind] = wide, all(d == wide for d in dtypes), scalars
+        return self.cast[kind]
 
 
 def _cast(scalar: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
@@ -96,6 +97,10 @@ def _cast(scalar: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     return scalar.to(device, _REAL.get(dtype, dtype))
 
 
+def lift(xs: Sequence[Tensor], wide: torch.dtype | None) -> list[Tensor]:
+    return [x.to(wide) if wide is not None and is_inexact(x.dtype) else x for x in xs]
+
+
 class LeafError(TypeError):
     """What is wrong with one leaf; the verb adds its path."""
 
@@ -104,14 +109,14 @@ def run_leaf(
     f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int, as_pairs: bool
 ) -> list[Tensor]:
     """Run a leaf function on one leaf: lift, call, cast back."""
-    wide = computation_dtype(xs)
-    ins = [x if wide is None or x.dtype == wide or not is_inexact(x.dtype) else x.to(wide) for x in xs]
+    wide, plain, here = scalars.beside(xs)
+    ins = xs if plain else lift(xs, wide)
     pairs = as_pairs and wide is not None and wide.is_complex
     if pairs:
         if not all(x.is_complex() for x in xs):
             raise LeafError(f"complex and real leaves meet: {', '.join(str(x.dtype) for x in xs)}")
         ins = [torch.view_as_real(x.resolve_conj()) for x in ins]
-    ys = f(*ins, **scalars.to(xs[0].device, wide))
+    ys = f(*ins, **here)
     ys = ys if isinstance(ys, tuple) else (ys,)
     if len(ys) != outs:
         raise LeafError(f"{len(ys)} results where {outs} were expected")
@@ -222,11 +227,10 @@ def reduce(
     columns, _ = _columns(f, trees, same_shapes=True)
     here, parts = Scalars(f, scalars), []
     for xs in zip(*columns, strict=True):
-        wide = computation_dtype(xs)
-        ins = [x if wide is None or not is_inexact(x.dtype) else x.to(wide) for x in xs]
-        parts.append(f(*ins, **here.to(xs[0].device, wide)))
+        wide, plain, cast = here.beside(xs)
+        parts.append(f(*(xs if plain else lift(xs, wide)), **cast))
     if not parts:
         return torch.tensor(empty)
     dtype = functools.reduce(torch.promote_types, [p.dtype for p in parts])
-    device = parts[0].device
-    return combine(torch.stack([p.to(device, dtype) for p in parts]), **here.to(device, dtype))
+    stacked = torch.stack([p.to(parts[0].device, dtype) for p in parts])
+    return combine(stacked, **here.beside([stacked])[2])
