@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -74,5 +74,11 @@ def bias_correction(decay: Any, count: Tensor) -> Tensor:
 
 
 def hyper_fields(tx: Any) -> list[str]:
-    """The names of the fields of a record that are hyperparameters: those annotated `Hyper`."""
-    return [f.name for f in dataclasses.fields(tx) if "Hyper" in str(f.type)]
+    """The names of the fields of a record that are hyperparameters: those annotated `Hyper`, or `Hyper | None`."""
+    return [f.name for f in dataclasses.fields(tx) if _is_hyper(f.type)]
+
+
+def _is_hyper(annotation: Any) -> bool:
+    if isinstance(annotation, str):  # under `from __future__ import annotations`
+        return "Hyper" in annotation
+    return set(get_args(Hyper)) <= set(get_args(annotation))
