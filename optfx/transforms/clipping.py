@@ -126,7 +126,7 @@ def unit_norms(x: Tensor) -> Tensor:
 
 
 def limit_units(u: Tensor, p: Tensor, clipping: Any, eps: Any) -> Tensor:
-    return u * shrink(unit_norms(u), clipping * unit_norms(p).clamp(min=eps))
+    return u * shrink(unit_norms(u) / unit_norms(p).clamp(min=eps), clipping)
 
 
 @record
