@@ -31,11 +31,11 @@ def numbers(count: Tensor | int, *values: Number) -> list[Tensor]:
 
 
 def alike(values: Iterable[Number]) -> tuple[Number, ...]:
-    """Numbers that share a container: all tensors where one is, as a record asks for."""
+    """Numbers that share a container: all tensors where one is, as a record asks for; else all floats, or all ints."""
     values = tuple(values)
     first = next((x for x in values if isinstance(x, Tensor)), None)
     if first is None:
-        return values
+        return tuple(map(float, values)) if any(isinstance(x, float) for x in values) else values
     return tuple(
         x
         if isinstance(x, Tensor)

@@ -43,8 +43,11 @@ class from_function:
 
 def _edge(count: Tensor, boundary: Number) -> Tensor:
     """A boundary as a () tensor beside the count, an integer as long as it is one: so are then the counts from it."""
-    whole = isinstance(boundary, int) or (isinstance(boundary, Tensor) and not boundary.is_floating_point())
-    return torch.as_tensor(boundary, device=count.device, dtype=torch.int64 if whole else wide(count.device))
+    fraction = boundary.is_floating_point() if isinstance(boundary, Tensor) else isinstance(boundary, float)
+    dtype = wide(count.device) if fraction else torch.int64
+    if isinstance(boundary, Tensor):
+        return boundary.to(count.device, dtype)
+    return torch.full((), boundary, dtype=dtype, device=count.device)
 
 
 def in_turn(count: Tensor | int, schedules: Sequence[Callable[[Tensor], Any]], boundaries: Sequence[Number]) -> Tensor:

@@ -43,10 +43,10 @@ class table_schedule:
                 f"a table of shape {tuple(self.values.shape)} where (steps,) was expected: "
                 "batches of schedules run under torch.func.vmap"
             )
-        device = count.device if isinstance(count, Tensor) else self.values.device
-        index = torch.as_tensor(count, device=device).to(torch.int64).clamp(0, len(self.values) - 1)
+        count = count if isinstance(count, Tensor) else torch.tensor(count, device=self.values.device)
+        index = count.to(torch.int64).clamp(0, len(self.values) - 1)
         # index_select, not self.values[index]: under vmap the index may be a batch.
-        return self.values.to(device, wide(device)).index_select(0, index.reshape(1)).reshape(())
+        return self.values.to(count.device, wide(count.device)).index_select(0, index.reshape(1)).reshape(())
 
 
 def from_torch_scheduler(

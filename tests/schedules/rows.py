@@ -39,7 +39,7 @@ ROWS: dict[str, list[Callable[[], Any]]] = {
     ],
     "linear_schedule": [lambda: s.linear_schedule(0.0, 1.0, 10), lambda: s.linear_schedule(1.0, 0.25, 7.5, 3)],
     "piecewise_constant_schedule": [
-        lambda: s.piecewise_constant_schedule(1.0, {12: 0.5, 4: 0.1}),
+        lambda: s.piecewise_constant_schedule(1.0, {12: 2, 4: 0.1}),
         lambda: s.piecewise_constant_schedule(0.7),
     ],
     "piecewise_interpolate_schedule": [
@@ -81,7 +81,7 @@ ROWS: dict[str, list[Callable[[], Any]]] = {
     "from_function": [lambda: s.from_function(inverse)],
     "lambda_lr": [lambda: s.lambda_lr(0.5, halving)],
     "step_lr": [lambda: s.step_lr(1.0, 7, 0.5)],
-    "multi_step_lr": [lambda: s.multi_step_lr(1.0, [12, 4, 4], 0.5)],
+    "multi_step_lr": [lambda: s.multi_step_lr(1.0, [12, 4, 4], 0.5), lambda: s.multi_step_lr(1.0, [12, 4.5])],
     "constant_lr": [lambda: s.constant_lr(1.0, 0.25, 6)],
     "linear_lr": [lambda: s.linear_lr(1.0, 0.25, 0.75, 6), lambda: s.linear_lr(1.0, total_iters=0)],
     "exponential_lr": [lambda: s.exponential_lr(1.0, 0.9)],

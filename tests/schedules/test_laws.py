@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from optfx import schedules
-from optfx.tree import leaves, unflatten_like
+from optfx.tree import leaves, unflatten_like, walk
 from tests.schedules import rows
 
 COUNTS = torch.cat([torch.arange(34), torch.tensor([100, 1000])])
@@ -91,6 +91,16 @@ def test_numbers_may_be_tensors(make):
     torch.testing.assert_close(curve(as_tensors(schedule)), expected, rtol=1e-12, atol=1e-15)
     whole = {path: torch.tensor(x) for path, x in rows.numbers(schedule) if isinstance(x, int)}
     torch.testing.assert_close(curve(rows.put(schedule, whole)), expected, rtol=1e-12, atol=1e-15)
+
+
+@every
+def test_the_floats_alone_may_be_tensors(make):
+    """As `inject_hyperparams` has them in its state: lengths stay Python ints."""
+    schedule = make()
+    injected = walk(lambda _, v: torch.tensor(v, dtype=torch.float64) if type(v) is float else v, schedule)
+    floats = [x for _, x in rows.numbers(schedule) if isinstance(x, float)]
+    assert len(leaves(injected)) == len(floats) + len(leaves(schedule))
+    torch.testing.assert_close(curve(injected), curve(schedule), rtol=1e-12, atol=1e-15)
 
 
 @every
