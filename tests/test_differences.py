@@ -1,0 +1,384 @@
+"""The list of deliberate differences from optax: each is shown to be one, and `docs/differences.md` is this list.
+
+A row is (name, what optax does, what optfx does, a function that shows it). The functions return the pair
+(what optax gave, what optfx gave) as arrays that must differ, or assert by themselves.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+import optfx
+from optfx import tree
+
+PAGE = Path(__file__).parents[1] / "docs/differences.md"
+
+
+class Difference(NamedTuple):
+    name: str
+    optax: str
+    optfx: str
+    show: Callable[[], None]
+
+
+def step_of_optax(tx, g, p=None, **extra):
+    g = jax.tree.map(jnp.asarray, g)
+    p = g if p is None else jax.tree.map(jnp.asarray, p)
+    updates, state = tx.update(g, tx.init(p), p, **extra)
+    return jax.tree.map(np.asarray, updates), state
+
+
+def step_of_optfx(tx, g, p=None, **extra):
+    g = tree.map(torch.tensor, g)
+    p = g if p is None else tree.map(torch.tensor, p)
+    return tx.update(g, tx.init(p), p, **extra)
+
+
+def nan_there_zero_here(theirs: Any, ours: Any, g: Any) -> None:
+    assert np.isnan(step_of_optax(theirs, g)[0]).any()
+    assert not step_of_optfx(ours, g)[0].any()
+
+
+# ---- the rows ---------------------------------------------------------------------------------------
+
+
+def narrow_parameters():
+    bf16, wide = torch.zeros(2, dtype=torch.bfloat16), torch.ones(2)
+    tx = optfx.scale_by_adam()
+    _, state = tx.update(wide, tx.init(bf16), bf16)
+    theirs = optax.scale_by_adam()
+    start = theirs.init(jnp.zeros(2, jnp.bfloat16))
+    _, their_state = theirs.update(jnp.ones(2, jnp.float32), start)
+    assert start.mu.dtype == jnp.bfloat16
+    assert their_state.mu.dtype == jnp.float32
+    assert state.mu.dtype == state.nu.dtype == torch.bfloat16
+
+
+def zero_gradients():
+    assert np.isnan(np.asarray(step_of_optax(optax.scale_by_adam(), np.zeros(2, np.float16))[0])).all()
+    zeros = torch.zeros(2, dtype=torch.float16)
+    updates, _ = optfx.scale_by_adam().update(zeros, optfx.scale_by_adam().init(zeros))
+    assert torch.equal(updates, zeros)
+    nan_there_zero_here(optax.scale_by_adam(eps=0.0), optfx.scale_by_adam(eps=0.0), np.zeros(2))
+    nan_there_zero_here(optax.clip_by_global_norm(0.0), optfx.clip_by_global_norm(0.0), np.zeros(2))
+    nan_there_zero_here(optax.clip_by_block_rms(0.0), optfx.clip_by_block_rms(0.0), np.zeros(2))
+
+
+def negative_variance():
+    theirs, ours = optax.scale_by_stddev(eps_in_sqrt=False), optfx.scale_by_stddev(eps_in_sqrt=False)
+    g = np.linspace(0.1, 3, 50, dtype=np.float32)
+    their_state, state = theirs.init(jnp.asarray(g)), ours.init(torch.tensor(g))
+    worst, update = 0, jax.jit(theirs.update)
+    for _ in range(300):
+        expected, their_state = update(jnp.asarray(g), their_state)
+        updates, state = ours.update(torch.tensor(g), state)
+        worst = max(worst, int(jnp.isnan(expected).sum()))
+        assert updates.isfinite().all()
+    assert worst
+
+
+def complex_numbers():
+    z = np.array([3 + 4j])
+    theirs, ours = (
+        step_of_optax(optax.scale_by_adam(), z)[0],
+        step_of_optfx(optfx.scale_by_adam(), z)[0],
+    )
+    np.testing.assert_allclose(theirs, z / 5)
+    np.testing.assert_allclose(ours, 1 + 1j)
+    assert step_of_optfx(optfx.clip(3.5), z)[0] == 3 + 3.5j
+    with pytest.raises(Exception, match="complex"):
+        step_of_optax(optax.clip(3.5), z)
+
+
+def count():
+    params, theirs = torch.zeros(1), jnp.zeros(1)
+    assert optfx.scale_by_adam().init(params).count.dtype == torch.int64
+    assert optax.scale_by_adam().init(theirs).count.dtype == jnp.int32
+    for name in ("scale", "clip"):
+        assert not jax.tree.leaves(getattr(optax, name)(1.0).init(theirs))
+        assert tree.paths(getattr(optfx, name)(1.0).init(params)) == ["count"]
+    same = tree.paths(optfx.sgd(0.1).init(params)) == tree.paths(optfx.sgd(lambda count: 0.1).init(params))
+    assert same
+    assert jax.tree.structure(optax.sgd(0.1).init(theirs)) != jax.tree.structure(optax.sgd(lambda c: 0.1).init(theirs))
+
+
+def batched_rate():
+    theirs, _ = optax.sgd(jnp.ones(3)).update(jnp.ones((2, 3)), optax.sgd(jnp.ones(3)).init(jnp.ones((2, 3))))
+    assert theirs.shape == (2, 3)
+    tx = optfx.sgd(torch.ones(3))
+    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+        tx.update(torch.ones(2, 3), tx.init(torch.ones(2, 3)))
+
+
+def missing_gradient():
+    theirs, _ = optax.trace(0.9).update({"w": None}, optax.trace(0.9).init({"w": jnp.ones(1)}))
+    assert theirs == {"w": None}
+    tx = optfx.trace(0.9)
+    with pytest.raises(ValueError, match="'w'"):
+        tx.update({"w": None}, tx.init({"w": torch.ones(1)}))
+
+
+def unknown_argument():
+    g = np.ones(1)
+    step_of_optax(optax.with_extra_args_support(optax.adam(0.1)), g, vlaue=1.0)
+    with pytest.raises(TypeError, match="unknown argument vlaue"):
+        step_of_optfx(optfx.adam(0.1), g, vlaue=1.0)
+
+
+def masks():
+    g, p = {"w": np.ones(2), "b": np.ones(2)}, {"w": np.zeros(2), "b": np.ones(2)}
+    theirs = step_of_optax(optax.masked(optax.scale(0.5), lambda t: {k: bool(x[0] == 0) for k, x in t.items()}), g, p)[
+        0
+    ]
+    ours = step_of_optfx(optfx.masked(optfx.scale(0.5), lambda t: {k: bool(x[0] == 0) for k, x in t.items()}), g, p)[0]
+    assert {k: float(x[0]) for k, x in theirs.items()} == {"w": 1.0, "b": 1.0}
+    assert {k: float(x[0]) for k, x in ours.items()} == {"w": 0.5, "b": 1.0}
+
+
+def holes():
+    seen = []
+
+    def note(updates, params=None):
+        seen.append(updates)
+        return updates
+
+    step_of_optax(optax.masked(optax.stateless(note), {"w": True, "b": False}), {"w": np.ones(1), "b": np.ones(1)})
+    step_of_optfx(optfx.masked(optfx.stateless(note), {"w": True, "b": False}), {"w": np.ones(1), "b": np.ones(1)})
+    assert isinstance(seen[0]["b"], optax.MaskedNode)
+    assert seen[1]["b"] == tree.Hole()
+
+
+def injected():
+    half = jnp.zeros(1, jnp.bfloat16)
+    theirs = optax.inject_hyperparams(optax.adam)(learning_rate=0.1, b2=0.999).init(half)
+    assert theirs.hyperparams["b2"].dtype == jnp.bfloat16
+    assert theirs.hyperparams["b2"] == 1.0
+    state = optfx.inject_hyperparams(optfx.adam(0.1, b2=0.999)).init(torch.zeros(1, dtype=torch.bfloat16))
+    assert tree.get(state, "b2").dtype == torch.float64
+    assert tree.get(state, "b2") == 0.999
+
+
+def no_rate():
+    assert step_of_optax(optax.scale_by_learning_rate(None), np.ones(1))[0] == 1
+    with pytest.raises(TypeError):
+        optfx.scale_by_learning_rate()  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        step_of_optfx(optfx.scale_by_learning_rate(None), np.ones(1))  # type: ignore[arg-type]
+
+
+def units():
+    g, p = np.array([[9.0, 1.0], [9.0, 1.0]]), np.ones((2, 2))
+    theirs = step_of_optax(optax.adaptive_grad_clip(1.0), g, p)[0]
+    ours = step_of_optfx(optfx.adaptive_grad_clip(1.0), g, p)[0]
+    np.testing.assert_allclose(theirs, [[1, 1], [1, 1]])
+    np.testing.assert_allclose(ours, np.sqrt(2) * g / np.linalg.norm(g[0]))
+    assert "axis" in inspect.signature(optax.adaptive_grad_clip).parameters
+    with pytest.raises(ValueError, match="Use axis parameter"):
+        step_of_optax(optax.adaptive_grad_clip(1.0), np.ones((1, 2, 2, 2, 2, 2)))
+    assert step_of_optfx(optfx.adaptive_grad_clip(1.0), np.ones((1, 2, 2, 2, 2, 2)))[0].ndim == 6
+
+
+def norm_in_state():
+    g = np.array([3.0, 4.0])
+    assert not jax.tree.leaves(step_of_optax(optax.clip_by_global_norm(1.0), g)[1])
+    assert step_of_optfx(optfx.clip_by_global_norm(1.0), g)[1].norm == 5
+
+
+def noise():
+    alone = step_of_optfx(optfx.add_noise(1.0, 0.5, key=0), {"w": np.zeros(3)})[0]
+    beside = step_of_optfx(optfx.add_noise(1.0, 0.5, key=0), {"v": np.zeros(3), "w": np.zeros(3)})[0]
+    assert torch.equal(alone["w"], beside["w"])
+    theirs = [
+        step_of_optax(optax.add_noise(1.0, 0.5, key=0), t)[0]["w"]
+        for t in ({"w": np.zeros(3)}, {"v": np.zeros(3), "w": np.zeros(3)})
+    ]
+    assert not np.array_equal(*theirs)
+    with pytest.raises(TypeError):
+        optfx.add_noise(1.0, 0.5)  # type: ignore[call-arg]
+
+
+def patience():
+    def reductions(tx, init, value):
+        state = tx.init(init)
+        for k in range(9):
+            _, state = tx.update(init, state, value=value)
+            if state.scale < 1:
+                return k
+        return None
+
+    theirs = reductions(optax.contrib.reduce_on_plateau(0.5, patience=3), jnp.ones(1), 1.0)
+    ours = reductions(optfx.reduce_on_plateau(0.5, patience=3), torch.ones(1), 1.0)
+    assert (theirs, ours) == (3, 4)
+    state = optfx.reduce_on_plateau().init(torch.ones(1, dtype=torch.bfloat16))
+    assert state.scale.dtype == torch.float64
+    assert optax.contrib.reduce_on_plateau().init(jnp.ones(1, jnp.bfloat16)).scale.dtype == jnp.bfloat16
+
+
+def nesterov():
+    optax.sgd(0.1, nesterov=True)
+    with pytest.raises(ValueError, match="nesterov without a momentum"):
+        optfx.sgd(0.1, nesterov=True)
+
+
+DIFFERENCES = [
+    Difference(
+        "Dtype of the state",
+        "follows the gradients: bf16 parameters with float32 gradients make it float32 after a step",
+        "never changes after `init`; half precision is computed in float32",
+        narrow_parameters,
+    ),
+    Difference(
+        "Zero gradients",
+        "NaN in float16 (an epsilon of 1e-8 is 0 there), with `eps=0`, and with a clipping limit of 0",
+        "zero updates, with finite derivatives",
+        zero_gradients,
+    ),
+    Difference(
+        "Complex parameters",
+        "the second moment is that of the absolute value; `clip` refuses them",
+        "a complex element counts as two real ones, as in `torch.optim`, wherever elements are treated alike",
+        complex_numbers,
+    ),
+    Difference(
+        "Counts and the form of states",
+        "int32; some transforms have a state only if they were given a schedule",
+        "int64; every transform with a number counts its steps, so a float, a tensor and a schedule share one form",
+        count,
+    ),
+    Difference(
+        "A batch of hyperparameters outside `vmap`",
+        "broadcasts: a rate of shape (3,) becomes one rate a column",
+        "an error that gives the shape",
+        batched_rate,
+    ),
+    Difference(
+        "A `None` gradient where there is a parameter",
+        "passed through by some transforms, an error later in others",
+        "an error that names the path",
+        missing_gradient,
+    ),
+    Difference(
+        "Unknown extra arguments of `update`",
+        "dropped in silence",
+        "an error that lists the known ones",
+        unknown_argument,
+    ),
+    Difference(
+        "Masks and labels that are functions",
+        "`update` gives them the updates",
+        "they are always given the parameters",
+        masks,
+    ),
+    Difference(
+        "Leaves that a mask takes out",
+        "the inner transform sees a `MaskedNode`",
+        "a `Hole`, which is no leaf: maps, norms and paths pass it by",
+        holes,
+    ),
+    Difference(
+        "`inject_hyperparams`",
+        "takes a factory; numbers are rounded to the dtype of the parameters (in bf16, 0.999 becomes 1)",
+        "takes a transform; numbers are float64",
+        injected,
+    ),
+    Difference(
+        "`scale_by_learning_rate(None)`",
+        "the identity, without the change of sign",
+        "the rate must be given",
+        no_rate,
+    ),
+    Difference(
+        "`sgd` and `rmsprop` with `nesterov`, without `momentum`",
+        "`nesterov` is ignored",
+        "an error",
+        nesterov,
+    ),
+    Difference(
+        "`scale_by_stddev`, `rmsprop(centered=True)`",
+        "NaN where rounding makes the variance negative",
+        "the variance counts as zero there",
+        negative_variance,
+    ),
+    Difference(
+        "`adaptive_grad_clip`",
+        "units along the last dimension (JAX's layout), up to five dimensions, or `axis`",
+        "units along the first dimension (PyTorch's layout), for any number of dimensions",
+        units,
+    ),
+    Difference(
+        "`clip_by_global_norm`",
+        "no state",
+        "the norm of the last step is in the state",
+        norm_in_state,
+    ),
+    Difference(
+        "`add_noise`",
+        "the noise of a leaf depends on its position in the tree; `key` defaults to 0",
+        "on its path, the step and the key alone, and not on other leaves; `key` must be given",
+        noise,
+    ),
+    Difference(
+        "`reduce_on_plateau`",
+        "reduces at the `patience`-th value without an improvement; its scale has the dtype of the parameters",
+        "at the one after it, as `torch.optim.lr_scheduler.ReduceLROnPlateau` does; its scale is float64",
+        patience,
+    ),
+]
+
+
+@pytest.mark.parametrize("row", DIFFERENCES, ids=lambda row: row.name)
+def test_it_is_a_difference(row):
+    row.show()
+
+
+def test_the_page_is_this_list():
+    rows = [line.strip().strip("|").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    assert [[cell.strip() for cell in row] for row in rows[1:]] == [list(row[:3]) for row in DIFFERENCES]
+
+
+# ---- signatures ----------------------------------------------------------------------------------------
+
+# Where the names, order or defaults of optax's parameters are not ours; all but the first are rows above.
+OTHER_SIGNATURES = {
+    "add_noise": "key",
+    "adaptive_grad_clip": "axis",
+    "scale_by_learning_rate": "learning_rate",
+    "stateless": "f",
+}
+
+
+def parameters(function):
+    return [
+        (p.name, p.default, p.kind == p.KEYWORD_ONLY)
+        for p in inspect.signature(function).parameters.values()
+        if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+
+
+NAMES = [
+    n
+    for layer in (optfx.transforms, optfx.optimizers)
+    for n in layer.__all__
+    if (hasattr(optax, n) or hasattr(optax.contrib, n)) and not re.search(r"State$", n)
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signatures_are_optaxs(name):
+    """Their parameters in their order with their defaults, then ours."""
+    theirs = parameters(getattr(optax, name, None) or getattr(optax.contrib, name))
+    ours = parameters(getattr(optfx, name))
+    positional = [p for p in theirs if not p[2] and p[0] != OTHER_SIGNATURES.get(name)]
+    assert ours[: len(positional)] == positional
+    assert {p for p in theirs if p[2]} - {("seed", None, True)} <= set(ours)
