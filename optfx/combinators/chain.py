@@ -41,10 +41,6 @@ class chain(GradientTransformation):
     def __init__(self, *steps: Any) -> None:
         object.__setattr__(self, "steps", tuple(map(as_transform, steps)))
 
-    @property
-    def extra_args(self) -> frozenset[str]:  # type: ignore[override]
-        return frozenset().union(*(step.extra_args for step in self.steps))
-
     def parts(self, state: Tree) -> dict[str, Any]:
         return {str(i): pair for i, pair in enumerate(zip(self.steps, state, strict=True))}
 
@@ -90,10 +86,6 @@ class named_chain(GradientTransformation):
 
     def __repr__(self) -> str:
         return f"named_chain({', '.join(map(show, zip(self.names, self.steps, strict=True)))})"
-
-    @property
-    def extra_args(self) -> frozenset[str]:  # type: ignore[override]
-        return frozenset().union(*(step.extra_args for step in self.steps))
 
     def parts(self, state: Tree) -> dict[str, Any]:
         return {name: (step, state[name]) for name, step in zip(self.names, self.steps, strict=True)}

@@ -47,10 +47,6 @@ class apply_if_finite(GradientTransformation):
     def __post_init__(self) -> None:
         object.__setattr__(self, "inner", as_transform(self.inner))
 
-    @property
-    def extra_args(self) -> frozenset[str]:  # type: ignore[override]
-        return self.inner.extra_args
-
     def parts(self, state: Any) -> dict[str, Any]:
         return {"": (self.inner, state.inner)}
 

@@ -39,10 +39,6 @@ class masked(GradientTransformation):
     def __post_init__(self) -> None:
         object.__setattr__(self, "inner", as_transform(self.inner))
 
-    @property
-    def extra_args(self) -> frozenset[str]:  # type: ignore[override]
-        return self.inner.extra_args
-
     def parts(self, state: Tree) -> dict[str, Any]:
         return {"": (self.inner, state)}
 
@@ -107,10 +103,6 @@ class partition(GradientTransformation):
     def __post_init__(self) -> None:
         transforms = {label: as_transform(tx) for label, tx in sorted(self.transforms.items())}
         object.__setattr__(self, "transforms", transforms)
-
-    @property
-    def extra_args(self) -> frozenset[str]:  # type: ignore[override]
-        return frozenset().union(*(tx.extra_args for tx in self.transforms.values()))
 
     def parts(self, state: Tree) -> dict[str, Any]:
         return {label: (tx, state.inner[label]) for label, tx in self.transforms.items()}

@@ -81,15 +81,21 @@ class GradientTransformation:
     `params` are the extra arguments that it declares.
     """
 
-    extra_args: ClassVar[frozenset[str]] = frozenset()
+    _declared: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in ("update", "apply"):
-            if name in cls.__dict__ and "extra_args" not in cls.__dict__:
-                cls.extra_args = _extra_names(cls.__dict__[name], 4)[0]
+            if name in cls.__dict__:
+                cls._declared = _extra_names(cls.__dict__[name], 4)[0]
         if "update" in cls.__dict__:
             cls.update = _checked(cls.__dict__["update"])  # type: ignore[method-assign]
+
+    @property
+    def extra_args(self) -> frozenset[str]:
+        """The extra arguments that this transform, or one inside it, declares."""
+        inside = [tx for f in dataclasses.fields(self) for tx in _transforms(getattr(self, f.name))]  # type: ignore[arg-type]
+        return self._declared.union(*(tx.extra_args for tx in inside))
 
     def init(self, params: Tree) -> Tree:
         """The state before the first step.
@@ -122,6 +128,14 @@ class GradientTransformation:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.init, self.update))
+
+
+def _transforms(value: Any) -> list[GradientTransformation]:
+    """The transforms that the field of a record holds."""
+    if isinstance(value, GradientTransformation):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    return [tx for item in items for tx in _transforms(item)]
 
 
 def need_params(tx: GradientTransformation, params: Tree) -> Tree:
@@ -177,7 +191,7 @@ class from_functions(GradientTransformation):
         object.__setattr__(self, "names", tuple(sorted(declared | set(EXTRA_ARGS) if takes_any else declared)))
 
     @property
-    def extra_args(self) -> frozenset[str]:  # type: ignore[override]
+    def extra_args(self) -> frozenset[str]:
         return frozenset(self.names)
 
     def init(self, params: Tree) -> Tree:

@@ -39,7 +39,7 @@ def test_the_vocabulary_is_accepted_by_all_and_typos_are_errors(params):
 
 
 def test_a_declared_argument_finds_its_transform_through_every_wrapper(params):
-    assert wants_value.extra_args == {"value", "temperature"}
+    assert wants_value().extra_args == {"value", "temperature"}
     inner = optfx.inject_hyperparams(optfx.masked(wants_value(), select.path("s")))
     tx = optfx.named_chain(
         ("a", optfx.chain(optfx.scale(1.0), optfx.apply_if_finite(inner, 3))),
@@ -378,3 +378,11 @@ def test_half_precision_updates_are_rounded_once():
     out = optfx.apply_updates(p, {"w": torch.tensor([2.0**-8 * 1.01, 0.4])})
     assert out["w"].dtype == torch.bfloat16
     assert out["w"].tolist() == [1.0078125, 256.0]
+
+
+def test_a_declared_argument_compiles(params, fresh_dynamo):
+    tx = optfx.chain(optfx.masked(wants_value(), True), optfx.sgd(1.0))
+    step = torch.compile(
+        lambda g, s, t: tx.update(g, s, g, value=1.0, temperature=t)[0], fullgraph=True, backend="aot_eager"
+    )
+    assert step(params, tx.init(params), torch.tensor(2.0))["s"] == -2.0
