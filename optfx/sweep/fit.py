@@ -104,16 +104,16 @@ def _batches(batches: Any) -> Callable[[int], Any]:
     if callable(batches):
         return batches
     if not isinstance(batches, Sequence):
-        raise TypeError(f"batches: expected a sequence or a function of the step, got a {type(batches).__name__}; "
-                        "make a list of what can be gone through only once")
+        raise TypeError(
+            f"batches: expected a sequence or a function of the step, got a {type(batches).__name__}; "
+            "make a list of what can be gone through only once"
+        )
     if not batches:
         raise ValueError("batches: there are none")
     return lambda step: batches[step % len(batches)]
 
 
-def _chunk_size(
-    members: Members, step: Any, metrics: Any, batch: Any, steps: int, chunk_size: int | None
-) -> int:
+def _chunk_size(members: Members, step: Any, metrics: Any, batch: Any, steps: int, chunk_size: int | None) -> int:
     """How many members train at once: `chunk_size`, or what memory allows, evened out over the chunks."""
     found = {}
 
@@ -171,9 +171,7 @@ def _run(
     finite = [x.isfinite().flatten(1).all(1) for x in leaves(whole["params"])]
     diverged = ~torch.stack([losses[-1].isfinite(), *finite]).all(0)
     configs = {name: x.detach().cpu() for name, x in members.configs.items()}
-    return Result(
-        configs, losses, whole["metrics"], whole["params"], diverged, size, compile_seconds, run_seconds
-    )
+    return Result(configs, losses, whole["metrics"], whole["params"], diverged, size, compile_seconds, run_seconds)
 
 
 def _wait(x: Tensor) -> None:
