@@ -20,18 +20,18 @@ class ScaleByAdamState(NamedTuple):
     nu: Tree  # like params, running mean of its square
 
 
-def adam(g: Tensor, m: Tensor, v: Tensor, b1: Any, b2: Any, eps: Any, eps_root: Any, c1: Any, c2: Any) -> Any:
-    m = b1 * m + (1 - b1) * g
-    v = b2 * v + (1 - b2) * g * g
+def adam(g: Tensor, m: Tensor, v: Tensor, w1: Any, w2: Any, eps: Any, eps_root: Any, c1: Any, c2: Any) -> Any:
+    m = torch.lerp(m, g, w1)
+    v = torch.lerp(v, g * g, w2)
     return (m / c1) / (safe_sqrt(v / c2 + eps_root) + eps), m, v
 
 
 def nadam(
-    g: Tensor, m: Tensor, v: Tensor, b1: Any, b2: Any, eps: Any, eps_root: Any, c1: Any, c1_next: Any, c2: Any
+    g: Tensor, m: Tensor, v: Tensor, w1: Any, w2: Any, eps: Any, eps_root: Any, c1: Any, c1_next: Any, c2: Any
 ) -> Any:
-    m = b1 * m + (1 - b1) * g
-    v = b2 * v + (1 - b2) * g * g
-    ahead = b1 * m / c1_next + (1 - b1) * g / c1
+    m = torch.lerp(m, g, w1)
+    v = torch.lerp(v, g * g, w2)
+    ahead = (1 - w1) * m / c1_next + w1 * g / c1
     return ahead / (safe_sqrt(v / c2 + eps_root) + eps), m, v
 
 
@@ -81,7 +81,7 @@ class scale_by_adam(GradientTransformation):
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
         b1, b2, eps, eps_root = (at(state.count, h) for h in (self.b1, self.b2, self.eps, self.eps_root))
         count = state.count + 1
-        scalars = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+        scalars = {"w1": 1 - b1, "w2": 1 - b2, "eps": eps, "eps_root": eps_root}
         scalars |= {"c1": bias_correction(b1, count), "c2": bias_correction(b2, count)}
         if self.nesterov:
             scalars["c1_next"] = bias_correction(b1, count + 1)

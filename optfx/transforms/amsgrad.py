@@ -25,16 +25,16 @@ def amsgrad(
     m: Tensor,
     v: Tensor,
     v_max: Tensor,
-    b1: Any,
-    b2: Any,
+    w1: Any,
+    w2: Any,
     eps: Any,
     eps_root: Any,
     c1: Any,
     before: Any,
     after: Any,
 ) -> Any:
-    m = b1 * m + (1 - b1) * g
-    v = b2 * v + (1 - b2) * g * g
+    m = torch.lerp(m, g, w1)
+    v = torch.lerp(v, g * g, w2)
     v_max = torch.maximum(v_max, v / before)
     return (m / c1) / (safe_sqrt(v_max / after + eps_root) + eps), m, v, v_max
 
@@ -109,8 +109,8 @@ class scale_by_amsgrad(GradientTransformation):
             state.nu,
             state.nu_max,
             outs=4,
-            b1=b1,
-            b2=b2,
+            w1=1 - b1,
+            w2=1 - b2,
             eps=eps,
             eps_root=eps_root,
             c1=bias_correction(b1, count) if self.bias_correction_mu else 1.0,

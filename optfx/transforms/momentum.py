@@ -76,8 +76,8 @@ class EmaState(NamedTuple):
     ema: Tree  # like params, the running mean of the updates, as it is before its correction
 
 
-def average(g: Tensor, m: Tensor, decay: Any, correction: Any) -> tuple[Tensor, Tensor]:
-    m = decay * m + (1 - decay) * g
+def average(g: Tensor, m: Tensor, weight: Any, correction: Any) -> tuple[Tensor, Tensor]:
+    m = torch.lerp(m, g, weight)
     return m / correction, m
 
 
@@ -114,5 +114,5 @@ class ema(GradientTransformation):
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
         decay, count = at(state.count, self.decay), state.count + 1
         correction = bias_correction(decay, count) if self.debias else 1.0
-        updates, m = elementwise(average, updates, state.ema, outs=2, decay=decay, correction=correction)
+        updates, m = elementwise(average, updates, state.ema, outs=2, weight=1 - decay, correction=correction)
         return updates, EmaState(count, m)

@@ -30,8 +30,8 @@ class ScaleByRmsState(NamedTuple):
     nu: Tree  # like params, running mean of the squared gradient
 
 
-def rms(g: Tensor, v: Tensor, decay: Any, eps: Any, correction: Any, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
-    v = decay * v + (1 - decay) * g * g
+def rms(g: Tensor, v: Tensor, weight: Any, eps: Any, correction: Any, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
+    v = torch.lerp(v, g * g, weight)
     return g / root(v / correction, eps, eps_in_sqrt), v
 
 
@@ -77,7 +77,14 @@ class scale_by_rms(GradientTransformation):
         decay, eps, count = at(state.count, self.decay), at(state.count, self.eps), state.count + 1
         correction = bias_correction(decay, count) if self.bias_correction else 1.0
         updates, nu = elementwise(
-            rms, updates, state.nu, outs=2, decay=decay, eps=eps, correction=correction, eps_in_sqrt=self.eps_in_sqrt
+            rms,
+            updates,
+            state.nu,
+            outs=2,
+            weight=1 - decay,
+            eps=eps,
+            correction=correction,
+            eps_in_sqrt=self.eps_in_sqrt,
         )
         return updates, ScaleByRmsState(count, nu)
 
@@ -91,10 +98,10 @@ class ScaleByStddevState(NamedTuple):
 
 
 def stddev(
-    g: Tensor, m: Tensor, v: Tensor, decay: Any, eps: Any, correction: Any, eps_in_sqrt: bool
+    g: Tensor, m: Tensor, v: Tensor, weight: Any, eps: Any, correction: Any, eps_in_sqrt: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    m = decay * m + (1 - decay) * g
-    v = decay * v + (1 - decay) * g * g
+    m = torch.lerp(m, g, weight)
+    v = torch.lerp(v, g * g, weight)
     variance = v / correction - (m / correction).square()
     return g / root(variance, eps, eps_in_sqrt), m, v
 
@@ -147,7 +154,7 @@ class scale_by_stddev(GradientTransformation):
             state.mu,
             state.nu,
             outs=3,
-            decay=decay,
+            weight=1 - decay,
             eps=eps,
             correction=bias_correction(decay, count) if self.bias_correction else 1.0,
             eps_in_sqrt=self.eps_in_sqrt,
