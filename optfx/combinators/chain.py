@@ -17,6 +17,13 @@ def run_in_turn(steps: Any, states: Any, updates: Tree, params: Tree, extra: dic
     return updates, new
 
 
+def shape_of(state: Any) -> str:
+    """What came in the place of a state, in a few words."""
+    if isinstance(state, dict):
+        return f"a dict of {list(state)}"
+    return f"a {type(state).__name__}" + (f" of {len(state)}" if isinstance(state, (tuple, list)) else "")
+
+
 @record
 class chain(GradientTransformation):
     """Feed the updates of each transform into the next.
@@ -48,6 +55,8 @@ class chain(GradientTransformation):
         return tuple(step.init(params) for step in self.steps)
 
     def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
+        if type(state) is not tuple or len(state) != len(self.steps):
+            raise ValueError(f"chain: expected its state, a tuple of {len(self.steps)}, got {shape_of(state)}")
         updates, new = run_in_turn(self.steps, state, updates, params, extra)
         return updates, tuple(new)
 
@@ -94,5 +103,7 @@ class named_chain(GradientTransformation):
         return {name: step.init(params) for name, step in zip(self.names, self.steps, strict=True)}
 
     def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
+        if type(state) is not dict or set(state) != set(self.names):
+            raise ValueError(f"named_chain: expected its state, a dict of {list(self.names)}, got {shape_of(state)}")
         updates, new = run_in_turn(self.steps, [state[name] for name in self.names], updates, params, extra)
         return updates, dict(zip(self.names, new, strict=True))

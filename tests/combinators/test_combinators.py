@@ -201,3 +201,17 @@ def test_optax_and_optfx_agree_on_jax_arrays_made_from_torch():
     for k, v in mine(draw(3)).items():
         assert np.array_equal(v.numpy(), np.asarray(theirs(draw(3))[k]))
     assert jax.config.jax_enable_x64
+
+
+def test_a_state_that_is_another_ones():
+    p = mine(draw(0))
+    tx, named = optfx.adamw(0.1), optfx.named_chain(("a", optfx.clip(1.0)), ("b", optfx.scale(1.0)))
+    for wrong, words in (
+        (None, "a NoneType"),
+        (optfx.adam(0.1).init(p), "a tuple of 2"),
+        ({"a": 1}, r"a dict of \['a'\]"),
+    ):
+        with pytest.raises(ValueError, match=f"chain: expected its state, a tuple of 3, got {words}"):
+            tx.update(p, wrong, p)
+    with pytest.raises(ValueError, match=r"named_chain: expected its state, a dict of \['a', 'b'\], got a tuple of 3"):
+        named.update(p, tx.init(p), p)
