@@ -231,6 +231,20 @@ def nesterov():
         optfx.sgd(0.1, nesterov=True)
 
 
+def one_cycle():
+    theirs = optax.cosine_onecycle_schedule(10, 1.0, pct_start=1.0)(9)
+    ours = optfx.cosine_onecycle_schedule(10, 1.0, pct_start=1.0)(torch.tensor(9))
+    assert float(theirs) < 0.04
+    assert ours > 0.9
+
+
+def joined():
+    parts = [optfx.constant_schedule(1.0), optfx.constant_schedule(2.0)]
+    assert optax.join_schedules(parts, [])(100) == 1
+    with pytest.raises(ValueError, match="2 schedules and 0 boundaries"):
+        optfx.join_schedules(parts, [])
+
+
 DIFFERENCES = [
     Difference(
         "Dtype of the state",
@@ -333,6 +347,18 @@ DIFFERENCES = [
         "reduces at the `patience`-th value without an improvement; its scale has the dtype of the parameters",
         "at the one after it, as `torch.optim.lr_scheduler.ReduceLROnPlateau` does; its scale is float64",
         patience,
+    ),
+    Difference(
+        "One-cycle schedules whose boundaries meet (`pct_start=1.0`)",
+        "one of two equal boundaries loses its factor, so the peak is never reached",
+        "both count",
+        one_cycle,
+    ),
+    Difference(
+        "`join_schedules` with the wrong number of boundaries",
+        "joins as many schedules as fit, and forgets the others",
+        "an error that gives the numbers",
+        joined,
     ),
 ]
 
