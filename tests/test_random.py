@@ -168,8 +168,12 @@ def test_rademacher_of_jax(seed):
 
 @pytest.mark.parametrize(
     ("dtype", "rtol", "atol"),
-    [(torch.float32, 1e-5, 1e-6), (torch.float64, 1e-10, 1e-15),
-     (torch.complex64, 1e-5, 1e-6), (torch.complex128, 1e-10, 1e-15)],
+    [
+        (torch.float32, 1e-5, 1e-6),
+        (torch.float64, 1e-10, 1e-15),
+        (torch.complex64, 1e-5, 1e-6),
+        (torch.complex128, 1e-10, 1e-15),
+    ],
     ids=str,
 )
 def test_normal_of_jax(dtype, rtol, atol):
@@ -326,8 +330,11 @@ def test_every_bit_is_even():
 
 def test_streams_of_steps_and_splits_are_independent():
     key = random.key(31)
-    for keys in (torch.stack([random.fold_in(key, step) for step in range(64)]), random.split(key, 64),
-                 vmap(random.key)(torch.arange(64))):
+    for keys in (
+        torch.stack([random.fold_in(key, step) for step in range(64)]),
+        random.split(key, 64),
+        vmap(random.key)(torch.arange(64)),
+    ):
         z = vmap(lambda k: random.normal(k, (4096,)))(keys)
         off = torch.corrcoef(z) - torch.eye(64)
         assert off.abs().max() < 5.5 / 4096**0.5

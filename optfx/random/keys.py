@@ -52,18 +52,18 @@ def threefry(key: Tensor, counter: int | Tensor) -> tuple[Tensor, Tensor]:
     ks = (k0, k1, k0 ^ k1 ^ _PARITY)
     upper, lower = _words(counter)
     x0, x1 = ks[0] + upper, ks[1] + lower & _WORD
-    # Only x1 is rotated, so only x1 must be a clean word: x0 stays below 2**37 unmasked, x1 << 29 below 2**61.
+    # Only x1 is rotated, so only x1 must be a clean word: x0 stays below 2**37 unmasked, x1 * 2**29 below 2**61.
     for i in range(5):
         for rotation in _ROTATIONS[i % 2]:
             x0 += x1
-            around = x1 >> 32 - rotation
-            x1 <<= rotation
-            x1 |= around
+            x1 = (x1 >> 32 - rotation).add_(x1, alpha=1 << rotation)
             x1 ^= x0
             x1 &= _WORD
+            # Changes nothing, but Inductor then stores x1; it would write out both words again for each of their
+            # uses, which doubles from round to round, and compile for half a minute.
+            x1 = x1.as_strided(x1.shape, x1.stride())
         x0 += ks[(i + 1) % 3]
-        x1 += ks[(i + 2) % 3] + (i + 1)
-        x1 &= _WORD
+        x1 = x1 + (ks[(i + 2) % 3] + (i + 1)) & _WORD
     return x0 & _WORD, x1
 
 
