@@ -48,7 +48,6 @@ from optfx.optimizers import (
     adam,
     adamw,
     amsgrad,
-    inverse_time_decay,
     rmsprop,
     sgd,
 )
@@ -163,7 +162,6 @@ __all__ = [
     "in_axes",
     "incremental_update",
     "inject_hyperparams",
-    "inverse_time_decay",
     "join_schedules",
     "linear_onecycle_schedule",
     "linear_schedule",

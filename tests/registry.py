@@ -83,7 +83,15 @@ ROWS = [
         "nesterov, bf16 mu",
     ),
     Row("scale_by_amsgrad", optfx.scale_by_amsgrad, ADAM),
+    Row("scale_by_amsgrad", lambda **h: optfx.scale_by_amsgrad(**h, bias_correction_nu="after_max"), ADAM, "torch's"),
+    Row(
+        "scale_by_amsgrad",
+        lambda **h: optfx.scale_by_amsgrad(**h, bias_correction_mu=False, bias_correction_nu=False),
+        ADAM,
+        "the paper's",
+    ),
     Row("scale_by_rms", optfx.scale_by_rms, {"decay": 0.9, "eps": 1e-6}),
+    Row("scale_by_rms", optfx.scale_by_rms, {"decay": 0.9, "eps": 1e-6, "initial_scale": 0.3}, "initial scale"),
     Row(
         "scale_by_rms",
         lambda **h: optfx.scale_by_rms(**h, eps_in_sqrt=False, bias_correction=True),
@@ -98,6 +106,7 @@ ROWS = [
         "eps outside",
     ),
     Row("scale_by_rss", optfx.scale_by_rss, {"eps": 1e-6}),
+    Row("scale_by_rss", optfx.scale_by_rss, {"eps": 1e-6, "initial_accumulator_value": 0.3}, "initial value"),
     Row(
         "scale_by_rss",
         lambda **h: optfx.scale_by_rss(**h, initial_accumulator_value=0.0, eps_in_sqrt=False),
@@ -119,6 +128,15 @@ ROWS = [
     Row("zero_nans", optfx.zero_nans),
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=1), {"eta": 0.1, "gamma": 0.55}),
     Row("freeze", lambda: optfx.freeze(MATRICES)),
+    Row("add_noise", lambda **h: optfx.add_noise(**h, key=optfx.random.key(7)), {"eta": 0.1, "gamma": 0.55}, "key"),
+    Row("freeze", lambda: optfx.freeze({"w": True, "b": False, "k": True}), option="a whole branch"),
+    Row(
+        "reduce_on_plateau",
+        lambda **h: optfx.reduce_on_plateau(**h, mode="max", accumulation_size=2, cooldown=1),
+        {"factor": 0.5, "rtol": 1e-4, "atol": 1e-3, "min_scale": 0.2},
+        "max, averaged",
+        extra=VALUE,
+    ),
     Row(
         "reduce_on_plateau",
         lambda **h: optfx.reduce_on_plateau(**h, patience=1),
@@ -134,6 +152,7 @@ ROWS = [
         {"rate": 0.1},
     ),
     Row("masked", lambda rate=0.1: optfx.masked(optfx.adam(rate), MATRICES), {"rate": 0.1}),
+    Row("masked", lambda rate=0.1: optfx.masked(optfx.adam(rate), select.path("w")), {"rate": 0.1}, "one leaf"),
     Row("partition", two_groups, {"rate": 0.1, "decay": 0.2, "momentum": 0.8}),
     Row("inject_hyperparams", lambda: optfx.inject_hyperparams(clipped_adam())),
     Row("apply_if_finite", lambda **h: optfx.apply_if_finite(clipped_adam(**h), 2), {"rate": 0.1, "limit": 0.5}),
@@ -146,6 +165,7 @@ ROWS = [
         "torch's",
     ),
     Row("adam", optfx.adam, {"learning_rate": 0.1, **ADAM}),
+    Row("adam", optfx.adam, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
     Row("adamw", optfx.adamw, {"learning_rate": 0.1, **ADAM, "weight_decay": 0.1}),
     Row(
         "adamw",
@@ -160,8 +180,21 @@ ROWS = [
         "centered, momentum",
     ),
     Row("rmsprop", optfx.rmsprop, {"learning_rate": 0.1, "decay": 0.9, "eps": 1e-6}),
+    Row(
+        "rmsprop",
+        lambda **h: optfx.rmsprop(**h, eps_in_sqrt=False, momentum_after_lr=False),
+        {"learning_rate": 0.1, "decay": 0.9, "eps": 1e-6, "momentum": 0.5, "weight_decay": 0.1},
+        "torch's",
+    ),
     Row("adagrad", optfx.adagrad, {"learning_rate": 0.1, "eps": 1e-6}),
+    Row(
+        "adagrad",
+        lambda **h: optfx.adagrad(**h, eps_in_sqrt=False, initial_accumulator_value=0.0, lr_decay=0.1),
+        {"learning_rate": 0.1, "eps": 1e-6, "weight_decay": 0.1},
+        "torch's",
+    ),
     Row("amsgrad", optfx.amsgrad, {"learning_rate": 0.1, **ADAM}),
+    Row("amsgrad", optfx.amsgrad, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
 ]
 
 

@@ -35,7 +35,7 @@ for _dtype in DTYPES:
 
 
 def grads(step, dtype=torch.float64):
-    return params(dtype, seed=step + 1)
+    return params(dtype, step + 1)
 
 
 def run(row, tx, p, steps=3, state=None, dtype=None):
@@ -311,7 +311,7 @@ def test_derivatives_are_finite(row, zero):
 @pytest.mark.parametrize("kind", [constants, tensors, schedules])
 def test_repr_pickle_and_copy(row, kind):
     tx = row.make(**kind(row))
-    names = vars(optfx) | vars(optfx.select) | {"torch": torch, "optfx": optfx}
+    names = vars(optfx.schedules) | vars(optfx) | vars(optfx.select) | {"torch": torch, "optfx": optfx}
     names |= vars(sys.modules["tests.registry"])
     again = eval(repr(tx), names)
     for other in (again, pickle.loads(pickle.dumps(tx)), copy.deepcopy(tx)):

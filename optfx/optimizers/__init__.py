@@ -23,9 +23,9 @@ schedule too (`learning_rate` is torch's `lr`, 1e-3 by default, 1e-2 for RMSprop
 it. A zero is a number like any other, which a sweep may pass through.
 """  # noqa: E501
 
-from optfx.optimizers.adagrad import adagrad, inverse_time_decay
+from optfx.optimizers.adagrad import adagrad
 from optfx.optimizers.adam import adam, adamw, amsgrad
 from optfx.optimizers.rmsprop import rmsprop
 from optfx.optimizers.sgd import sgd
 
-__all__ = ["adagrad", "adam", "adamw", "amsgrad", "inverse_time_decay", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamw", "amsgrad", "rmsprop", "sgd"]

@@ -9,31 +9,8 @@ from torch import Tensor
 from optfx.combinators import chain
 from optfx.core import Hyper
 from optfx.optimizers.penalty import l2_penalty
-from optfx.schedules.fields import numbers
+from optfx.schedules import inverse_time_decay
 from optfx.transforms import scale_by_learning_rate, scale_by_rss, scale_by_schedule
-from optfx.tree import record
-
-
-@record
-class inverse_time_decay:
-    r"""A schedule that falls as one over the time: $1 / (1 + r\, t)$ at the count $t$.
-
-    Args:
-        decay_rate: $r$, float or () tensor.
-
-    Reference: `lr_decay` of `torch.optim.Adagrad`.
-
-    Example:
-        >>> import torch, optfx
-        >>> optfx.inverse_time_decay(0.5)(torch.tensor(2))
-        tensor(0.5000, dtype=torch.float64)
-    """
-
-    decay_rate: float | Tensor
-
-    def __call__(self, count: Tensor | int) -> Tensor:
-        count, rate = numbers(count, self.decay_rate)
-        return 1 / (1 + rate * count)
 
 
 def adagrad(

@@ -31,6 +31,7 @@ from optfx.schedules.torch_cycles import (
 from optfx.schedules.torch_rates import (
     constant_lr,
     exponential_lr,
+    inverse_time_decay,
     lambda_lr,
     linear_lr,
     multi_step_lr,
@@ -57,6 +58,7 @@ __all__ = [
     "exponential_lr",
     "from_function",
     "from_torch_scheduler",
+    "inverse_time_decay",
     "join_schedules",
     "lambda_lr",
     "linear_lr",

@@ -239,3 +239,27 @@ class lambda_lr:
     def __call__(self, count: Tensor | int) -> Tensor:
         t, base = numbers(count, self.base_lr)
         return base * numbers(t, self.lr_lambda(t))[1]
+
+
+@record
+class inverse_time_decay:
+    r"""Fall as one over the time: the factor that `lr_decay` of `torch.optim.Adagrad` puts on the rate.
+
+    $$ \frac{1}{1 + r\, t} $$
+
+    Args:
+        decay_rate: $r$.
+
+    Reference: `torch.optim.Adagrad`.
+
+    Example:
+        >>> from optfx import schedules
+        >>> schedules.inverse_time_decay(0.5)(2)
+        tensor(0.5000, dtype=torch.float64)
+    """
+
+    decay_rate: Number
+
+    def __call__(self, count: Tensor | int) -> Tensor:
+        t, rate = numbers(count, self.decay_rate)
+        return 1 / (1 + rate * t)

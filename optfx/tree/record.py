@@ -48,6 +48,12 @@ def children(x: Any) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(x) if _is_child(type(x).__name__, getattr(x, f.name)))
 
 
+def structure_of(x: Any) -> tuple[tuple[str, Any], ...]:
+    """The (name, value) pairs of the fields of a record that are structure."""
+    dynamic = children(x)
+    return tuple((f.name, getattr(x, f.name)) for f in dataclasses.fields(x) if f.name not in dynamic)
+
+
 def is_wrapped(x: Tensor) -> bool:
     """Whether a tensor stands for many, or for a traced one, inside `vmap` or `grad`."""
     return torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
@@ -119,7 +125,6 @@ def record(cls: type[T]) -> type[T]:
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, init=own_init is None)(cls)
     cls._is_record = True  # type: ignore[attr-defined]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    names = tuple(f.name for f in fields)
     shown = tuple(f.name for f in fields if f.repr)
 
     def __repr__(self: Any) -> str:
@@ -129,8 +134,7 @@ def record(cls: type[T]) -> type[T]:
 
     def flatten(x: Any) -> tuple[list[Any], Any]:
         dynamic = children(x)
-        static = tuple((n, getattr(x, n)) for n in names if n not in dynamic)
-        return [getattr(x, n) for n in dynamic], (dynamic, static)
+        return [getattr(x, n) for n in dynamic], (dynamic, structure_of(x))
 
     def unflatten(values: Any, context: Any) -> Any:
         dynamic, static = context

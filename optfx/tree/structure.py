@@ -9,19 +9,31 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import optree
+import torch
 from optree.utils import total_order_sorted
 from torch import Tensor
 
-from optfx.tree.record import NAMESPACE, children, is_record, with_children
+from optfx.tree.record import NAMESPACE, children, is_record, record, structure_of, with_children
 
 Tree = Any
 
 
-class Hole(NamedTuple):
-    """A place in a tree where a leaf was taken out. It has no leaves, so maps pass it by."""
+@record
+class Hole:
+    """A place in a tree where a leaf was taken out. It has no leaves, so maps pass it by.
+
+    A record, not an empty NamedTuple: the compiler takes a dict of nothing but empty tuples for a constant, and cannot
+    flatten it.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hole)
+
+    def __hash__(self) -> int:
+        return hash(Hole)
 
 
 HOLE = Hole()
@@ -41,17 +53,55 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
 
 def leaves(tree: Tree) -> list[Any]:
     """The leaves, in order (the keys of a dict are sorted)."""
-    return optree.tree_leaves(tree, namespace=NAMESPACE)
+    return flatten(tree)[0]
 
 
 def flatten(tree: Tree) -> tuple[list[Any], Any]:
     """The leaves and the structure, which compares with `==`."""
+    if torch.compiler.is_compiling():
+        found: list[Any] = []
+        _collect_leaves(tree, found)
+        return found, Outline(tree)
     return optree.tree_flatten(tree, namespace=NAMESPACE)  # type: ignore[return-value]
 
 
 def unflatten(structure: Any, values: Iterable[Any]) -> Tree:
     """The tree with this structure (from `flatten`) and these leaves."""
+    if isinstance(structure, Outline):
+        return unflatten_like(structure.tree, values)
     return optree.tree_unflatten(structure, values)
+
+
+class Outline:
+    """The structure of a tree while the compiler traces it, which cannot flatten a dict without leaves by optree."""
+
+    def __init__(self, tree: Tree):
+        self.tree = tree
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Outline) and _same_structure(self.tree, other.tree)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _collect_leaves(node: Any, found: list[Any]) -> None:
+    pairs = entries(node)
+    if pairs is None:
+        found.append(node)
+    else:
+        for _, child in pairs:
+            _collect_leaves(child, found)
+
+
+def _same_structure(a: Any, b: Any) -> bool:
+    mine, theirs = entries(a), entries(b)
+    if mine is None or theirs is None:
+        return mine is theirs
+    if type(a) is not type(b) or [name for name, _ in mine] != [name for name, _ in theirs]:
+        return False
+    if is_record(a) and structure_of(a) != structure_of(b):
+        return False
+    return all(_same_structure(x, y) for (_, x), (_, y) in zip(mine, theirs, strict=True))
 
 
 def unflatten_like(tree: Tree, values: Iterable[Any]) -> Tree:

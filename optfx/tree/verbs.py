@@ -110,6 +110,8 @@ def run_leaf(
 ) -> list[Tensor]:
     """Run a leaf function on one leaf: lift, call, cast back."""
     wide, plain, here = scalars.beside(xs)
+    if not plain and wide is not None and not is_inexact(xs[0].dtype):
+        raise LeafError(f"a leaf of {xs[0].dtype} where a floating or complex one was expected")
     ins = xs if plain else lift(xs, wide)
     pairs = as_pairs and wide is not None and wide.is_complex
     if pairs:

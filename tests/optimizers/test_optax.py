@@ -45,4 +45,4 @@ def test_it_is_optaxs(name, rate):
 
 def test_every_optimizer_is_compared():
     compared = {optimizer for optimizer, _ in CASES.values()}
-    assert compared == set(optfx.optimizers.__all__) - {"inverse_time_decay"}
+    assert compared == set(optfx.optimizers.__all__)

@@ -262,6 +262,6 @@ def test_nothing_absent_is_in_the_chain():
 
 
 def test_a_count_may_be_an_int_or_a_tensor():
-    schedule = optfx.inverse_time_decay(torch.tensor(0.25))
+    schedule = optfx.schedules.inverse_time_decay(torch.tensor(0.25))
     assert schedule(4).dtype == torch.float64
     assert schedule(4) == schedule(torch.tensor(4)) == 0.5

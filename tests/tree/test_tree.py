@@ -395,3 +395,27 @@ def test_from_dict_lists_every_fault():
         tree.from_dict(like, flat)
     for words in ("missing: d", "unexpected: x", "a: (3,)", "b: (1,) torch.float64", "c: a float"):
         assert words in str(error.value)
+
+
+@pytest.mark.parametrize("empty", [{}, {"c": None}, {"c": tree.Hole()}, {"c": {"d": ()}}, None, (), [None]], ids=str)
+def test_a_compiled_tree_with_a_part_without_leaves(empty, fresh_dynamo):
+    t = {"b": torch.ones(2), "a": empty, "n": Pair({"w": torch.ones(3)}, empty)}
+
+    def f(t):
+        kept, rest = tree.split(tree.scale(2.0, t), [True, False])
+        return tree.merge(tree.add(kept, kept), rest), tree.norm(t), tree.leaves(t), tree.cast(t, torch.float64)
+
+    out, compiled = f(t), torch.compile(f, fullgraph=True, backend="aot_eager")(t)
+    same(compiled, out)
+    assert type(out[0]["a"]) is type(compiled[0]["a"]) is type(empty)
+
+
+def test_a_compiled_difference_is_an_error_too(fresh_dynamo):
+    def f(x, y):
+        return tree.add(x, y)
+
+    good, bad = {"a": torch.ones(2), "b": [torch.ones(1)]}, {"a": torch.ones(2), "b": (torch.ones(1),)}
+    compiled = torch.compile(f, backend="aot_eager")
+    same(compiled(good, good), f(good, good))
+    with pytest.raises(Exception, match="a tuple where a list was expected"):
+        compiled(good, bad)
