@@ -129,7 +129,7 @@ ROWS = [
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=1), {"eta": 0.1, "gamma": 0.55}),
     Row("freeze", lambda: optfx.freeze(MATRICES)),
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=optfx.random.key(7)), {"eta": 0.1, "gamma": 0.55}, "key"),
-    Row("freeze", lambda: optfx.freeze({"w": True, "b": False, "k": True}), option="a whole branch"),
+    Row("freeze", lambda: optfx.freeze(select.path("b*") | select.path("k*")), option="a whole branch"),
     Row(
         "reduce_on_plateau",
         lambda **h: optfx.reduce_on_plateau(**h, mode="max", accumulation_size=2, cooldown=1),

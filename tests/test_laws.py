@@ -234,7 +234,7 @@ def test_zero_gradients_are_harmless(row, dtype):
     for _ in range(2):
         updates, state = tx.update(tree.zeros_like(p), state, p, **row.extra)
         assert tree.all_finite(updates)
-        assert tree.all_finite(tree.map(lambda x: x.double(), state))
+        assert not any(x.isnan().any() for x in tree.leaves(state))
 
 
 @rows
@@ -243,7 +243,7 @@ def test_trees_without_leaves_pass_through(row, empty):
     tx = row.make(**row.hypers)
     updates, state = tx.update(empty, tx.init(empty), empty, **row.extra)
     assert updates == empty
-    assert_close(tree.flatten(state)[0], tree.flatten(tx.update(empty, state, empty, **row.extra)[1])[0], 1e9, 1e9)
+    assert describe(tx.update(empty, state, empty, **row.extra)[1]) == describe(state)
 
 
 @rows
