@@ -46,7 +46,7 @@ class add_noise(GradientTransformation):
         >>> import torch, optfx
         >>> tx = optfx.add_noise(eta=1.0, gamma=0.55, key=0)
         >>> tx.update({"w": torch.zeros(2)}, tx.init({"w": torch.zeros(2)}))[0]
-        {'w': tensor([-1.0039,  1.4181])}
+        {'w': tensor([-2.2230,  1.0080])}
     """
 
     eta: Hyper
