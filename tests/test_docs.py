@@ -1,0 +1,81 @@
+"""The code in README.md and docs/*.md runs, and prints what the page says it prints.
+
+The ```python blocks of a page run in order, as one module. A ```text block right after one shows what it prints (`...`
+stands for anything). A block that cannot run has a comment above it that says why: `<!-- not run: needs a GPU -->`.
+Compiled steps run on the backend `aot_eager`, which traces as Inductor does and generates no code.
+"""
+
+import contextlib
+import doctest
+import io
+import re
+import sys
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^(?P<indent> *)```(?P<info>.*)\n(?P<body>(?:.*\n)*?)(?P=indent)```$", re.M)
+OUTPUT = doctest.OutputChecker()
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+class Block(NamedTuple):
+    line: int  # of its first line of code
+    code: str
+    output: str | None  # what the page says that it prints
+    reason: str | None  # why it is not run
+
+
+def blocks(text):
+    fences = list(FENCE.finditer(text))
+    for i, fence in enumerate(fences):
+        if fence["info"] != "python":
+            continue
+        above = re.search(r"<!-- not run: (.+) -->\n\s*$", text[: fence.start()])
+        after = fences[i + 1] if i + 1 < len(fences) else None
+        shows = after is not None and after["info"] == "text" and not text[fence.end() : after.start()].strip()
+        code = re.sub(f"(?m)^{fence['indent']}", "", fence["body"])
+        line = text.count("\n", 0, fence.start("body")) + 1
+        output = re.sub(f"(?m)^{after['indent']}", "", after["body"]) if shows else None
+        yield Block(line, code, output, above and above[1])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_code_runs(page, monkeypatch, tmp_path, fresh_dynamo):
+    module = types.ModuleType(f"page_{page.stem.replace('-', '_')}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.chdir(tmp_path)
+    with torch.compiler.set_stance(force_backend="aot_eager"):
+        for block in blocks(page.read_text()):
+            if block.reason is None:
+                printed = io.StringIO()
+                with contextlib.redirect_stdout(printed):
+                    code = compile("\n" * (block.line - 1) + block.code, page, "exec")
+                    exec(code, module.__dict__)
+                if block.output is not None:
+                    assert OUTPUT.check_output(block.output, printed.getvalue(), OPTIONS), (
+                        f"{page.name}, line {block.line} prints\n{printed.getvalue()}"
+                    )
+
+
+def test_every_fence_is_seen():
+    """No block escapes for its fence's sake, and most pages have code that runs."""
+    running = 0
+    for page in PAGES:
+        text = page.read_text()
+        assert len(re.findall(r"(?m)^ *(```|~~~)", text)) == 2 * len(list(FENCE.finditer(text))), page
+        infos = {fence["info"] for fence in FENCE.finditer(text)}
+        assert infos <= {"python", "text", "console", ""}, (page, infos)
+        running += any(block.reason is None for block in blocks(text))
+    assert running >= 8
+
+
+def test_readme_links_exist():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())
+    assert "docs/assets/sweep.png" in links
+    assert [link for link in links if not (ROOT / link).exists()] == []
