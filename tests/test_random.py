@@ -242,6 +242,19 @@ def test_compiles_into_one_graph(f, fresh_dynamo):
     assert torch.equal(torch.compile(vmap(f), fullgraph=True, backend="aot_eager")(keys), vmap(f)(keys))
 
 
+def test_inductor_makes_the_same_numbers(fresh_dynamo):
+    """The last bit of normal is its own: it has another inverse error function."""
+
+    def draw(key):
+        return random.split(key), random.uniform(key, (37,), minval=-0.3, maxval=1.1), random.normal(key, (37,))
+
+    key = random.key(9)
+    (keys, uniform, normal), expected = torch.compile(draw, fullgraph=True)(key), draw(key)
+    assert torch.equal(keys, expected[0])
+    assert torch.equal(uniform, expected[1])
+    torch.testing.assert_close(normal, expected[2], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("f", [f for name, f in FUNCTIONS.items() if name != "random_like"])
 def test_stays_on_the_device_of_the_key(f):
     assert f(random.key(9).to("meta")).device.type == "meta"

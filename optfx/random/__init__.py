@@ -28,5 +28,14 @@ from optfx.random.like import random_like, split_like
 from optfx.random.samplers import Sampler, bits, normal, rademacher, uniform
 
 __all__ = [
-    "Sampler", "bits", "fold_in", "key", "normal", "rademacher", "random_like", "split", "split_like", "uniform",
+    "Sampler",
+    "bits",
+    "fold_in",
+    "key",
+    "normal",
+    "rademacher",
+    "random_like",
+    "split",
+    "split_like",
+    "uniform",
 ]
