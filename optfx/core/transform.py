@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from optfx.core.hyper import counter
-from optfx.tree import Tree, leaves, paths, record
+from optfx.tree import Tree, difference, flatten, paths, record, uneven
 
 EXTRA_ARGS: dict[str, str] = {
     "value": "the loss at params, ()",
@@ -41,10 +41,15 @@ def extra_for(tx: GradientTransformation, extra: dict[str, Any]) -> dict[str, An
     return {k: v for k, v in extra.items() if k in EXTRA_ARGS or k in tx.extra_args}
 
 
-def reject_parameters(who: str, params: Tree) -> None:
-    """Refuse live `nn.Parameter`s while gradients are recorded: each step would hang its graph on the last one's."""
+def check_beside(who: str, params: Tree, updates: Tree) -> None:
+    """Refuse updates that do not fit params, and live `nn.Parameter`s while gradients are recorded: each step would
+    hang its graph on the last one's."""
+    (xs, structure), (ys, other) = flatten(params), flatten(updates)
+    words = uneven(xs, ys, updates) if structure == other else difference(params, updates)
+    if words:
+        raise ValueError(f"{who}: beside params, the tree of updates {words}")
     if torch.is_grad_enabled():
-        for i, p in enumerate(leaves(params)):
+        for i, p in enumerate(xs):
             if p.requires_grad and isinstance(p, torch.nn.Parameter):
                 raise ValueError(
                     f"{who}: the parameter at {paths(params)[i]!r} is an nn.Parameter that requires grad, so every "
@@ -68,7 +73,7 @@ def _checked(update: Callable[..., Any]) -> Callable[..., Any]:
             if not takes_any:
                 extra = {k: v for k, v in extra.items() if k in declared}
         if params is not None:
-            reject_parameters(type(self).__name__, params)
+            check_beside(type(self).__name__, params, updates)
         return update(self, updates, state, params, **extra)
 
     return checked

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.core.transform import reject_parameters
+from optfx.core.transform import check_beside
 from optfx.tree import Tree, elementwise, where
 
 
@@ -26,7 +26,7 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
         >>> optfx.apply_updates({"w": torch.ones(2)}, {"w": torch.full((2,), -0.5)})
         {'w': tensor([0.5000, 0.5000])}
     """
-    reject_parameters("apply_updates", params)
+    check_beside("apply_updates", params, updates)
     return elementwise(torch.add, params, updates)
 
 

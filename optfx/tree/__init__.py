@@ -41,6 +41,7 @@ from optfx.tree.structure import (
     nodes,
     paths,
     split,
+    uneven,
     unflatten,
     unflatten_like,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "sub",
     "sum",
     "to_dict",
+    "uneven",
     "unflatten",
     "unflatten_like",
     "vdot",

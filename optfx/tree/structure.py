@@ -276,3 +276,16 @@ def difference(a: Tree, b: Tree) -> str | None:
         if type(x) is not type(y) and not (entries(x) is None and entries(y) is None):
             return f"has a {type(y).__name__} where a {type(x).__name__} was expected, at {'.'.join(path)!r}"
     return f"has the structure {flatten(b)[1]} where {flatten(a)[1]} was expected"
+
+
+def uneven(xs: list[Any], ys: list[Any], tree: Tree, same_shapes: bool = True) -> str | None:
+    """How the leaves `ys` of `tree` differ from `xs` in kind, shape or device, in words with a path; None where they
+    do not."""
+    for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        if not isinstance(y, Tensor):
+            return f"has a {type(y).__name__} at {paths(tree)[i]!r}, expected a tensor"
+        if same_shapes and x.shape != y.shape:
+            return f"has the shape {tuple(y.shape)} at {paths(tree)[i]!r}, expected {tuple(x.shape)}"
+        if x.device != y.device:
+            return f"is on {y.device} at {paths(tree)[i]!r}, expected {x.device}"
+    return None

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.tree.structure import Tree, difference, flatten, paths, unflatten
+from optfx.tree.structure import Tree, difference, flatten, paths, uneven, unflatten
 
 _HALF = (torch.float16, torch.bfloat16)
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -41,18 +41,9 @@ def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) 
     columns = [first]
     for k, tree in enumerate(trees[1:], 1):
         column, other = flatten(tree)
-        if other != structure:
-            raise ValueError(f"{_name(f)}: argument {k} {difference(trees[0], tree)}")
-        for i, (x, y) in enumerate(zip(first, column, strict=True)):
-            if same_shapes and x.shape != y.shape:
-                raise ValueError(
-                    f"{_name(f)}: argument {k} has the shape {tuple(y.shape)} at "
-                    f"{paths(tree)[i]!r}, expected {tuple(x.shape)}"
-                )
-            if x.device != y.device:
-                raise ValueError(
-                    f"{_name(f)}: argument {k} is on {y.device} at {paths(tree)[i]!r}, expected {x.device}"
-                )
+        words = uneven(first, column, tree, same_shapes) if structure == other else difference(trees[0], tree)
+        if words:
+            raise ValueError(f"{_name(f)}: beside argument 0, argument {k} {words}")
         columns.append(column)
     return columns, structure
 

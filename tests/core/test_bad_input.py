@@ -85,7 +85,7 @@ def test_a_spoiled_state(params, how, data):
     index = data.draw(st.integers(0, len(tree.leaves(params)) - 1))
     bad = state._replace(mu=spoil(state.mu, index, how))
     before = tree.map(torch.clone, (params, state))
-    with pytest.raises((ValueError, TypeError), match=r"adam: argument 1") as error:
+    with pytest.raises((ValueError, TypeError), match=r"adam: .*argument 1") as error:
         tx.update(params, bad, params)
     assert tree.paths(params)[index] in str(error.value)
     assert tree.allclose((params, state), before)

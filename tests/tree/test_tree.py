@@ -148,7 +148,7 @@ def test_trees_that_differ_are_an_error_in_words(a, b):
     words = tree.difference(a, b)
     assert (words is None) == (tree.flatten(a)[1] == tree.flatten(b)[1])
     if words is not None:
-        with pytest.raises(ValueError, match=r"add: argument 1 (lacks|has)"):
+        with pytest.raises(ValueError, match=r"add: beside argument 0, argument 1 (lacks|has)"):
             tree.add(a, b)
 
 
