@@ -1,9 +1,9 @@
 """Many optimizers at once: spaces of hyperparameters, and one vmapped, compiled run over all of their settings."""
 
-from optfx.sweep.fit import fit
 from optfx.sweep.result import Best, Result, load
 from optfx.sweep.spaces import choice, grid, log_uniform, sample, uniform
 from optfx.sweep.stacking import stack, stacked, unstack
+from optfx.sweep.training import fit
 
 __all__ = [
     "Best",

@@ -79,7 +79,8 @@ def draw(
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError('plots need matplotlib: pip install "optfx[sweep]"') from None
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
+    style: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}
+    with matplotlib.rc_context(style):
         panels = len(configs) + (len(configs) == 2)
         columns = min(panels, COLUMNS)
         rows = math.ceil(panels / columns)
@@ -144,14 +145,14 @@ class _Look:
         self.best = self.worst_first[-1] if self.worst_first else None
         self.log = bool(good.min() > 0 and good.max() > 10 * good.min())
         best, poor = (good.min(), good.quantile(0.9)) if mode == "min" else (good.max(), good.quantile(0.1))
-        ends = sorted([best.item(), poor.item()])
-        norm = LogNorm(*ends) if self.log else Normalize(*ends)
+        low, high = sorted([float(best), float(poor)])
+        norm = (LogNorm if self.log else Normalize)(vmin=low, vmax=high)
         self.colours = ScalarMappable(norm, "viridis" if mode == "min" else "viridis_r")
         limit = poor * (poor / best).sqrt() if self.log else poor + (poor - best) / 2
         self.shown = values.clamp(max=limit) if mode == "min" else values.clamp(min=limit)
 
     def colour(self, i: int) -> Any:
-        return self.colours.to_rgba(self.values[i].item())
+        return tuple(self.colours.to_rgba(self.values[i : i + 1].numpy())[0])
 
 
 def _curves(axes: Any, losses: Tensor, diverged: Tensor, look: _Look) -> None:

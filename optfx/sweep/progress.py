@@ -65,5 +65,5 @@ def _bar(steps: int) -> Any:
         from tqdm import tqdm
     except ImportError:
         raise ImportError('the progress bar needs tqdm: pip install "optfx[sweep]", or give progress=False') from None
-    shape = "{desc} {percentage:3.0f}% |{bar:30}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+    shape = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
     return tqdm(total=steps, desc="compiling", dynamic_ncols=True, bar_format=shape)

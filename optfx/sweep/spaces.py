@@ -147,7 +147,9 @@ def grid(values: Mapping[str, Sequence[float] | Tensor | choice]) -> dict[str, T
     if not values:
         raise ValueError("grid: no values to combine")
     columns = [_column(f"grid: {name!r}", v.values if isinstance(v, choice) else v) for name, v in values.items()]
-    return dict(zip(values, (x.flatten() for x in torch.meshgrid(*columns, indexing="ij")), strict=True))
+    lengths = tuple(map(len, columns))
+    places = torch.unravel_index(torch.arange(math.prod(lengths)), lengths)
+    return {name: column[place] for name, column, place in zip(values, columns, places, strict=True)}
 
 
 def sample(space: Mapping[str, Space], n: int, seed: int = 0, method: str = "sobol") -> dict[str, Tensor]:
@@ -178,7 +180,7 @@ def sample(space: Mapping[str, Space], n: int, seed: int = 0, method: str = "sob
     if not space or n < 1:
         raise ValueError(f"sample: at least one name and one setting are needed, got {len(space)} and {n}")
     for name, dimension in space.items():
-        if not isinstance(dimension, (uniform, log_uniform, choice)) and not hasattr(dimension, "at"):
+        if not callable(getattr(dimension, "at", None)):
             raise TypeError(f"sample: {name!r} is {dimension!r}, expected uniform, log_uniform or choice")
     if method == "sobol":
         points = torch.quasirandom.SobolEngine(len(space), scramble=True, seed=seed).draw(n, dtype=torch.float64)

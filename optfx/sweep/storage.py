@@ -36,5 +36,5 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     found = torch.load(path, map_location="cpu", weights_only=True)
     facts = json.loads(found["facts"]) if isinstance(found, dict) and "facts" in found else {}
     if not isinstance(facts, dict) or facts.get("kind") != kind:
-        raise ValueError(f"{path} does not hold a {kind}")
+        raise ValueError(f"{path} holds no {kind}")
     return found["tensors"], facts

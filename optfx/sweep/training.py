@@ -16,7 +16,7 @@ from optfx.sweep.members import Members, member_metrics, member_step
 from optfx.sweep.memory import SHARE, available_bytes, fitting, peak_bytes
 from optfx.sweep.progress import Progress
 from optfx.sweep.result import TRAIN_LOSS, Result
-from optfx.tree import Tree, leaves, map
+from optfx.tree import Tree, all_finite, leaves, map
 
 
 def fit(
@@ -92,7 +92,9 @@ def fit(
         size = _chunk_size(members, step, metrics, batch_at(0), steps, chunk_size)
         if compile:
             backend = "inductor" if compile is True else compile
-            step = torch.compile(step, fullgraph=True, dynamic=False, backend=backend, isolate_recompiles=True)
+            # Without isolation Dynamo counts all sweeps of a process as one function, and gives up after eight.
+            options: dict[str, Any] = {"dynamic": False, "backend": backend, "isolate_recompiles": True}
+            step = torch.compile(step, fullgraph=True, **options)
         return _run(members, step, metrics, batch_at, steps, size, progress)
 
 
@@ -161,15 +163,14 @@ def _run(
                     bar.started()
                 else:
                     bar.step(losses)
-            _wait(losses)
+            _wait(curve[-1])
             run_seconds += time.perf_counter() - began
-            bar.look(losses)
+            bar.look(curve[-1])
             kept = {"losses": torch.stack(curve, 1), "params": params, "metrics": metrics(params)}
             parts.append(map(lambda x, own=own: x[:own].cpu(), kept))
     whole = map(lambda *xs: torch.cat(xs), *parts)
     losses = whole["losses"].T.contiguous()
-    finite = [x.isfinite().flatten(1).all(1) for x in leaves(whole["params"])]
-    diverged = ~torch.stack([losses[-1].isfinite(), *finite]).all(0)
+    diverged = ~(losses[-1].isfinite() & vmap(all_finite)(whole["params"]))
     configs = {name: x.detach().cpu() for name, x in members.configs.items()}
     return Result(configs, losses, whole["metrics"], whole["params"], diverged, size, compile_seconds, run_seconds)
 
