@@ -60,7 +60,8 @@ def paired(a: Callable[[], Any], b: Callable[[], Any], rounds: int = 15) -> Pair
     """
     if rounds < 15:
         raise ValueError(f"{rounds} rounds are too few for a median on a shared machine, 15 are the least")
-    a(), b()
+    a()
+    b()
     times = [(seconds(a), seconds(b)) for _ in range(rounds)]
     return Paired(*map(list, zip(*times, strict=True)))
 

@@ -53,6 +53,8 @@ class Members:
     """
 
     def __init__(self, make_optimizer: Any, configs: Mapping[str, Tensor], init: Any, seed: int) -> None:
+        if isinstance(init, torch.nn.Module):
+            raise TypeError("init: a module is no tree of parameters, give optfx.params(module)")
         self.n = check_configs(configs)
         self.make_optimizer, self.configs, self.init = make_optimizer, dict(configs), init
         self.keys = random.split(random.key(seed), self.n)

@@ -131,7 +131,7 @@ class Result:
         columns = {**self.configs, **self.outcomes}
         best = self.ranking(metric, mode)[:k]
         cells = [["", *columns]]
-        cells += [[str(place), *(f"{v[i].item():.4g}" for v in columns.values())] for place, i in enumerate(best, 1)]
+        cells += [[str(place), *(_number(v[i].item()) for v in columns.values())] for place, i in enumerate(best, 1)]
         widths = [max(len(row[j]) for row in cells) for j in range(len(cells[0]))]
         return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
 
@@ -173,6 +173,10 @@ class Result:
             tensors |= {f"{group}/{name}": x for name, x in of.items()}
         facts = {name: getattr(self, name) for name in _FACTS}
         storage.write(path, tensors, {"kind": _KIND, **facts})
+
+
+def _number(x: float) -> str:
+    return f"{x:.4g}" if isinstance(x, float) else str(x)
 
 
 def load(path: str | Path, params: Tree = None) -> Result:

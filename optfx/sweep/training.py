@@ -49,7 +49,8 @@ def fit(
             the values.
         configs: `{name: (n,) tensor}`, from `sample`, `grid` or made by hand; floats reach `make_optimizer` as
             float64.
-        loss_fn: (params, batch) -> () tensor, for one member.
+        loss_fn: (params, batch) -> () tensor, for one member. Random numbers in it come from a key in the batch (see
+            `optfx.random`): torch's own generators do not run under vmap.
         init: where training starts: a tree of parameters, the same for all; `stacked(tree)` with a leading dimension
             over the members; or a function `key -> params`, with a key of its own for each (see `optfx.random`).
         batches: a sequence, gone through again and again, or a function of the step, 0, 1, 2, ... . Batches are trees

@@ -290,6 +290,14 @@ def test_the_loss_reaches_the_transforms(task):
         torch.testing.assert_close(result.params[name][0], start[name] - 1.5 * loss * grads[name])
 
 
+def test_an_optimizer_may_ignore_its_setting(task):
+    loss_fn, start, batches = task
+    result = sweep.fit(
+        lambda c: optfx.sgd(0.1), {"rate": torch.tensor([1.0, 2.0])}, loss_fn, start, batches, steps=2, compile=False
+    )
+    assert torch.equal(result.losses[:, 0], result.losses[:, 1])
+
+
 def test_integer_settings(task):
     loss_fn, start, batches = task
     result = sweep.fit(
@@ -348,6 +356,7 @@ BAD = {
     "no parameters": ({"init": {}}, ValueError, "init: there are no parameters"),
     "integer parameters": ({"init": {"w": torch.zeros(2, dtype=torch.int64)}}, TypeError, "init: 'w' is torch.int64"),
     "numbers as parameters": ({"init": {"w": 1.0}}, TypeError, "init: 'w' is float"),
+    "a module": ({"init": torch.nn.Linear(1, 1)}, TypeError, r"init: a module .* optfx.params\(module\)"),
     "another number of members": (
         {"init": sweep.stacked({"w": torch.zeros(3, 2)})}, ValueError, "stacked for 3 members, and configs has 2",
     ),

@@ -79,6 +79,11 @@ def test_table():
     assert len(result(diverged=ONE_GONE).table().splitlines()) == 5
 
 
+def test_integers_of_a_table_are_whole():
+    configs = {"length": torch.tensor([100_000, 2])}
+    assert " 100000 " in result(configs, {"error": torch.tensor([0.1, 0.2])}).table(1)
+
+
 def test_repr_is_one_line():
     assert repr(result(diverged=ONE_GONE)) == (
         "<sweep of 5 settings of rate, length: 20 steps in 0.2 s after 1.5 s of compiling, 1 diverged>"
