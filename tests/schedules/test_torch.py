@@ -156,13 +156,18 @@ CYCLIC = [
 ]
 
 
-@pytest.mark.parametrize("kwargs", CYCLIC, ids=str)
+def named(kwargs):
+    """The same words in every process: a function by its name, not its address."""
+    return ", ".join(f"{k}={getattr(v, '__name__', v)}" for k, v in kwargs.items())
+
+
+@pytest.mark.parametrize("kwargs", CYCLIC, ids=named)
 def test_cyclic_lr(kwargs):
     expected = drive(lambda o: classes.CyclicLR(o, 0.01, 0.7, cycle_momentum=False, **kwargs), 100)
     check(schedules.cyclic_lr(0.01, 0.7, **kwargs), expected)
 
 
-@pytest.mark.parametrize("kwargs", CYCLIC, ids=str)
+@pytest.mark.parametrize("kwargs", CYCLIC, ids=named)
 @pytest.mark.parametrize("momenta", MOMENTA, ids=str)
 def test_cyclic_momentum(kwargs, momenta):
     expected = drive(lambda o: classes.CyclicLR(o, 0.01, 0.7, **momenta, **kwargs), 100, "momentum")
