@@ -35,9 +35,9 @@ def schedule(rate, steps: int):
 
 
 def main(
-    steps: int = 1000,
+    steps: int = 600,
     settings: int = 256,
-    hidden: int = 32,
+    hidden: int = 64,
     one_by_one: int = 5,
     out: str | Path = "out",
     compile: bool | str = True,
@@ -45,7 +45,7 @@ def main(
     torch.manual_seed(0)
     images, labels = map(torch.tensor, load_digits(return_X_y=True))
     images = images.float() / 16  # (1797, 64), 8 x 8 pixels between 0 and 1
-    train, validation, test = torch.randperm(len(images)).split([1197, 300, 300])
+    train, validation, test = torch.randperm(len(images)).split([1077, 360, 360])
     epochs = [torch.randperm(len(train)) for _ in range(steps * BATCH // len(train) + 1)]
     order = train[torch.cat(epochs)[: steps * BATCH].view(steps, BATCH)]
 
