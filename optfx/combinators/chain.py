@@ -80,7 +80,7 @@ class named_chain(GradientTransformation):
         >>> tx = optfx.named_chain(("clip", optfx.clip_by_global_norm(1.0)), ("adam", optfx.adam(0.1)))
         >>> _, state = tx.update({"w": torch.tensor([3.0])}, tx.init({"w": torch.zeros(1)}))
         >>> optfx.tree.get(state, "clip.norm")
-        tensor(3.)
+        tensor(3., dtype=torch.float64)
     """
 
     names: tuple[str, ...]
