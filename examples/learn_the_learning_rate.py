@@ -71,7 +71,9 @@ def draw(rates, b1s, losses, path, out):
 
     figure = Figure(figsize=(6.6, 4), layout="constrained")
     ax = figure.subplots()
-    mesh = ax.pcolormesh(rates, b1s, losses.T, cmap="cividis", norm=LogNorm(0.3, 3), shading="gouraud")
+    mesh = ax.pcolormesh(
+        rates.numpy(), b1s.numpy(), losses.T.numpy(), cmap="cividis", norm=LogNorm(0.3, 3), shading="gouraud"
+    )
     bar = figure.colorbar(mesh, label="validation loss after 20 steps", extend="max")
     bar.set_ticks([0.3, 0.5, 1, 2, 3], labels=["0.3", "0.5", "1", "2", "3"])
     bar.minorticks_off()

@@ -1,0 +1,81 @@
+"""Every example runs with few steps, says what it claims to say, and draws its pictures where it is told to."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parent.parent / "examples"
+
+
+def run(name, tmp_path, **arguments):
+    if name != "quickstart":
+        arguments["out"] = tmp_path
+    return importlib.import_module(f"examples.{name}").main(**arguments)
+
+
+def pictures(tmp_path):
+    return sorted(p.name for p in tmp_path.glob("*.png") if p.stat().st_size > 5000)
+
+
+def test_every_example_has_a_test():
+    here = {name.removeprefix("test_") for name in globals()}
+    assert {script.stem for script in FOLDER.glob("*.py")} - here == {"sweep_digits"}  # which sweep/ tests
+
+
+@pytest.mark.parametrize("script", sorted(FOLDER.glob("*.py")), ids=lambda script: script.stem)
+def test_the_docstring_says_how_to_run_it(script):
+    assert f"\n    python examples/{script.name}\n" in script.read_text()
+
+
+def test_quickstart(tmp_path, fresh_dynamo):
+    found = run("quickstart", tmp_path, steps=40, backend="aot_eager")
+    assert found["loss_compiled"] == pytest.approx(found["loss_eager"], rel=1e-3)
+    assert found["accuracy_eager"] > 0.8
+    assert fresh_dynamo["stats"]["unique_graphs"] == 1
+
+
+def test_compose_your_own(tmp_path):
+    found = run("compose_your_own", tmp_path, steps=50)
+    assert found["Adam"].shape == found["yours"].shape == found["rate"].shape
+    best = {name: found["rate"][found[name].nan_to_num(torch.inf).argmin()] for name in ("Adam", "yours")}
+    assert best["yours"] < best["Adam"]
+    assert pictures(tmp_path) == ["compose_your_own.png"]
+
+
+def test_ensemble(tmp_path):
+    found = run("ensemble", tmp_path, steps=30, members=8)
+    assert found["alone"].shape == (8,)
+    assert found["together"] > found["alone"].mean()
+    assert pictures(tmp_path) == ["ensemble.png"]
+
+
+def test_learn_the_learning_rate(tmp_path):
+    found = run("learn_the_learning_rate", tmp_path, steps=3, grid=3)
+    assert found["last"] < found["first"]
+    assert pictures(tmp_path) == ["learn_the_learning_rate.png"]
+
+
+def test_schedules(tmp_path):
+    curves = run("schedules", tmp_path, steps=60)
+    assert len(curves) == 29
+    assert all(curve.shape == (60,) and curve.isfinite().all() for curve in curves.values())
+    assert pictures(tmp_path) == ["schedules.png"]
+
+
+def test_two_optimizers(tmp_path):
+    found = run("two_optimizers", tmp_path, steps=40)
+    _, old = zip(*found.values(), strict=True)
+    assert old[2] == max(old)  # what is frozen below forgets nothing of the old digits
+    assert pictures(tmp_path) == ["two_optimizers.png"]
+
+
+def test_pitfalls(tmp_path):
+    found = run("pitfalls", tmp_path, steps=40)
+    assert found["clipped"].isfinite().all()
+    assert not found["not clipped"].isfinite().all()
+    assert found["skips"] >= 1
+    assert found["skipped"][-1].isfinite()
+    assert found["not skipped"][-1].isnan()
+    assert pictures(tmp_path) == ["pitfall_exploding.png", "pitfall_overshooting.png", "pitfall_poisoned.png"]
