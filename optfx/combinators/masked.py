@@ -80,7 +80,8 @@ class partition(GradientTransformation):
         param_labels: the label of each leaf, always computed from params: `select.label({...})`, a function
             `params -> tree of strings`, or a tree of strings or prefix of one.
 
-    Each transform sees only its leaves: a `clip_by_global_norm` inside measures the norm of its group.
+    Each transform sees only its leaves: a `clip_by_global_norm` inside measures the norm of its group. A
+    group that is to stay as it is gets `set_to_zero()`.
 
     Raises:
         ValueError: a label that has no transform, naming the path; labels that do not fit the params.
