@@ -128,8 +128,8 @@ class partition(GradientTransformation):
         new = {}
         for label, tx in self.transforms.items():
             keep = [own == label for own in labels]
-            mine, _ = split(updates, keep)
+            mine, rest = split(updates, keep)
             own = None if params is None else split(params, keep)[0]
             mine, new[label] = tx.update(mine, state.inner[label], own, **extra_for(tx, extra))
-            updates = merge(mine, split(updates, keep)[1])
+            updates = merge(mine, rest)
         return updates, PartitionState(new)

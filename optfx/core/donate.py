@@ -95,15 +95,14 @@ def _compiled_values(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
 
 
 def _eager_values(given: list[Tree], old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
-    names = [f"{k}: {path!r}" for k, tree in enumerate(given) for path in paths(tree)]
-    owners: dict[Any, str] = {}
-    for name, x in zip(names, old, strict=True):
+    owners: dict[Any, int] = {}
+    for i, x in enumerate(old):
         where = _storage(x)
         if where is not None and x.numel() and _writable(x):
-            begin = (where, x.storage_offset())
-            if begin in owners:
-                raise ValueError(f"donate: one tensor is donated twice, as argument {owners[begin]} and {name}")
-            owners[begin] = name
+            first = owners.setdefault((where, x.storage_offset()), i)
+            if first != i:
+                names = [f"{k}: {path!r}" for k, tree in enumerate(given) for path in paths(tree)]
+                raise ValueError(f"donate: one tensor is donated twice, as argument {names[first]} and {names[i]}")
     donated = {_storage(x) for x in old}
     return [
         y if y is x else y.clone() if _storage(y) in donated or _storage(y) is None else y
