@@ -87,11 +87,18 @@ def _writable(x: Tensor) -> bool:
     return all(stride > 0 or length <= 1 for stride, length in zip(x.stride(), x.shape, strict=True))
 
 
+def fresh(x: Tensor) -> Tensor:
+    """A value equal to `x` that cannot share its memory, for a compiler that may leave out a clone.
+
+    Inductor 2.13 drops a clone and reads the buffer after it was overwritten. An operation that changes nothing joins
+    the kernel that computes the value, and costs nothing.
+    """
+    return x.logical_or(x) if x.dtype == torch.bool else x * 1
+
+
 def _compiled_values(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
-    # While tracing, what shares storage is not known, so every value is made one that cannot. It costs nothing:
-    # it joins the kernel that computes the value. A clone would not do: Inductor 2.13 drops it and reads the
-    # buffer after it was overwritten.
-    return [y if y is x else y.logical_or(y) if y.dtype == torch.bool else y * 1 for x, y in zip(old, new, strict=True)]
+    # while tracing, what shares storage is not known
+    return [y if y is x else fresh(y) for x, y in zip(old, new, strict=True)]
 
 
 def _eager_values(given: list[Tree], old: list[Tensor], new: list[Tensor]) -> list[Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from optfx.core.hyper import counter
 from optfx.tree import Tree, difference, flatten, paths, record, uneven
+from optfx.tree.recording import recorder
 
 EXTRA_ARGS: dict[str, str] = {
     "value": "the loss at params, ()",
@@ -74,6 +75,8 @@ def _checked(update: Callable[..., Any]) -> Callable[..., Any]:
                 extra = {k: v for k, v in extra.items() if k in declared}
         if params is not None:
             check_beside(type(self).__name__, params, updates)
+        if (reader := recorder()) is not None:
+            return reader.update(update, self, updates, state, params, extra)
         return update(self, updates, state, params, **extra)
 
     return checked

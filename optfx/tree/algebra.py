@@ -30,7 +30,7 @@ def safe_sqrt(x: Tensor) -> Tensor:
 
 def _pointwise(f: Any, *trees: Tree, **scalars: Any) -> Tree:
     """`elementwise` for arithmetic in which a complex element is one number, not a pair."""
-    return verbs.run(f, trees, 1, scalars, same_shapes=True, as_pairs=False)
+    return verbs.run(f, trees, 1, scalars, whole=False, same_shapes=True, as_pairs=False)
 
 
 def add(x: Tree, y: Tree, *others: Tree) -> Tree:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optfx.tree.recording import recorder
 from optfx.tree.structure import Tree, difference, flatten, paths, uneven, unflatten
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -31,7 +32,12 @@ def is_inexact(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point or dtype.is_complex
 
 
-def _name(f: Callable[..., Any]) -> str:
+def real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the real numbers that a leaf of this dtype is made of."""
+    return _REAL.get(dtype, dtype)
+
+
+def name_of(f: Callable[..., Any]) -> str:
     return getattr(f, "__name__", repr(f))
 
 
@@ -43,7 +49,7 @@ def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) 
         column, other = flatten(tree)
         words = uneven(first, column, tree, same_shapes) if structure == other else difference(trees[0], tree)
         if words:
-            raise ValueError(f"{_name(f)}: beside argument 0, argument {k} {words}")
+            raise ValueError(f"{name_of(f)}: beside argument 0, argument {k} {words}")
         columns.append(column)
     return columns, structure
 
@@ -64,7 +70,7 @@ class Scalars:
         for name, value in values.items():
             if isinstance(value, Tensor) and value.ndim:
                 raise ValueError(
-                    f"{_name(f)}: the scalar {name!r} has the shape {tuple(value.shape)}; "
+                    f"{name_of(f)}: the scalar {name!r} has the shape {tuple(value.shape)}; "
                     "batches of optimizers run under torch.func.vmap"
                 )
         self.values, self.cast = values, {}
@@ -85,7 +91,7 @@ def _cast(scalar: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
         return scalar
     if dtype is None or scalar.dtype == torch.bool:
         return scalar.to(device)
-    return scalar.to(device, _REAL.get(dtype, dtype))
+    return scalar.to(device, real_dtype(dtype))
 
 
 def lift(xs: Sequence[Tensor], wide: torch.dtype | None) -> list[Tensor]:
@@ -130,18 +136,22 @@ def run(
     outs: int,
     scalars: dict[str, Any],
     *,
+    whole: bool,
     same_shapes: bool,
     as_pairs: bool,
 ) -> Any:
-    """What the verbs that map share: check, then a call a leaf."""
+    """What the verbs that map share: check, then a call a leaf (`whole`: which may look at all of it)."""
     columns, structure = _columns(f, trees, same_shapes)
-    here = Scalars(f, scalars)
+    here, reader = Scalars(f, scalars), recorder()
     results: list[list[Tensor]] = [[] for _ in range(outs)]
     for i, xs in enumerate(zip(*columns, strict=True)):
         try:
-            ys = run_leaf(f, xs, here, outs, as_pairs)
+            if reader is None:
+                ys = run_leaf(f, xs, here, outs, as_pairs)
+            else:
+                ys = reader.run_leaf(f, xs, here, outs, as_pairs, whole)
         except LeafError as error:
-            raise TypeError(f"{_name(f)} at {paths(trees[0])[i]!r}: {error}") from None
+            raise TypeError(f"{name_of(f)} at {paths(trees[0])[i]!r}: {error}") from None
         for column, y in zip(results, ys, strict=True):
             column.append(y)
     new = [unflatten(structure, column) for column in results]
@@ -176,7 +186,7 @@ def elementwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, **scalars: A
         >>> tree.elementwise(lerp, {"w": torch.zeros(2)}, {"w": torch.ones(2)}, weight=0.25)
         {'w': tensor([0.2500, 0.2500])}
     """
-    return run(f, trees, outs, scalars, same_shapes=True, as_pairs=True)
+    return run(f, trees, outs, scalars, whole=False, same_shapes=True, as_pairs=True)
 
 
 def leafwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, same_shapes: bool = True, **scalars: Any) -> Any:
@@ -193,13 +203,16 @@ def leafwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, same_shapes: bo
         >>> tree.leafwise(center, {"w": torch.tensor([1.0, 3.0])})
         {'w': tensor([-1.,  1.])}
     """
-    return run(f, trees, outs, scalars, same_shapes=same_shapes, as_pairs=False)
+    return run(f, trees, outs, scalars, whole=True, same_shapes=same_shapes, as_pairs=False)
 
 
 def reduce(
     f: Callable[..., Tensor], combine: Callable[..., Tensor], *trees: Tree, empty: float | bool, **scalars: Any
 ) -> Tensor:
     """Look across all leaves: `combine` the stacked numbers that `f` gives for each leaf.
+
+    How the leaves are grouped is free here too: `combine` of the numbers of two leaves is what `f` gives for one leaf
+    with the elements of both (true of sums, norms, extremes, any and all; not of means).
 
     Args:
         f: module-level function of the leaves in one place, lifted as in the other verbs -> () tensor.
@@ -218,12 +231,21 @@ def reduce(
         tensor(5.)
     """
     columns, _ = _columns(f, trees, same_shapes=True)
-    here, parts = Scalars(f, scalars), []
-    for xs in zip(*columns, strict=True):
-        wide, plain, cast = here.beside(xs)
-        parts.append(f(*(xs if plain else lift(xs, wide)), **cast))
-    if not parts:
+    here, rows, reader = Scalars(f, scalars), list(zip(*columns, strict=True)), recorder()
+    if not rows:
         return torch.tensor(empty)
+    return (combined if reader is None else reader.reduce)(f, combine, rows, here)
+
+
+def part_of(f: Callable[..., Tensor], xs: Sequence[Tensor], scalars: Scalars) -> Tensor:
+    """The number that the function of a reduction gives for one leaf."""
+    wide, plain, here = scalars.beside(xs)
+    return f(*(xs if plain else lift(xs, wide)), **here)
+
+
+def combined(f: Callable[..., Tensor], combine: Callable[..., Tensor], rows: list[Any], scalars: Scalars) -> Tensor:
+    """A reduction of the leaves in these places."""
+    parts = [part_of(f, xs, scalars) for xs in rows]
     dtype = functools.reduce(torch.promote_types, [p.dtype for p in parts])
     stacked = torch.stack([p.to(parts[0].device, dtype) for p in parts])
-    return combine(stacked, **here.beside([stacked])[2])
+    return combine(stacked, **scalars.beside([stacked])[2])

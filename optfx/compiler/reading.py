@@ -1,0 +1,180 @@
+"""One step of an optimizer, read once: which leaf becomes what, and the graph of its scalar work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from optfx.compiler.recorder import Call, Event, Given, Lazy, Recorder, Reduction, Slot
+from optfx.core import GradientTransformation, apply_updates, wide
+from optfx.tree import Tree, difference, flatten, unflatten
+from optfx.tree.recording import recording
+
+
+class Inputs(NamedTuple):
+    """What a step is given: leaves, which kernels and events read, and scalars, which a graph reads."""
+
+    leaves: list[Tensor]  # gradients, params, state, extra arguments: by number
+    scalars: list[Tensor]  # () leaves of the state, tensors of the transform, extra arguments
+    of_state: list[int]  # the inputs that the first scalars are
+    n: int  # how many parameters there are: input i is a gradient below n, a parameter below 2 n
+    extra: list[Any]  # for each extra leaf: ("leaf", number), ("scalar", number) or ("given", name)
+
+
+class Reading(NamedTuple):
+    """A step as it was read."""
+
+    inputs: Inputs
+    recorder: Recorder
+    graph: GraphModule  # (scalars, marks) -> the slots that are tensors, then what is filled in
+    writes: list[tuple[Lazy, int]]  # what the step writes, and to which input
+    filled: list[int]  # the inputs that scalar work gives: those that stand between stages, then those of the state
+    levels: Levels
+
+
+def gather(tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, extra: dict[str, Any]) -> Inputs:
+    """Number the inputs of a step."""
+    (g, _), (p, _), (s, _) = flatten(grads), flatten(params), flatten(state)
+    for x in s:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"fuse: the state of {tx!r} has a {type(x).__name__} as a leaf, expected tensors")
+    leaves, extras = [*g, *p, *s], []
+    of_state = [i for i in range(2 * len(p), len(leaves)) if not leaves[i].ndim]
+    scalars = [*(leaves[i] for i in of_state), *flatten(tx)[0]]
+    place = p[0].device if p else torch.device("cpu")
+    for name in sorted(extra):
+        for x in flatten(extra[name])[0]:
+            if isinstance(x, Tensor) and x.ndim:
+                extras.append(("leaf", len(leaves)))
+                leaves.append(x)
+            elif isinstance(x, (Tensor, float)):
+                extras.append(("scalar", len(scalars)))
+                scalars.append(torch.as_tensor(x, dtype=None if isinstance(x, Tensor) else wide(place), device=place).clone())
+            else:
+                extras.append(("given", name))
+    return Inputs(leaves, scalars, of_state, len(p), extras)
+
+
+def read(tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, extra: dict[str, Any]) -> Reading:
+    """Run `tx.update` and `apply_updates` on leaves that hold nothing.
+
+    It runs twice: first to learn how many numbers come back from reductions and events, for these are inputs of the
+    graph that the second run traces.
+    """
+    inputs = gather(tx, grads, state, params, extra)
+    structures = [flatten(t)[1] for t in (grads, params, state, tx)]
+    of_extra = {name: flatten(extra[name]) for name in sorted(extra)}
+    begin, count, n = 2 * inputs.n, len(inputs.of_state), inputs.n
+    n_tx = len(flatten(tx)[0])
+    reader: Recorder
+    writes: list[tuple[Lazy, int]]
+    filled: list[int]
+
+    def traced(*args: Tensor) -> list[Tensor]:
+        nonlocal reader, writes, filled
+        scalars, marks = args[: len(inputs.scalars)], args[len(inputs.scalars) :]
+        mixed: list[Tensor] = [Lazy(i, 0, x) for i, x in enumerate(inputs.leaves)]
+        reader = Recorder(
+            inputs.leaves, {id(x): i for x, i in zip(scalars, inputs.of_state, strict=False)}, iter(marks)
+        )
+        for x, i in zip(scalars, inputs.of_state, strict=False):
+            mixed[i] = x
+        end = begin + structures[2].num_leaves
+        parts = (mixed[:n], mixed[n:begin], mixed[begin:end], scalars[count : count + n_tx])
+        mine = [unflatten(structure, part) for structure, part in zip(structures, parts, strict=True)]
+        found = iter(inputs.extra)
+        more = {
+            name: unflatten(structure, [_extra(*next(found), mixed, scalars) for _ in leaves])
+            for name, (leaves, structure) in of_extra.items()
+        }
+        with recording(reader):
+            updates, new_state = mine[3].update(mine[0], mine[2], mine[1], **more)
+            new_params = apply_updates(mine[1], updates)
+        if words := difference(state, new_state):
+            raise ValueError(f"fuse: the state after the update {words}")
+        new = [*flatten(new_params)[0], *flatten(new_state)[0]]
+        writes = [(x, i) for i, x in enumerate(new, n) if isinstance(x, Lazy) and x.source != i]
+        own = [(x, i) for i, x in enumerate(new, n) if not isinstance(x, Lazy) and x is not mixed[i]]
+        filled = [i for _, i in reader.filled] + [i for _, i in own]
+        return [
+            *(v for v in reader.slots if isinstance(v, Tensor)),
+            *(x for x, _ in reader.filled),
+            *(x for x, _ in own),
+        ]
+
+    with torch.no_grad():
+        copies = [x.detach().clone() for x in inputs.scalars]
+        make_fx(traced)(*copies)
+        graph = make_fx(traced)(*copies, *[torch.ones_like(x) for x in reader.marks])
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return Reading(inputs, reader, graph, writes, filled, Levels(graph, reader, len(inputs.scalars)))
+
+
+def _extra(kind: str, which: Any, leaves: list[Tensor], scalars: tuple[Tensor, ...]) -> Any:
+    return Given(which) if kind == "given" else (leaves if kind == "leaf" else scalars)[which]
+
+
+class Levels:
+    """The stage in which each leaf, scalar, reduction and event of a reading can be computed.
+
+    A stage has its scalar work, its kernels and its events, in this order: what a reduction or event gives is there
+    from the next stage on.
+    """
+
+    def __init__(self, graph: GraphModule, reader: Recorder, n_scalars: int):
+        marks = [x for x in graph.graph.nodes if x.op == "placeholder"][n_scalars:]
+        waits: dict[Any, frozenset[int]] = {x: frozenset([i]) for i, x in enumerate(marks)}
+        for x in graph.graph.nodes:
+            if x not in waits:
+                waits[x] = frozenset().union(*(waits[a] for a in x.all_input_nodes))
+        (output,) = [x for x in graph.graph.nodes if x.op == "output"]
+        found = iter([waits[x] for x in output.args[0]])
+        self._slots = [next(found) if isinstance(v, Tensor) else frozenset() for v in reader.slots]
+        self._filled = list(found)
+        self._of_mark: dict[int, int] = {}
+        self._of_input: dict[int, int] = {}
+        self._of_call: dict[Call, int] = {}
+        self._stored = {i: x for x, i in reader.stored}
+        self._waiting = {i: w for (_, i), w in zip(reader.filled, self._filled, strict=False)}
+        self.log: list[int] = []  # of each entry of the recorder's log
+        for entry in reader.log:
+            level = self._of_entry(entry)
+            self.log.append(level)
+            if isinstance(entry, Event):
+                self._of_input |= dict.fromkeys(entry.results, level + 1)
+                self._of_mark |= dict.fromkeys(entry.marks, level + 1)
+            else:
+                self._of_mark[entry.mark] = level + 1
+        self.last = max(self.log, default=-1) + 1
+
+    def slot(self, v: Any) -> int:
+        return self._after(self._slots[v.index]) if isinstance(v, Slot) else 0
+
+    def filled(self, k: int) -> int:
+        return self._after(self._filled[k])
+
+    def leaf(self, x: Lazy) -> int:
+        if isinstance(x.source, Call):
+            if x.source not in self._of_call:
+                self._of_call[x.source] = self._of_work(x.source.args, [v for _, v in x.source.scalars])
+            return self._of_call[x.source]
+        if x.source in self._waiting:
+            return self._after(self._waiting[x.source])
+        return self.leaf(self._stored[x.source]) if x.source in self._stored else self._of_input.get(x.source, 0)
+
+    def _after(self, marks: Iterable[int]) -> int:
+        return max((self._of_mark[m] for m in marks), default=0)
+
+    def _of_work(self, leaves: Iterable[Lazy], scalars: Iterable[Any]) -> int:
+        return max([*map(self.leaf, leaves), *map(self.slot, scalars)], default=0)
+
+    def _of_entry(self, entry: Reduction | Event) -> int:
+        if isinstance(entry, Event):
+            return self._of_work(entry.leaves, entry.scalars)
+        return self._of_work([x for xs in entry.rows for x in xs], [v for _, v in entry.scalars])
