@@ -7,6 +7,7 @@ step, in float64.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,13 +16,11 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from optfx.compiler import cpp, inductor
 from optfx.compiler.recorder import Call, Lazy, Recorder, Slot
 from optfx.core.donate import fresh
 from optfx.tree import verbs
 from optfx.tree.verbs import Scalars
-
-HINT = 1 << 20  # the length that kernels are tuned for: long enough to be worth threads
-
 
 class Program(NamedTuple):
     """A function of flat leaves: calls, what is written to which leaf, and parts of reductions."""
@@ -97,11 +96,17 @@ def program_of(writes: list[tuple[Lazy, int]], parts: list[Any], recorder: Recor
 
 
 class Kernel(NamedTuple):
-    """A compiled program: `run(*leaves, *parts, *loop scalars)` writes in place what the program writes."""
+    """A compiled program, which writes in place what the program writes.
 
-    prelude: Callable[..., Any]  # the program's scalars -> those of the loop, in float64
+    `launch(rows, values, parts, scalars)` binds it to leaves and returns a function without arguments: `rows` has, for
+    each leaf, the numbers in `values` of the program's leaves.
+    """
+
+    prelude: GraphModule  # the program's scalars -> those of the loop, in float64
     dtypes: tuple[torch.dtype, ...]  # what the loop takes them in
-    run: Callable[..., Any]
+    launch: Callable[..., Callable[[], None]]
+    together: bool  # whether one call does all leaves
+    by: str  # for people
 
 
 _kernels: dict[Any, Kernel] = {}
@@ -125,19 +130,46 @@ def _make(program: Program, device: torch.device) -> Kernel:
             to.copy_(y)
         return ()
 
-    leaves = [torch.empty(HINT, dtype=d, device=device) for d in program.dtypes]
+    leaves = [torch.empty(inductor.HINT, dtype=d, device=device) for d in program.dtypes]
     sums = [torch.empty((), dtype=dtype, device=device) for *_, dtype in program.parts]
     scalars = [torch.ones((), dtype=d, device=device) for d in program.scalars]
-    graph = make_fx(flat, decomposition_table=_decompositions(), tracing_mode="symbolic")(*leaves, *sums, *scalars)
-    prelude, loop, dtypes = _hoist(graph, n + k)
+
+    def traced(decompositions: Any = None) -> tuple[GraphModule, GraphModule, tuple[torch.dtype, ...]]:
+        graph = make_fx(flat, decomposition_table=decompositions, tracing_mode="symbolic")(*leaves, *sums, *scalars)
+        return _hoist(graph, n + k)
+
+    by = "Inductor"
+    if device.type == "cpu":
+        prelude, loop, dtypes = traced()
+        try:
+            return Kernel(prelude, dtypes, cpp.launcher(loop, n, k), True, "C++")
+        except cpp.Unsupported as why:
+            by = f"Inductor, for {why} is not written in C++"
+    prelude, loop, dtypes = traced(inductor.decompositions())
     args = [*leaves, *sums, *(torch.ones((), dtype=d, device=device) for d in dtypes)]
-    return Kernel(prelude, dtypes, compiled(loop, args))
+    return Kernel(prelude, dtypes, inductor.launcher(loop, args), False, by)
 
 
-def _decompositions() -> dict[Any, Any]:
-    from torch._inductor.decomposition import select_decomp_table
+def in_place(f: Callable[..., list[Tensor]], args: list[Tensor], targets: list[Tensor]) -> Callable[[], Any]:
+    """Scalar work: `f(*args)` written to `targets`, compiled as one function."""
+    every = list({id(x): x for x in (*args, *targets)}.values())
+    at = {id(x): k for k, x in enumerate(every)}
 
-    return select_decomp_table()
+    def g(*given: Tensor) -> tuple[()]:
+        ys = f(*(given[at[id(x)]] for x in args))
+        ys = [fresh(y) if any(y is x for x in given) else y for y in ys]
+        for x, y in zip(targets, ys, strict=True):
+            given[at[id(x)]].copy_(y)
+        return ()
+
+    graph = make_fx(g)(*(x.clone() for x in every))  # make_fx runs what it traces: not on the real counts
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    if all(x.device.type == "cpu" for x in every):
+        with contextlib.suppress(cpp.Unsupported):
+            return cpp.scalar_work(graph, every)
+    run = inductor.compiled(graph, every)
+    return lambda: run(every)
 
 
 def _hoist(gm: GraphModule, n: int) -> tuple[GraphModule, GraphModule, tuple[torch.dtype, ...]]:
@@ -176,23 +208,3 @@ def _hoist(gm: GraphModule, n: int) -> tuple[GraphModule, GraphModule, tuple[tor
 
 _DIV = torch.ops.aten.div.Tensor
 _CASTS = (torch.ops.aten._to_copy.default, torch.ops.prims.convert_element_type.default)
-
-
-def compiled(gm: GraphModule, args: Sequence[Tensor]) -> Callable[..., Any]:
-    """`gm` by Inductor, for lengths as symbolic as the graph's."""
-    from torch import _inductor
-
-    with _inductor.config.patch(size_asserts=False):  # they are half the time of a call
-        artifact = _inductor.standalone_compile(gm, list(args), dynamic_shapes="from_graph")
-    # around the generated code stand wrappers that take longer than it does: the innermost is called
-    todo, seen = [artifact._compiled_fn], set()
-    while todo:
-        f = todo.pop()
-        if hasattr(f, "current_callable"):
-            inner = f.current_callable
-            return lambda args: inner([*args])  # which empties the list
-        if callable(f) and id(f) not in seen:
-            seen.add(id(f))
-            todo += [c.cell_contents for c in getattr(f, "__closure__", None) or ()]
-            todo += [getattr(f, "compiled_fn", None), getattr(f, "__wrapped__", None)]
-    raise RuntimeError("Inductor's compiled graph was not found where torch 2.13 keeps it")

@@ -122,6 +122,7 @@ class Recorder:
         if not any(isinstance(x, Lazy) for x in xs):
             return verbs.run_leaf(f, tuple(xs), scalars, outs, as_pairs)  # a count in a tree of state
         leaves, named = [self.leaf(x) for x in xs], self.named(scalars)
+        verbs.sees_pairs(leaves, verbs.computation_dtype([x.dtype for x in leaves]), as_pairs)
         if whole or (not as_pairs and any(x.is_complex() for x in xs)):
 
             def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:

@@ -102,18 +102,27 @@ class LeafError(TypeError):
     """What is wrong with one leaf; the verb adds its path."""
 
 
+def sees_pairs(xs: Sequence[Tensor], wide: torch.dtype | None, as_pairs: bool) -> bool:
+    """Whether complex leaves go in as pairs of real numbers; refuses leaves that cannot meet."""
+    if wide is None:
+        return False
+    if not is_inexact(xs[0].dtype):
+        raise LeafError(f"a leaf of {xs[0].dtype} where a floating or complex one was expected")
+    if not (as_pairs and wide.is_complex):
+        return False
+    if not all(x.is_complex() for x in xs):
+        raise LeafError(f"complex and real leaves meet: {', '.join(str(x.dtype) for x in xs)}")
+    return True
+
+
 def run_leaf(
     f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int, as_pairs: bool
 ) -> list[Tensor]:
     """Run a leaf function on one leaf: lift, call, cast back."""
     wide, plain, here = scalars.beside(xs)
-    if not plain and wide is not None and not is_inexact(xs[0].dtype):
-        raise LeafError(f"a leaf of {xs[0].dtype} where a floating or complex one was expected")
+    pairs = sees_pairs(xs, wide, as_pairs)
     ins = xs if plain else lift(xs, wide)
-    pairs = as_pairs and wide is not None and wide.is_complex
     if pairs:
-        if not all(x.is_complex() for x in xs):
-            raise LeafError(f"complex and real leaves meet: {', '.join(str(x.dtype) for x in xs)}")
         ins = [torch.view_as_real(x.resolve_conj()) for x in ins]
     ys = f(*ins, **here)
     ys = ys if isinstance(ys, tuple) else (ys,)
