@@ -1,8 +1,8 @@
 """optfx: composable, functional optimizers for PyTorch.
 
 An optimizer is a chain of pure gradient transformations, each an `init`/`update` pair over a tree of tensors. The flat
-names here are those of the layers `core`, `combinators`, `transforms` and `optimizers`, and optax's schedules; `tree`,
-`random`, `select`, `schedules` and `sweep` are reached by their own names.
+names here are those of the layers `core`, `combinators`, `transforms`, `optimizers` and `compiler`, and optax's
+schedules; `tree`, `random`, `select`, `schedules` and `sweep` are reached by their own names.
 """
 
 from optfx import random, schedules, sweep, tree
@@ -17,6 +17,7 @@ from optfx.combinators import (
     named_chain,
     partition,
 )
+from optfx.compiler import fuse
 from optfx.core import (
     EXTRA_ARGS,
     Count,
@@ -155,6 +156,7 @@ __all__ = [
     "extra_for",
     "freeze",
     "from_functions",
+    "fuse",
     "grads",
     "hyper_fields",
     "hyperparams",

@@ -17,6 +17,7 @@ ALLOWED = {
     "combinators": BASE,
     "transforms": BASE | {"schedules", "combinators"},
     "optimizers": BASE | {"schedules", "combinators", "transforms"},
+    "compiler": {"tree", "core", "combinators"},
 }
 TOP = {"sweep", "interop", "inspect"}  # on top of all, never each other
 OUTSIDE = {"tree": {"torch", "optree"}}  # else torch alone

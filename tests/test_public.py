@@ -8,7 +8,7 @@ import pytest
 import optfx
 from tests.registry import ROWS
 
-LAYERS = ["tree", "random", "core", "schedules", "combinators", "transforms", "optimizers", "sweep"]
+LAYERS = ["tree", "random", "core", "schedules", "combinators", "transforms", "optimizers", "compiler", "sweep"]
 
 
 def is_transform(x):
@@ -47,7 +47,7 @@ def test_names_are_sorted_exist_and_are_documented(layer):
 
 def test_flat_names():
     """Flat in `optfx`: everything of core, combinators, transforms and optimizers, and optax's schedules."""
-    for layer in ("core", "combinators", "transforms", "optimizers"):
+    for layer in ("core", "combinators", "transforms", "optimizers", "compiler"):
         for name, x in public(layer).items():
             assert getattr(optfx, name) is x
             assert name in optfx.__all__

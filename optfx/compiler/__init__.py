@@ -1,4 +1,4 @@
-"""One kernel for all leaves of a chain."""
+"""One kernel for all leaves of a chain: `fuse`."""
 
 from optfx.compiler.fused import fuse
 

@@ -2,62 +2,243 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from optfx.compiler.plan import Plan
-from optfx.compiler.reading import read
-from optfx.core import GradientTransformation, as_transform, params as params_of
-from optfx.tree import Tree, difference, flatten, map, uneven, unflatten
+from optfx.core import GradientTransformation, as_transform
+from optfx.core import params as params_of
+from optfx.core.transform import check_beside, check_extra
+from optfx.tree import Tree, difference, flatten, is_wrapped, map, paths, uneven, unflatten
 
-SMALL = 32768  # leaves of fewer elements are packed
+if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
+    from optfx.compiler.plan import Plan, Unit
+
+SMALL = 32768  # elements up to which a leaf is packed with others, where a kernel does one leaf a call
 
 
 class fuse:
+    r"""An optimizer compiled as a whole: each step runs in place, one kernel for all leaves that go through the same.
+
+    `tx.update` and `apply_updates` are read once, on leaves that hold nothing, and what the verbs are asked becomes a
+    program. Compiling takes about a second, whatever the number of parameters. A new value of a tensor hyperparameter
+    or of a schedule compiles nothing. What cannot be fused runs as a stage of its own, correctly; `explain()` tells
+    what and why.
+
+    The numbers are those of `tx` itself to rounding: the same operations in the same order, scalars in float64.
+
+    Args:
+        tx: a transform, usually a whole optimizer, or a foreign `init`/`update` pair.
+
+    Reference: TorchInductor's and XLA's fusion of pointwise operations; `torch.optim`'s `fused=True` kernels.
+
+    Example:
+        >>> import torch, optfx
+        >>> opt = optfx.fuse(optfx.adamw(0.1))
+        >>> params, state = opt.init({"w": torch.tensor([1.0, -2.0])})
+        >>> params, state = opt.step({"w": torch.tensor([0.5, -0.5])}, state, params)
+        >>> params
+        {'w': tensor([ 0.9000, -1.9000])}
+    """
+
     def __init__(self, tx: Any):
         self.tx: GradientTransformation = as_transform(tx)
+        self._extra_args = self.tx.extra_args
+        self._module: nn.Module | None = None
         self._plan: Plan | None = None
+
+    def __repr__(self) -> str:
+        return f"fuse({self.tx!r})"
 
     @torch.no_grad()
     def init(self, params: Tree, state: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
+        """Lay out params and state, and compile the step.
+
+        Args:
+            params: tree of tensors, which are copied; or an `nn.Module`, whose trainable parameters are taken as
+                they are and go on being the module's.
+            state: a state of `tx`, from a checkpoint say, which is copied; None for `tx.init(params)`.
+            **extra: the extra arguments that steps will be given, where the optimizer needs any to be read; what
+                values they have does not matter. `value` need not be named.
+
+        Returns:
+            `(params, state)`: the tensors that `step` updates. The state has the structure of `tx.init(params)`, so it
+            is saved, read and set like any other.
+
+        Raises:
+            TypeError, ValueError: parameters or a state that do not fit `tx`, naming the path.
+        """
         self._module = params if isinstance(params, nn.Module) else None
         params = params_of(params) if isinstance(params, nn.Module) else params
-        state = self.tx.init(params) if state is None else state
-        return self._adopt(params, map(_own, params), map(_own, state), self._guessed(extra))
-
-    def _guessed(self, extra):
-        if "value" in self.tx.extra_args and "value" not in extra:
-            extra = {**extra, "value": 0.0}
-        return extra
-
-    def _adopt(self, grads: Tree, params: Tree, state: Tree, extra: dict[str, Any]) -> tuple[Tree, Tree]:
-        self._plan = plan = Plan(read(self.tx, grads, state, params, extra), SMALL)
-        n = plan.reading.inputs.n
-        (_, self._pspec), (s, self._sspec) = flatten(params), flatten(state)
-        self._own = plan.values[n:2*n+len(s)]
-        self.params = unflatten(self._pspec, plan.values[n : 2 * n])
-        self.state = unflatten(self._sspec, plan.values[2 * n : 2 * n + len(s)])
-        self._form = [(x.shape, x.dtype, x.device) for x in flatten(grads)[0]]
-        return self.params, self.state
+        for path, x in zip(paths(params), flatten(params)[0], strict=True):
+            if isinstance(x, Tensor) and (is_wrapped(x) or type(x) not in (Tensor, nn.Parameter)):
+                kind = "inside a function transform" if is_wrapped(x) else f"a {type(x).__name__}"
+                raise TypeError(f"fuse: the parameter at {path!r} is {kind}, expected a plain tensor")
+        like = self.tx.init(params)
+        if state is not None and (
+            words := difference(like, state) or uneven(flatten(like)[0], flatten(state)[0], state)
+        ):
+            raise ValueError(f"fuse: the state {words}")
+        own = params if self._module is not None else map(torch.clone, params)
+        own = map(lambda x: x.detach().contiguous(), own)
+        state = like if state is None else state
+        state = map(lambda x: x.detach().clone(memory_format=torch.contiguous_format), state)
+        extra = {"value": 0.0, **extra}
+        return self._adopt(own, own, state, self._declared(extra))
 
     @torch.no_grad()
     def step(self, grads: Tree, state: Tree, params: Tree, **extra: Any) -> tuple[Tree, Tree]:
-        plan = self._plan
-        (g, gspec), (p, pspec), (s, sspec) = flatten(grads), flatten(params), flatten(state)
-        for old, new in zip(self._own, (*p, *s), strict=True):
-            if old is not new:
-                old.copy_(new)
-        brought = list(enumerate(g))
-        more = [x for name in sorted(extra) for x in flatten(extra[name])[0]]
-        for (kind, which), x in zip(plan.reading.inputs.extra, more, strict=True):
-            if kind == "leaf": brought.append((which, x))
+        """One step, in place.
+
+        Args:
+            grads: tree of gradients like params; their dtypes may differ from those of the params.
+            state: from `init` or the last `step`. Other tensors are accepted, and copied into those.
+            params: likewise.
+            **extra: the extra arguments of `tx.update`: see `EXTRA_ARGS`.
+
+        Returns:
+            `(params, state)`: the same tensors, with new values.
+
+        Raises:
+            RuntimeError: before `init`.
+            ValueError: trees that do not fit, naming the path. Nothing is changed then.
+            TypeError: an extra argument that the optimizer does not know.
+        """
+        if self._plan is None:
+            raise RuntimeError("fuse: call init before step")
+        if extra:
+            check_extra(self.tx, extra)
+        extra = self._declared(extra)
+        kinds = [_kind(x) for x in _leaves(extra)]
+        brought, structure = flatten(grads)
+        if structure != self._structure or list(map(_form, brought)) != self._forms or kinds != self._kinds:
+            check_beside("fuse", self.params, grads)
+            brought = [x.resolve_conj().contiguous() for x in brought]
+            if list(map(_form, brought)) != self._forms or kinds != self._kinds:
+                self._take_over(state, params)
+                state, params = self.state, self.params
+                self._adopt(unflatten(structure, brought), self.params, self.state, extra)
+        self._take_over(state, params)
+        inputs = self._plan.reading.inputs
+        leaves = list(enumerate(brought))
+        for (kind, which), x in zip(inputs.extra, _leaves(extra), strict=True):
+            if kind == "leaf":
+                leaves.append((which, x.resolve_conj().contiguous()))
             elif kind == "scalar":
-                plan.reading.inputs.scalars[which].copy_(torch.as_tensor(x))
-        plan.run(brought, extra)
+                inputs.scalars[which].fill_(x)
+        self._plan.run(leaves, extra)
         return self.params, self.state
 
+    def explain(self) -> str:
+        """The stages of a step: what runs in each, on which leaves, and why something was not fused.
 
-def _own(x: Tensor) -> Tensor:
-    return x.detach().clone(memory_format=torch.contiguous_format)
+        Example:
+            >>> import torch, optfx
+            >>> opt = optfx.fuse(optfx.chain(optfx.clip_by_global_norm(1.0), optfx.centralize(), optfx.sgd(0.1)))
+            >>> params, state = opt.init({"w": torch.ones(2, 2), "b": torch.ones(2)})
+            >>> print(opt.explain())
+            2 leaves, 3 stages
+            stage 0
+                norm [C++]: b, w
+            stage 1
+                mul [C++]: b, w
+                center, as it is, for it sees whole leaves: 2 times
+            stage 2
+                mul > add [C++]: b, w
+        """
+        if self._plan is None:
+            raise RuntimeError("fuse: call init before explain")
+        plan = self._plan
+        n = plan.reading.inputs.n
+        names = [*paths(self.params), *paths(self.params), *(f"state {p}" for p in paths(self.state))]
+        lines = [f"{_count(n, 'leaf')}, {_count(len(plan.stages), 'stage')}"]
+        for number, stage in enumerate(plan.stages):
+            lines.append(f"stage {number}")
+            for unit in stage.units:
+                lines.append(f"    {_words(unit)}: {_some([names[m.inputs[0]] for m in unit.members])}")
+            events: dict[str, int] = {}
+            for event, _ in stage.events:
+                words = f"{event.what}, as it is, for {event.why}"
+                events[words] = events.get(words, 0) + 1
+            lines += [f"    {words}: {times} times" for words, times in events.items()]
+        return "\n".join(lines)
+
+    # ---- how --------------------------------------------------------------------------------------
+
+    def _declared(self, extra: dict[str, Any]) -> dict[str, Any]:
+        return {name: x for name, x in sorted(extra.items()) if name in self._extra_args}
+
+    def _adopt(self, grads: Tree, params: Tree, state: Tree, extra: dict[str, Any]) -> tuple[Tree, Tree]:
+        """Read the step for such gradients and extra arguments, and make params and state those that it writes."""
+        from optfx.compiler.plan import Plan
+        from optfx.compiler.reading import read
+
+        plan = Plan(read(self.tx, grads, state, params, extra), SMALL)
+        (_, self._structure), (s, of_state) = flatten(params), flatten(state)
+        n = plan.reading.inputs.n
+        self._own = plan.values[n : 2 * n + len(s)]
+        self.params = unflatten(self._structure, self._own[:n])
+        self.state = unflatten(of_state, self._own[n:])
+        self._forms = [_form(x) for x in flatten(grads)[0]]
+        self._kinds = [_kind(x) for x in _leaves(extra)]
+        self._plan = plan
+        if self._module is not None:
+            for name, p in self._module.named_parameters():
+                if name in self.params and p.data_ptr() != self.params[name].data_ptr():
+                    p.data = self.params[name]
+        return self.params, self.state
+
+    def _take_over(self, state: Tree, params: Tree) -> None:
+        """Copy in what is not ours."""
+        given = [*flatten(params)[0], *flatten(state)[0]]
+        if len(given) == len(self._own) and all(map(_same, given, self._own)):
+            return
+        _check("params", self.params, params)
+        _check("the state", self.state, state)
+        changed = [(old, new) for old, new in zip(self._own, given, strict=True) if old is not new]
+        mine = {x.untyped_storage().data_ptr() for x in self._own}
+        fresh = [(old, new.clone() if new.untyped_storage().data_ptr() in mine else new) for old, new in changed]
+        for old, new in fresh:
+            old.copy_(new)
+
+
+def _check(what: str, expected: Tree, given: Tree) -> None:
+    (xs, one), (ys, other) = flatten(expected), flatten(given)
+    if words := difference(expected, given) if one != other else uneven(xs, ys, given):
+        raise ValueError(f"fuse: {what}: the tree {words}")
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b
+
+
+def _form(x: Any) -> Any:
+    return (x.shape, x.dtype, x.device, x.is_contiguous(), x.is_conj()) if isinstance(x, Tensor) else None
+
+
+def _leaves(extra: dict[str, Any]) -> list[Any]:
+    return [x for name in extra for x in flatten(extra[name])[0]]
+
+
+def _kind(x: Any) -> Any:
+    if isinstance(x, Tensor) and x.ndim:
+        return x.shape, x.dtype
+    return "scalar" if isinstance(x, (Tensor, float)) else "given"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what if n == 1 else {'leaf': 'leaves', 'stage': 'stages', 'call': 'calls'}[what]}"
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _words(unit: Unit) -> str:
+    program = unit.work.program
+    names = [getattr(f, "__name__", repr(f)).strip("_") for f, *_ in (*program.calls, *program.parts)]
+    calls = "" if unit.calls == 1 else f", {_count(unit.calls, 'call')}"
+    return f"{' > '.join(names) or 'copy'} [{unit.kernel.by}{calls}]"

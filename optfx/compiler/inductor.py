@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
@@ -46,7 +45,9 @@ def launcher(loop: GraphModule, args: Sequence[Tensor]) -> Callable[..., Callabl
 
     def launch(rows: list[list[int]], values: list[Any], parts: list[Tensor], scalars: list[Tensor]) -> Any:
         calls = []
-        for row, mine in zip(rows, zip(*(p.unbind() for p in parts), strict=True) if parts else [()] * len(rows), strict=True):
+        for row, mine in zip(
+            rows, zip(*(p.unbind() for p in parts), strict=True) if parts else [()] * len(rows), strict=True
+        ):
             calls.append((row, [*(None for _ in row), *mine, *scalars]))
 
         def call() -> None:

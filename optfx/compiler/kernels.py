@@ -22,6 +22,7 @@ from optfx.core.donate import fresh
 from optfx.tree import verbs
 from optfx.tree.verbs import Scalars
 
+
 class Program(NamedTuple):
     """A function of flat leaves: calls, what is written to which leaf, and parts of reductions."""
 
@@ -57,7 +58,7 @@ class Placed(NamedTuple):
 
 
 def program_of(writes: list[tuple[Lazy, int]], parts: list[Any], recorder: Recorder) -> Placed:
-    """The program that computes these leaves and writes them to inputs, and these parts: (f, leaves, scalars, dtype)."""
+    """The program that computes leaves and writes them to inputs, and parts: (f, leaves, scalars, dtype)."""
     calls: dict[Call, int] = {}
     slots: dict[int, int] = {}
     inputs = {to for _, to in writes}

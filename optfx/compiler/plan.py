@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from optfx.compiler import cpp
 from optfx.compiler.groups import Member, Work, groups_of
 from optfx.compiler.kernels import Kernel, in_place, kernel
 from optfx.compiler.memory import in_a_row
@@ -68,6 +69,7 @@ class Plan:
             if isinstance(entry, Event):
                 self.stages[level].events.append((entry, [self._event_scalar(v) for v in entry.scalars]))
         self._add_scalar_work()
+        cpp.finish()
 
     # ---- where leaves lie ------------------------------------------------------------------------
 
@@ -162,8 +164,15 @@ class Plan:
                 found, floats = iter(reading.graph(*args[: len(args) - len(lone)])), iter(args[len(args) - len(lone) :])
                 values = [next(floats if isinstance(v, float) else found) for v in slots]
                 rest = list(found)
-                preludes = [kernel(program, device).prelude(*(values[i] for i in mine)) for (_, program, mine, device), _ in loops]
-                return [*(y for ys in preludes for y in ys), *(values[i] for i, _ in wanted), *(rest[k] for k in filled)]
+                preludes = [
+                    kernel(program, device).prelude(*(values[i] for i in mine))
+                    for (_, program, mine, device), _ in loops
+                ]
+                return [
+                    *(y for ys in preludes for y in ys),
+                    *(values[i] for i, _ in wanted),
+                    *(rest[k] for k in filled),
+                ]
 
             targets = [x for _, mine in loops for x in mine] + [x for _, x in wanted]
             targets += [self._place_of(reading.filled[k], late=k >= between) for k in filled]

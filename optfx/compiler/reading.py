@@ -54,7 +54,9 @@ def gather(tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, e
                 leaves.append(x)
             elif isinstance(x, (Tensor, float)):
                 extras.append(("scalar", len(scalars)))
-                scalars.append(torch.as_tensor(x, dtype=None if isinstance(x, Tensor) else wide(place), device=place).clone())
+                scalars.append(
+                    torch.as_tensor(x, dtype=None if isinstance(x, Tensor) else wide(place), device=place).clone()
+                )
             else:
                 extras.append(("given", name))
     return Inputs(leaves, scalars, of_state, len(p), extras)

@@ -104,7 +104,9 @@ class Recorder:
     """What was asked of the verbs during one `update`."""
 
     def __init__(self, inputs: Sequence[Tensor], known: dict[int, int], marks: Iterator[Tensor]):
-        self.inputs: list[Any] = list(inputs)  # the leaves that a step reads: given ones, then those that stand between stages
+        self.inputs: list[Any] = list(
+            inputs
+        )  # the leaves that a step reads: given ones, then those that stand between stages
         self.known = known  # id of a traced scalar -> the input that it is
         self.given_marks = marks
         self.marks: list[Tensor] = []  # traced scalars that reductions and events give

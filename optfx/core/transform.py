@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -42,6 +42,15 @@ def extra_for(tx: GradientTransformation, extra: dict[str, Any]) -> dict[str, An
     return {k: v for k, v in extra.items() if k in EXTRA_ARGS or k in tx.extra_args}
 
 
+def check_extra(tx: GradientTransformation, extra: Iterable[str]) -> None:
+    """Refuse extra arguments that neither the vocabulary nor `tx` knows."""
+    known = set(EXTRA_ARGS) | set(tx.extra_args)
+    if unknown := [name for name in extra if name not in known]:
+        raise TypeError(
+            f"{type(tx).__name__}.update: unknown argument {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
+
+
 def check_beside(who: str, params: Tree, updates: Tree) -> None:
     """Refuse updates that do not fit params, and live `nn.Parameter`s while gradients are recorded: each step would
     hang its graph on the last one's."""
@@ -65,12 +74,7 @@ def _checked(update: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(update)
     def checked(self: Any, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> Any:
         if extra:
-            known = set(EXTRA_ARGS) | set(self.extra_args)
-            if unknown := [name for name in extra if name not in known]:
-                raise TypeError(
-                    f"{type(self).__name__}.update: unknown argument {', '.join(unknown)}; "
-                    f"known are {', '.join(sorted(known))}"
-                )
+            check_extra(self, extra)
             if not takes_any:
                 extra = {k: v for k, v in extra.items() if k in declared}
         if params is not None:
