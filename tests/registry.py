@@ -75,6 +75,8 @@ ROWS = [
         {"decay": 0.9},
         "biased, float32",
     ),
+    Row("params_ema", optfx.params_ema, {"decay": 0.9}),
+    Row("params_ema", lambda **h: optfx.chain(optfx.sgd(0.1), optfx.params_ema(**h)), {"decay": 0.9}, "after sgd"),
     Row("scale_by_adam", optfx.scale_by_adam, ADAM),
     Row(
         "scale_by_adam",

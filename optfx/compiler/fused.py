@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from optfx import tree
 from optfx.core import GradientTransformation, as_transform
 from optfx.core import params as params_of
 from optfx.core.transform import check_beside, check_extra
-from optfx.tree import Tree, difference, flatten, is_wrapped, map, paths, uneven, unflatten
+from optfx.tree import Tree, flatten, is_wrapped, leaves_in, misfit, paths, unflatten
 
 if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
     from optfx.compiler.plan import Plan, Unit
@@ -77,14 +79,12 @@ class fuse:
                 kind = "inside a function transform" if is_wrapped(x) else f"a {type(x).__name__}"
                 raise TypeError(f"fuse: the parameter at {path!r} is {kind}, expected a plain tensor")
         like = self.tx.init(params)
-        if state is not None and (
-            words := difference(like, state) or uneven(flatten(like)[0], flatten(state)[0], state)
-        ):
-            raise ValueError(f"fuse: the state {words}")
-        own = params if self._module is not None else map(torch.clone, params)
-        own = map(lambda x: x.detach().contiguous(), own)
+        if state is not None:
+            _check("the state", like, state)
+        own = params if self._module is not None else tree.map(torch.clone, params)
+        own = tree.map(lambda x: x.detach().contiguous(), own)
         state = like if state is None else state
-        state = map(lambda x: x.detach().clone(memory_format=torch.contiguous_format), state)
+        state = tree.map(lambda x: x.detach().clone(memory_format=torch.contiguous_format), state)
         extra = {"value": 0.0, **extra}
         return self._adopt(own, own, state, self._declared(extra))
 
@@ -112,14 +112,13 @@ class fuse:
             check_extra(self.tx, extra)
         extra = self._declared(extra)
         kinds = [_kind(x) for x in _leaves(extra)]
-        brought, structure = flatten(grads)
-        if structure != self._structure or list(map(_form, brought)) != self._forms or kinds != self._kinds:
+        brought = leaves_in(self._structure, grads)
+        if brought is None or list(map(_form, brought)) != self._forms or kinds != self._kinds:
             check_beside("fuse", self.params, grads)
-            brought = [x.resolve_conj().contiguous() for x in brought]
+            brought = [x.resolve_conj().contiguous() for x in flatten(grads)[0]]
             if list(map(_form, brought)) != self._forms or kinds != self._kinds:
                 self._take_over(state, params)
-                state, params = self.state, self.params
-                self._adopt(unflatten(structure, brought), self.params, self.state, extra)
+                params, state = self._adopt(unflatten(self._structure, brought), self.params, self.state, extra)
         self._take_over(state, params)
         inputs = self._plan.reading.inputs
         leaves = list(enumerate(brought))
@@ -176,11 +175,11 @@ class fuse:
         from optfx.compiler.reading import read
 
         plan = Plan(read(self.tx, grads, state, params, extra), SMALL)
-        (_, self._structure), (s, of_state) = flatten(params), flatten(state)
+        (_, self._structure), (s, self._of_state) = flatten(params), flatten(state)
         n = plan.reading.inputs.n
         self._own = plan.values[n : 2 * n + len(s)]
         self.params = unflatten(self._structure, self._own[:n])
-        self.state = unflatten(of_state, self._own[n:])
+        self.state = unflatten(self._of_state, self._own[n:])
         self._forms = [_form(x) for x in flatten(grads)[0]]
         self._kinds = [_kind(x) for x in _leaves(extra)]
         self._plan = plan
@@ -192,11 +191,12 @@ class fuse:
 
     def _take_over(self, state: Tree, params: Tree) -> None:
         """Copy in what is not ours."""
-        given = [*flatten(params)[0], *flatten(state)[0]]
-        if len(given) == len(self._own) and all(map(_same, given, self._own)):
+        p, s = leaves_in(self._structure, params), leaves_in(self._of_state, state)
+        if p is not None and s is not None and all(map(operator.is_, (*p, *s), self._own)):
             return
         _check("params", self.params, params)
         _check("the state", self.state, state)
+        given = [*flatten(params)[0], *flatten(state)[0]]
         changed = [(old, new) for old, new in zip(self._own, given, strict=True) if old is not new]
         mine = {x.untyped_storage().data_ptr() for x in self._own}
         fresh = [(old, new.clone() if new.untyped_storage().data_ptr() in mine else new) for old, new in changed]
@@ -205,17 +205,15 @@ class fuse:
 
 
 def _check(what: str, expected: Tree, given: Tree) -> None:
-    (xs, one), (ys, other) = flatten(expected), flatten(given)
-    if words := difference(expected, given) if one != other else uneven(xs, ys, given):
+    xs, structure = flatten(expected)
+    if words := misfit(expected, xs, given, leaves_in(structure, given)):
         raise ValueError(f"fuse: {what}: the tree {words}")
 
 
-def _same(a: Any, b: Any) -> bool:
-    return a is b
-
-
 def _form(x: Any) -> Any:
-    return (x.shape, x.dtype, x.device, x.is_contiguous(), x.is_conj()) if isinstance(x, Tensor) else None
+    if not isinstance(x, Tensor):
+        return None
+    return x.shape, x.dtype, x.device, x.is_contiguous() and not x.is_conj()
 
 
 def _leaves(extra: dict[str, Any]) -> list[Any]:
@@ -225,7 +223,7 @@ def _leaves(extra: dict[str, Any]) -> list[Any]:
 def _kind(x: Any) -> Any:
     if isinstance(x, Tensor) and x.ndim:
         return x.shape, x.dtype
-    return "scalar" if isinstance(x, (Tensor, float)) else "given"
+    return "number" if isinstance(x, (Tensor, float, int)) and not isinstance(x, bool) else "given"
 
 
 def _count(n: int, what: str) -> str:

@@ -43,16 +43,18 @@ def launcher(loop: GraphModule, args: Sequence[Tensor]) -> Callable[..., Callabl
     """The `launch` of a kernel: a call for each leaf."""
     run = compiled(loop, args)
 
-    def launch(rows: list[list[int]], values: list[Any], parts: list[Tensor], scalars: list[Tensor]) -> Any:
+    def launch(rows: list[list[int]], values: list[Any], parts: Any, scalars: Any, brought: set[int]) -> Any:
         calls = []
         for row, mine in zip(
             rows, zip(*(p.unbind() for p in parts), strict=True) if parts else [()] * len(rows), strict=True
         ):
-            calls.append((row, [*(None for _ in row), *mine, *scalars]))
+            given = [None if i in brought else flat(values[i]) for i in row]
+            calls.append(([*given, *mine, *scalars], [(k, i) for k, i in enumerate(row) if i in brought]))
 
         def call() -> None:
-            for row, given in calls:
-                given[: len(row)] = [flat(values[i]) for i in row]
+            for given, moving in calls:
+                for k, i in moving:
+                    given[k] = flat(values[i])
                 run(given)
 
         return call

@@ -99,8 +99,8 @@ def program_of(writes: list[tuple[Lazy, int]], parts: list[Any], recorder: Recor
 class Kernel(NamedTuple):
     """A compiled program, which writes in place what the program writes.
 
-    `launch(rows, values, parts, scalars)` binds it to leaves and returns a function without arguments: `rows` has, for
-    each leaf, the numbers in `values` of the program's leaves.
+    `launch(rows, values, parts, scalars, brought)` binds it to leaves and returns a function without arguments: `rows`
+    has, for each leaf, the numbers in `values` of the program's leaves; those `brought` are other tensors each time.
     """
 
     prelude: GraphModule  # the program's scalars -> those of the loop, in float64

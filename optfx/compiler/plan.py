@@ -56,6 +56,8 @@ class Plan:
     def __init__(self, reading: Reading, small: int):
         self.reading, self.recorder, self.levels = reading, reading.recorder, reading.levels
         self.results = {i for e in self.recorder.log if isinstance(e, Event) for i in e.results}
+        leaves = {i for kind, i in reading.inputs.extra if kind == "leaf"}
+        self.brought = {*range(reading.inputs.n), *leaves, *self.results}
         self.values: list[Any] = [  # the tensor that each input is now
             torch.empty(x.shape, dtype=x.dtype, device=x.device) if isinstance(x, Blank) else x
             for x in self.recorder.inputs
@@ -90,10 +92,9 @@ class Plan:
         """One buffer for what many leaves have in the same role: their own, where they lie in a row already."""
         tensors = [self.values[i] for i in column]
         lengths = [x.numel() for x in tensors]
-        brought = column[0] < self.reading.inputs.n or ("leaf", column[0]) in self.reading.inputs.extra
-        if brought or column[0] in self.results:
+        if column[0] in self.brought:
             buffer, packing = tensors[0].new_empty(sum(lengths)), self.packing
-            if not brought:
+            if column[0] in self.results:
                 packing = self.stages[self.levels.leaf(Lazy(column[0], 0, tensors[0])) - 1].packing
             packing.views.extend(part.view(x.shape) for x, part in zip(tensors, buffer.split(lengths), strict=True))
             packing.inputs.extend(column)
@@ -133,7 +134,7 @@ class Plan:
                 (work.level, work.program, work.slots, device),
                 [torch.zeros((), dtype=d, device=device) for d in made.dtypes],
             )
-            run = made.launch(rows, self.values, parts, scalars)
+            run = made.launch(rows, self.values, parts, scalars, self.brought)
             self.stages[work.level].units.append(Unit(run, made, work, members, 1 if made.together else len(rows)))
 
     # ---- scalar work -----------------------------------------------------------------------------

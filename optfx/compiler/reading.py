@@ -37,6 +37,11 @@ class Reading(NamedTuple):
     levels: Levels
 
 
+def is_number(x: Any) -> bool:
+    """Whether an extra argument is a number, which each step brings anew."""
+    return isinstance(x, (Tensor, float, int)) and not isinstance(x, bool)
+
+
 def gather(tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, extra: dict[str, Any]) -> Inputs:
     """Number the inputs of a step."""
     (g, _), (p, _), (s, _) = flatten(grads), flatten(params), flatten(state)
@@ -52,11 +57,9 @@ def gather(tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, e
             if isinstance(x, Tensor) and x.ndim:
                 extras.append(("leaf", len(leaves)))
                 leaves.append(x)
-            elif isinstance(x, (Tensor, float)):
+            elif is_number(x):
                 extras.append(("scalar", len(scalars)))
-                scalars.append(
-                    torch.as_tensor(x, dtype=None if isinstance(x, Tensor) else wide(place), device=place).clone()
-                )
+                scalars.append(torch.zeros((), dtype=wide(place), device=place))
             else:
                 extras.append(("given", name))
     return Inputs(leaves, scalars, of_state, len(p), extras)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from optfx.core.hyper import counter
-from optfx.tree import Tree, difference, flatten, paths, record, uneven
+from optfx.tree import Tree, flatten, misfit, paths, record
 from optfx.tree.recording import recorder
 
 EXTRA_ARGS: dict[str, str] = {
@@ -55,8 +55,7 @@ def check_beside(who: str, params: Tree, updates: Tree) -> None:
     """Refuse updates that do not fit params, and live `nn.Parameter`s while gradients are recorded: each step would
     hang its graph on the last one's."""
     (xs, structure), (ys, other) = flatten(params), flatten(updates)
-    words = uneven(xs, ys, updates) if structure == other else difference(params, updates)
-    if words:
+    if words := misfit(params, xs, updates, ys if structure == other else None):
         raise ValueError(f"{who}: beside params, the tree of updates {words}")
     if torch.is_grad_enabled():
         for i, p in enumerate(xs):

@@ -4,6 +4,7 @@
 |---|---|
 | scaling | `identity`, `set_to_zero`, `freeze`, `stateless`, `scale`, `scale_by_learning_rate`, `scale_by_schedule`, `scale_by_sign` |
 | momentum | `trace`, `ema` |
+| averaging | `params_ema` |
 | adaptive | `scale_by_adam`, `scale_by_amsgrad`, `scale_by_rms`, `scale_by_stddev`, `scale_by_rss`, `reduce_on_plateau` |
 | regularizing | `add_decayed_weights`, `add_noise`, `centralize` |
 | limiting | `clip`, `clip_by_block_rms`, `clip_by_global_norm`, `adaptive_grad_clip`, `zero_nans` |
@@ -14,6 +15,7 @@ Every number of a transform is a float, a () tensor, or a schedule `count -> val
 
 from optfx.transforms.adam import ScaleByAdamState, scale_by_adam
 from optfx.transforms.amsgrad import ScaleByAmsgradState, scale_by_amsgrad
+from optfx.transforms.averages import ParamsEmaState, params_ema
 from optfx.transforms.centralize import centralize
 from optfx.transforms.clipping import (
     ClipByGlobalNormState,
@@ -50,6 +52,7 @@ __all__ = [
     "AddNoiseState",
     "ClipByGlobalNormState",
     "EmaState",
+    "ParamsEmaState",
     "ReduceOnPlateauState",
     "ScaleByAdamState",
     "ScaleByAmsgradState",
@@ -68,6 +71,7 @@ __all__ = [
     "ema",
     "freeze",
     "identity",
+    "params_ema",
     "reduce_on_plateau",
     "scale",
     "scale_by_adam",

@@ -65,6 +65,18 @@ def flatten(tree: Tree) -> tuple[list[Any], Any]:
     return optree.tree_flatten(tree, namespace=NAMESPACE)  # type: ignore[return-value]
 
 
+def leaves_in(structure: Any, tree: Tree) -> list[Any] | None:
+    """The leaves of a tree in the places of another one's, given its structure; None where `tree` has others.
+
+    It takes an eighth of the time of `flatten`, which sorts the keys of dicts, and is less strict: one kind of dict may
+    stand for another, and anything in the place of a leaf.
+    """
+    try:
+        return structure.flatten_up_to(tree)
+    except ValueError:
+        return None
+
+
 def unflatten(structure: Any, values: Iterable[Any]) -> Tree:
     """The tree with this structure (from `flatten`) and these leaves."""
     if isinstance(structure, Outline):
@@ -278,14 +290,22 @@ def difference(a: Tree, b: Tree) -> str | None:
     return f"has the structure {flatten(b)[1]} where {flatten(a)[1]} was expected"
 
 
-def uneven(xs: list[Any], ys: list[Any], tree: Tree, same_shapes: bool = True) -> str | None:
-    """How the leaves `ys` of `tree` differ from `xs` in kind, shape or device, in words with a path; None where they
-    do not."""
-    for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+def misfit(like: Tree, xs: list[Any], tree: Tree, ys: list[Any] | None, same_shapes: bool = True) -> str | None:
+    """How `tree`, with the leaves `ys`, differs from `like`, with the leaves `xs`, in structure (then `ys` is None),
+    kind, shape or device, in words with a path; None where it does not."""
+    if ys is None:
+        return difference(like, tree)
+    try:
+        even = [x.device for x in xs] == [y.device for y in ys]
+        if even and (not same_shapes or [x.shape for x in xs] == [y.shape for y in ys]):
+            return None
+    except AttributeError:  # what stands there is no tensor
+        pass
+    for path, x, y in zip(paths(like), xs, ys, strict=True):
         if not isinstance(y, Tensor):
-            return f"has a {type(y).__name__} at {paths(tree)[i]!r}, expected a tensor"
+            return difference(like, tree) or f"has a {type(y).__name__} at {path!r}, expected a tensor"
         if same_shapes and x.shape != y.shape:
-            return f"has the shape {tuple(y.shape)} at {paths(tree)[i]!r}, expected {tuple(x.shape)}"
+            return f"has the shape {tuple(y.shape)} at {path!r}, expected {tuple(x.shape)}"
         if x.device != y.device:
-            return f"is on {y.device} at {paths(tree)[i]!r}, expected {x.device}"
+            return f"is on {y.device} at {path!r}, expected {x.device}"
     return None

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from optfx.tree.recording import recorder
-from optfx.tree.structure import Tree, difference, flatten, paths, uneven, unflatten
+from optfx.tree.structure import Tree, flatten, misfit, paths, unflatten
 
 _HALF = (torch.float16, torch.bfloat16)
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -47,8 +47,7 @@ def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) 
     columns = [first]
     for k, tree in enumerate(trees[1:], 1):
         column, other = flatten(tree)
-        words = uneven(first, column, tree, same_shapes) if structure == other else difference(trees[0], tree)
-        if words:
+        if words := misfit(trees[0], first, tree, column if structure == other else None, same_shapes):
             raise ValueError(f"{name_of(f)}: beside argument 0, argument {k} {words}")
         columns.append(column)
     return columns, structure

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule
 
 from optfx.compiler.cpp import build
@@ -33,17 +32,23 @@ def launcher(gm: GraphModule, n: int, k: int) -> Callable[..., Callable[[], None
     P = ctypes.c_void_p
     library = build.Library(loop(gm, n, k), ctypes.c_int64, P, P, P, ctypes.c_int)
 
-    def launch(rows: list[list[int]], values: list[Any], parts: list[Tensor], scalars: list[Tensor]) -> Any:
+    def launch(rows: list[list[int]], values: list[Any], parts: Any, scalars: Any, brought: set[int]) -> Any:
         count, lengths = len(rows), [numbers_in(values[row[0]]) for row in rows]
         for row, length in zip(rows, lengths, strict=True):  # a kernel does not look: it would write anywhere
             assert all(numbers_in(values[i]) == length for i in row)
         ends = (ctypes.c_int64 * count)(*itertools.accumulate(lengths))
-        pointers = (ctypes.c_void_p * (count * len(rows[0])))()
-        others = build.pointers([*parts, *scalars])
         inputs = [i for column in zip(*rows, strict=True) for i in column]
+        pointers = (ctypes.c_void_p * len(inputs))(*(0 if i in brought else values[i].data_ptr() for i in inputs))
+        others = build.pointers([*parts, *scalars])
+        moving = [
+            (slice(k * count, (k + 1) * count), column)
+            for k, column in enumerate(zip(*rows, strict=True))
+            if not brought.isdisjoint(column)
+        ]
 
         def call() -> None:
-            pointers[:] = [values[i].data_ptr() for i in inputs]
+            for where, column in moving:
+                pointers[where] = [values[i].data_ptr() for i in column]
             library.run(count, ends, pointers, others, torch.get_num_threads())
 
         return call
