@@ -137,11 +137,13 @@ def _make(program: Program, device: torch.device) -> Kernel:
 
     def traced(decompositions: Any = None) -> tuple[GraphModule, GraphModule, tuple[torch.dtype, ...]]:
         graph = make_fx(flat, decomposition_table=decompositions, tracing_mode="symbolic")(*leaves, *sums, *scalars)
+        if decompositions is None:
+            _check_elementwise(graph, program)
         return _hoist(graph, n + k)
 
+    prelude, loop, dtypes = traced()
     by = "Inductor"
     if device.type == "cpu":
-        prelude, loop, dtypes = traced()
         try:
             return Kernel(prelude, dtypes, cpp.launcher(loop, n, k), True, "C++")
         except cpp.Unsupported as why:
@@ -171,6 +173,34 @@ def in_place(f: Callable[..., list[Tensor]], args: list[Tensor], targets: list[T
             return cpp.scalar_work(graph, every)
     run = inductor.compiled(graph, every)
     return lambda: run(every)
+
+
+_EACH = {"_to_copy", "copy_", "full_like", "zeros_like", "ones_like", "detach", "alias", "sym_size", "empty_like"}
+
+
+def _check_elementwise(gm: GraphModule, program: Program) -> None:
+    """Refuse a function that was given to `elementwise` and looks beyond one element: in a kernel it would see many
+    leaves as one."""
+    for x in gm.graph.nodes:
+        value = x.meta.get("val")
+        if x.op != "call_function" or not isinstance(value, Tensor):
+            continue
+        of_leaf = any(a.meta["val"].ndim for a in x.all_input_nodes if isinstance(a.meta.get("val"), Tensor))
+        each = torch.Tag.pointwise in x.target.tags or x.target.overloadpacket.__name__ in _EACH
+        if (value.ndim and each) or not of_leaf:
+            continue
+        if value.ndim or not _ends_in_a_part(x):
+            names = ", ".join(dict.fromkeys(verbs.name_of(f) for f, *_ in (*program.calls, *program.parts)))
+            raise ValueError(
+                f"fuse: {x.target} looks beyond one element, in a function given to elementwise or reduce (one of "
+                f"{names}); what sees a whole leaf is given to leafwise"
+            )
+
+
+def _ends_in_a_part(x: Node) -> bool:
+    """Whether a number that was made of a leaf goes nowhere but into reductions."""
+    users = [u for u in x.users if u.op == "call_function" and isinstance(u.meta.get("val"), Tensor)]
+    return all(not u.meta["val"].ndim and _ends_in_a_part(u) for u in users)
 
 
 def _hoist(gm: GraphModule, n: int) -> tuple[GraphModule, GraphModule, tuple[torch.dtype, ...]]:

@@ -163,8 +163,8 @@ def sum(x: Tree) -> Tensor:
     return reduce(_sum, _sum, x, empty=0.0)
 
 
-def _norm(x: Tensor, ord: float) -> Tensor:
-    return torch.linalg.vector_norm(x, ord) if x.numel() else x.abs().sum()
+def _norm(x: Tensor, order: tuple[float]) -> Tensor:  # in a tuple, for it is no number that could be a tensor
+    return torch.linalg.vector_norm(x, order[0]) if x.numel() else x.abs().sum()
 
 
 def norm(x: Tree, ord: float = 2, squared: bool = False) -> Tensor:
@@ -185,7 +185,7 @@ def norm(x: Tree, ord: float = 2, squared: bool = False) -> Tensor:
     """
     if squared and ord == 2:
         return vdot(x, x).real
-    value = reduce(_norm, _norm, x, empty=0.0, ord=ord)
+    value = reduce(_norm, _norm, x, empty=0.0, order=(ord,))
     return value * value if squared else value
 
 
@@ -231,8 +231,8 @@ def all_finite(x: Tree) -> Tensor:
     return reduce(_all_finite, torch.all, x, empty=True)
 
 
-def _close(x: Tensor, y: Tensor, rtol: float, atol: float, equal_nan: bool) -> Tensor:
-    return torch.isclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan).all()
+def _close(x: Tensor, y: Tensor, tolerance: tuple[float, float, bool]) -> Tensor:
+    return torch.isclose(x, y, *tolerance).all()
 
 
 def _every(x: Tensor, **_: Any) -> Tensor:
@@ -245,7 +245,7 @@ def allclose(a: Tree, b: Tree, rtol: float = 1e-5, atol: float = 1e-8, equal_nan
     Raises:
         ValueError: trees that differ in structure or shape, naming the path.
     """
-    return reduce(_close, _every, a, b, empty=True, rtol=rtol, atol=atol, equal_nan=equal_nan)
+    return reduce(_close, _every, a, b, empty=True, tolerance=(rtol, atol, equal_nan))
 
 
 def size(x: Tree) -> int:

@@ -61,6 +61,7 @@ PLAIN = {
     "square": "{0} * {0}",
     "sign": "sign_of<T>({0})",
     "exp": "std::exp({0})",
+    "exp2": "std::exp2({0})",
     "expm1": "std::expm1({0})",
     "log": "std::log({0})",
     "log1p": "std::log1p({0})",

@@ -1,10 +1,12 @@
-"""Scalar work as a function without a loop."""
+"""Scalar work as a function without a loop: values of one element, tables they are looked up in, and short rows of
+numbers that are reduced."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
@@ -12,64 +14,103 @@ from optfx.compiler.cpp import build
 from optfx.compiler.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
 from optfx.compiler.cpp.reductions import REDUCTIONS, Reduced
 
+SAME = {"view", "reshape", "_unsafe_view", "expand", "squeeze", "unsqueeze", "slice"}  # of one element
+
 
 def scalar_work(gm: GraphModule, args: list[Tensor]) -> Callable[[], None]:
     """The function of a graph of numbers, bound to its arguments."""
-    source, constants = scalar(gm)
-    library, pointers = build.Library(source, ctypes.c_void_p), build.pointers([*args, *constants])
+    writer = ScalarWriter(gm)
+    library = build.Library(writer.source(), ctypes.c_void_p)
+    pointers = build.pointers([*args, *writer.constants])
     return lambda: library.run(pointers)
 
 
-def scalar(gm: GraphModule) -> tuple[str, list[Tensor]]:
-    """The function of scalar work: `run(pointers)`, and the constants whose pointers come after the arguments'."""
-    writer, lines, stores = Writer(), [], []
-    places: dict[Node, int] = {}
-    constants: list[Tensor] = []
-    inputs = [x for x in gm.graph.nodes if x.op == "placeholder"]
-    for x in gm.graph.nodes:
-        value = x.meta.get("val")
-        if x.op in ("placeholder", "get_attr"):
-            places[x] = len(places) if x.op == "placeholder" else len(inputs) + len(constants)
-            if x.op == "get_attr":
-                value = getattr(gm, x.target)
-                x.meta["val"] = value
-                constants.append(value)
-            if not value.ndim and value.dtype in IN_MEMORY:
-                writer.names[x] = f"x{places[x]}"
-                place = f"*(const {IN_MEMORY[value.dtype]}*)P[{places[x]}]"
-                lines.append(f"const {ctype(value.dtype)} x{places[x]} = {load(place, value.dtype)};")
-        elif x.op == "call_function" and name_of(x) == "copy_":
-            dtype = x.args[0].meta["val"].dtype
-            value = stored(writer.value(x.args[1], ctype(dtype)), dtype)
-            stores.append(f"*({IN_MEMORY[dtype]}*)P[{places[x.args[0]]}] = {value};")
-        elif x.op == "call_function" and name_of(x) in REDUCTIONS and x.args[0] in places and value.ndim == 0:
-            source = x.args[0]
-            shape, dtype = source.meta["val"].shape, source.meta["val"].dtype
-            if len(shape) != 1:
-                raise Unsupported(f"{x.target} of {tuple(shape)}")
-            writer.names[source] = "y"
-            r = Reduced(x, writer)
-            del writer.names[source]
-            j = len(writer.names)
-            lines.append(
-                f"{r.type} r{j} = {r.begin}; for (int64_t i = 0; i < {shape[0]}; ++i) {{ const {ctype(dtype)} y = "
-                f"{load(f'((const {IN_MEMORY[dtype]}*)P[{places[source]}])[i]', dtype)}; {r.take.format(f'r{j}')} }}"
+class ScalarWriter(Writer):
+    """`run(pointers)` for a graph: the pointers of its arguments, then those of the constants it holds."""
+
+    def __init__(self, gm: GraphModule):
+        super().__init__()
+        self.gm, self.lines, self.stores = gm, [], []
+        self.places: dict[Node, int] = {}  # which pointer
+        self.memory: dict[Node, torch.dtype] = {}  # and the dtype of what it points to
+        self.constants: list[Tensor] = []
+        self.inputs = [x for x in gm.graph.nodes if x.op == "placeholder"]
+
+    def source(self) -> str:
+        for x in self.gm.graph.nodes:
+            if x.op in ("placeholder", "get_attr"):
+                self.find(x)
+            elif x.op == "call_function":
+                self.lines.append(self.statement(x))
+        body = "\n  ".join(self.lines + self.stores)
+        return f'{HEAD}\nextern "C" void run(void* const* P) {{\n  {body}\n}}\n'
+
+    def find(self, x: Node) -> None:
+        self.places[x] = len(self.places)
+        if x.op == "get_attr":
+            self.places[x] = len(self.inputs) + len(self.constants)
+            self.constants.append(getattr(self.gm, x.target))  # type: ignore[arg-type]
+            x.meta["val"] = self.constants[-1]
+        value = x.meta["val"]
+        self.memory[x] = value.dtype
+        if not value.ndim:
+            self.lines.append(f"const {ctype(value.dtype)} x{self.places[x]} = {self.element(x, '0')};")
+            self.names[x] = f"x{self.places[x]}"
+
+    def element(self, x: Node, i: str) -> str:
+        """An element of what an argument points to."""
+        dtype, T = self.memory[x], ctype(x.meta["val"].dtype)
+        if dtype not in IN_MEMORY:
+            raise Unsupported(str(dtype))
+        return f"{T}({load(f'((const {IN_MEMORY[dtype]}*)P[{self.places[x]}])[{i}]', dtype)})"
+
+    def statement(self, x: Node) -> str:
+        name, value = name_of(x), x.meta.get("val")
+        if name == "copy_":
+            to, y = x.args[:2]
+            dtype = to.meta["val"].dtype  # type: ignore[union-attr]
+            place = f"*({IN_MEMORY[dtype]}*)P[{self.places[to]}]"  # type: ignore[index]
+            self.stores.append(f"{place} = {stored(self.value(y, ctype(dtype)), dtype)};")
+            return ""
+        if value is None:
+            raise Unsupported(f"{x.target}")
+        of_row = x.args and isinstance(x.args[0], Node) and x.args[0] in self.places and x.args[0].meta["val"].ndim
+        if of_row:
+            return self.of_row(x, x.args[0])  # type: ignore[arg-type]
+        if value.numel() != 1:
+            raise Unsupported(f"{x.target}")
+        if name in SAME and x.args[0] in self.names:
+            self.names[x] = self.names[x.args[0]]  # type: ignore[index]
+            return ""
+        return self.define(x)
+
+    def of_row(self, x: Node, row: Node) -> str:
+        """What is made of a row of numbers: another dtype of it, one of them, or a reduction."""
+        name, shape, value = name_of(x), row.meta["val"].shape, x.meta["val"]
+        if len(shape) != 1:
+            raise Unsupported(f"{x.target} of {tuple(shape)}")
+        T, result = ctype(row.meta["val"].dtype), ctype(value.dtype)
+        if name == "_to_copy" and value.shape == shape:
+            self.places[x], self.memory[x] = self.places[row], self.memory[row]  # it is cast where it is read
+            return ""
+        if name in REDUCTIONS and not value.ndim:
+            self.names[row] = "y"
+            r = Reduced(x, self)
+            del self.names[row]
+            j = self.names[x] = f"e{len(self.names)}"
+            return (
+                f"{r.type} r{j} = {r.begin}; for (int64_t i = 0; i < {shape[0]}; ++i) {{ "
+                f"const {T} y = {self.element(row, 'i')}; {r.take.format(f'r{j}')} }} "
+                f"const {result} {j} = {r.end.format(f'r{j}')};"
             )
-            lines.append(f"const {ctype(value.dtype)} e{j} = {r.end.format(f'r{j}')};")
-            writer.names[x] = f"e{j}"
-        elif x.op == "call_function" and name_of(x) == "index" and not value.ndim and x.args[0] in places:
-            (table, (at,)) = x.args
-            shape, dtype = table.meta["val"].shape, table.meta["val"].dtype
-            if len(shape) != 1 or not isinstance(at, Node) or at.meta["val"].ndim:
-                raise Unsupported(f"{x.target} of {tuple(shape)}")
-            i = writer.value(at, "int64_t")
-            j = len(writer.names)
-            place = f"((const {IN_MEMORY[dtype]}*)P[{places[table]}])[{i} < 0 ? {i} + {shape[0]} : {i}]"
-            lines.append(f"const {ctype(dtype)} e{j} = {load(place, dtype)};")
-            writer.names[x] = f"e{j}"
-        elif x.op == "call_function":
-            if value is None or value.ndim:
-                raise Unsupported(f"{x.target}")
-            lines.append(writer.define(x))
-    body = "\n  ".join(lines + stores)
-    return f'{HEAD}\nextern "C" void run(void* const* P) {{\n  {body}\n}}\n', constants
+        at = x.args[1][0] if name == "index" else x.args[2] if name == "index_select" else None  # type: ignore[index]
+        if value.numel() == 1 and isinstance(at, Node) and at in self.names:
+            j = self.names[x] = f"e{len(self.names)}"
+            i = self.value(at, "int64_t")
+            found = self.element(row, f"i{j}")
+            wrapped = f"{i} < 0 ? {i} + {shape[0]} : {i}" if name == "index" else i
+            return (  # out of its range a table has no number, and nobody to raise an error
+                f"const int64_t i{j} = {wrapped}; const {result} {j} = "
+                f"{result}(i{j} >= 0 && i{j} < {shape[0]} ? {found} : std::numeric_limits<{T}>::quiet_NaN());"
+            )
+        raise Unsupported(f"{x.target}")

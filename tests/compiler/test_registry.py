@@ -1,0 +1,74 @@
+"""Every row of the registry runs fused, with the numbers that it has in eager code."""
+
+import pytest
+import torch
+
+import optfx
+from optfx.compiler import inductor
+from tests.compiler.harness import distance, eager, events, fused, params, units
+from tests.registry import ROWS
+from tests.schedules.rows import ROWS as SCHEDULES
+
+rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+WHOLE = {"clip_by_block_rms", "adaptive_grad_clip", "centralize", "zero_nans", "add_noise"}  # they see whole leaves
+
+
+@pytest.fixture(autouse=True)
+def no_inductor(monkeypatch):
+    """On the CPU all of this is C++ of our own."""
+
+    def refused(*_):
+        raise AssertionError("Inductor was asked")
+
+    monkeypatch.setattr(inductor, "compiled", refused)
+
+
+@rows
+def test_fused_in_float64_is_eager(row):
+    tx, p = row.make(**row.hypers), params(torch.float64)
+    (q, state), opt = fused(tx, p, **row.extra)
+    assert distance((q, state), eager(tx, p, **row.extra)) < (
+        1e-5 if "bf16" in row.id or "float32" in row.id else 1e-12
+    )
+    assert all(unit.kernel.by == "C++" for unit in units(opt))
+    assert bool(events(opt)) == (row.name in WHOLE)
+
+
+@rows
+def test_one_kernel_for_each_distinct_trace(row):
+    _, opt = fused(row.make(**row.hypers), params(), steps=1, **row.extra)
+    assert all(unit.calls == 1 for unit in units(opt))
+    members = [m for unit in units(opt) for m in unit.members]
+    traces = {tuple((p.program, p.slots) for p in m.placed) for m in members}
+    assert all(len(stage.units) <= len(traces) for stage in opt._plan.stages)
+
+
+@rows
+def test_fused_in_float32_errs_no_more_than_twice_what_eager_does(row):
+    if "bf16" in row.id:
+        pytest.skip("its state is bfloat16: which way it is rounded is chance")
+    tx = row.make(**row.hypers)
+    exact = eager(tx, params(torch.float64), **row.extra)[0]
+    wide = lambda p: optfx.tree.cast(p, torch.float64)
+    start = optfx.tree.cast(params(torch.float64), torch.float32)
+    mine, theirs = wide(fused(tx, start, **row.extra)[0][0]), wide(eager(tx, start, **row.extra)[0])
+    assert distance(mine, exact) <= 2 * distance(theirs, exact) + 1e-7
+
+
+@rows
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision(row, dtype):
+    tx, p = row.make(**row.hypers), params(dtype)
+    (q, state), _ = fused(tx, p, steps=2, **row.extra)
+    expected = eager(tx, p, steps=2, **row.extra)
+    assert distance((q, state), expected) < 4 * torch.finfo(dtype).eps
+    tensors = row.make(**{k: torch.tensor(v, dtype=torch.float64) for k, v in row.hypers.items()})
+    assert distance(fused(tensors, p, steps=2, **row.extra)[0], expected) < 4 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules(name):
+    for make in SCHEDULES[name]:
+        tx = optfx.chain(optfx.scale_by_schedule(make()), optfx.scale(0.1))
+        p = params(torch.float64)
+        assert distance(fused(tx, p, steps=6)[0], eager(tx, p, steps=6)) < 1e-12
