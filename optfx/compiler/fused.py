@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optfx import tree
-from optfx.core import GradientTransformation, as_transform
+from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
 from optfx.core import params as params_of
 from optfx.core.transform import check_beside, check_extra
 from optfx.tree import Tree, flatten, is_wrapped, leaves_in, misfit, paths, unflatten
@@ -62,8 +62,8 @@ class fuse:
             params: tree of tensors, which are copied; or an `nn.Module`, whose trainable parameters are taken as
                 they are and go on being the module's.
             state: a state of `tx`, from a checkpoint say, which is copied; None for `tx.init(params)`.
-            **extra: the extra arguments that steps will be given, where the optimizer needs any to be read; what
-                values they have does not matter. `value` need not be named.
+            **extra: the extra arguments that steps will be given, where the optimizer declares any that `EXTRA_ARGS`
+                does not know; their values do not matter.
 
         Returns:
             `(params, state)`: the tensors that `step` updates. The state has the structure of `tx.init(params)`, so it
@@ -79,14 +79,18 @@ class fuse:
                 kind = "inside a function transform" if is_wrapped(x) else f"a {type(x).__name__}"
                 raise TypeError(f"fuse: the parameter at {path!r} is {kind}, expected a plain tensor")
         like = self.tx.init(params)
+        for path, x in zip(paths(like), flatten(like)[0], strict=True):
+            if not isinstance(x, Tensor):
+                raise TypeError(f"fuse: the state at {path!r} is a {type(x).__name__}, expected a tensor")
         if state is not None:
             _check("the state", like, state)
         own = params if self._module is not None else tree.map(torch.clone, params)
         own = tree.map(lambda x: x.detach().contiguous(), own)
         state = like if state is None else state
         state = tree.map(lambda x: x.detach().clone(memory_format=torch.contiguous_format), state)
-        extra = {"value": 0.0, **extra}
-        return self._adopt(own, own, state, self._declared(extra))
+        # what is in the vocabulary can be guessed, for what it is matters and not its value
+        guessed = dict.fromkeys(EXTRA_ARGS, _some_function) | {"value": 0.0, "grad": own}
+        return self._adopt(own, own, state, self._declared(guessed | extra))
 
     @torch.no_grad()
     def step(self, grads: Tree, state: Tree, params: Tree, **extra: Any) -> tuple[Tree, Tree]:
@@ -202,6 +206,10 @@ class fuse:
         fresh = [(old, new.clone() if new.untyped_storage().data_ptr() in mine else new) for old, new in changed]
         for old, new in fresh:
             old.copy_(new)
+
+
+def _some_function(*args: Any) -> Any:
+    raise AssertionError
 
 
 def _check(what: str, expected: Tree, given: Tree) -> None:

@@ -45,9 +45,6 @@ def is_number(x: Any) -> bool:
 def gather(tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, extra: dict[str, Any]) -> Inputs:
     """Number the inputs of a step."""
     (g, _), (p, _), (s, _) = flatten(grads), flatten(params), flatten(state)
-    for x in s:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"fuse: the state of {tx!r} has a {type(x).__name__} as a leaf, expected tensors")
     leaves, extras = [*g, *p, *s], []
     of_state = [i for i in range(2 * len(p), len(leaves)) if not leaves[i].ndim]
     scalars = [*(leaves[i] for i in of_state), *flatten(tx)[0]]

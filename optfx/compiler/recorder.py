@@ -40,7 +40,8 @@ class Blank(NamedTuple):
     device: torch.device
 
 
-class Given(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Given:
     """An extra argument that is no tensor, by its name: each step brings its own."""
 
     name: str
