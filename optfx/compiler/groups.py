@@ -95,11 +95,14 @@ def _tied(roots: list[_Root], seen: dict[Call, frozenset[int]]) -> list[list[_Ro
 
     ties = []
     for root in roots:
-        tie = frozenset().union(*(_sources(x, seen) for x in root.reads)) | ({root.write} - {None})
-        first, *others = ties.append(sorted(tie)) or ties[-1]
+        tie = set().union(*(_sources(x, seen) for x in root.reads))
+        if root.write is not None:
+            tie.add(root.write)
+        first, *others = sorted(tie)
+        ties.append(first)
         for j in others:
             boss[find(j)] = find(first)
     found: dict[int, list[_Root]] = defaultdict(list)
     for root, tie in zip(roots, ties, strict=True):
-        found[find(tie[0])].append(root)
+        found[find(tie)].append(root)
     return list(found.values())

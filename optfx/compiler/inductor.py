@@ -21,12 +21,13 @@ def decompositions() -> dict[Any, Any]:
 
 def compiled(gm: GraphModule, args: Sequence[Tensor]) -> Callable[[list[Any]], Any]:
     """`gm` compiled, for lengths as symbolic as the graph's: a function of the list of its arguments."""
-    from torch import _inductor
+    from torch._inductor import config, standalone_compile
 
-    with _inductor.config.patch(size_asserts=False):  # they are half the time of a call
-        artifact = _inductor.standalone_compile(gm, list(args), dynamic_shapes="from_graph")
+    with config.patch(size_asserts=False):  # they are half the time of a call
+        artifact = standalone_compile(gm, list(args), dynamic_shapes="from_graph")
     # around the generated code stand wrappers that take longer than it does: the innermost is called
-    todo, seen = [artifact._compiled_fn], set()
+    todo: list[Any] = [artifact._compiled_fn]
+    seen: set[int] = set()
     while todo:
         f = todo.pop()
         if hasattr(f, "current_callable"):

@@ -214,7 +214,7 @@ class Plan:
 
 def _pack(packing: Packing, values: list[Any]) -> None:
     if packing.views:  # 3 times as fast as torch.cat
-        torch._foreach_copy_(packing.views, [values[i] for i in packing.inputs])
+        torch._foreach_copy_(packing.views, [values[i] for i in packing.inputs])  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _of_nothing(work: Work, device: torch.device, parts: list[Tensor]) -> None:

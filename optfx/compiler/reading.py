@@ -68,58 +68,66 @@ def read(tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, ext
     It runs twice: first to learn how many numbers come back from reductions and events, for these are inputs of the
     graph that the second run traces.
     """
-    inputs = gather(tx, grads, state, params, extra)
-    structures = [flatten(t)[1] for t in (grads, params, state, tx)]
-    of_extra = {name: flatten(extra[name]) for name in sorted(extra)}
-    begin, count, n = 2 * inputs.n, len(inputs.of_state), inputs.n
-    n_tx = len(flatten(tx)[0])
-    reader: Recorder
+    step = _Step(tx, grads, state, params, extra)
+    with torch.no_grad():
+        scalars = [x.detach().clone() for x in step.inputs.scalars]
+        make_fx(step.run)(*scalars)
+        graph = make_fx(step.run)(*scalars, *map(torch.ones_like, step.recorder.marks))
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    levels = Levels(graph, step.recorder, len(scalars))
+    return Reading(step.inputs, step.recorder, graph, step.writes, step.filled, levels)
+
+
+class _Step:
+    """A step as a function of its scalars, which is traced, and of the numbers that reductions and events give."""
+
+    recorder: Recorder
     writes: list[tuple[Lazy, int]]
     filled: list[int]
 
-    def traced(*args: Tensor) -> list[Tensor]:
-        nonlocal reader, writes, filled
+    def __init__(self, tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, extra: dict[str, Any]):
+        self.inputs, self.state = gather(tx, grads, state, params, extra), state
+        self.structures = [flatten(t)[1] for t in (grads, params, state, tx)]
+        self.extra = {name: flatten(extra[name]) for name in sorted(extra)}
+
+    def run(self, *args: Tensor) -> list[Tensor]:
+        inputs, n = self.inputs, self.inputs.n
         scalars, marks = args[: len(inputs.scalars)], args[len(inputs.scalars) :]
-        mixed: list[Tensor] = [Lazy(i, 0, x) for i, x in enumerate(inputs.leaves)]
-        reader = Recorder(
-            inputs.leaves, {id(x): i for x, i in zip(scalars, inputs.of_state, strict=False)}, iter(marks)
+        of_state = list(zip(scalars, inputs.of_state, strict=False))
+        leaves: list[Tensor] = [Lazy(i, 0, x) for i, x in enumerate(inputs.leaves)]
+        reader = self.recorder = Recorder(inputs.leaves, {id(x): i for x, i in of_state}, iter(marks))
+        for x, i in of_state:
+            leaves[i] = x
+        taken, fields = iter(leaves), iter(scalars[len(of_state) :])
+        grads, params, state, tx = (
+            unflatten(structure, [next(source) for _ in range(structure.num_leaves)])
+            for structure, source in zip(self.structures, (taken, taken, taken, fields), strict=True)
         )
-        for x, i in zip(scalars, inputs.of_state, strict=False):
-            mixed[i] = x
-        end = begin + structures[2].num_leaves
-        parts = (mixed[:n], mixed[n:begin], mixed[begin:end], scalars[count : count + n_tx])
-        mine = [unflatten(structure, part) for structure, part in zip(structures, parts, strict=True)]
         found = iter(inputs.extra)
-        more = {
-            name: unflatten(structure, [_extra(*next(found), mixed, scalars) for _ in leaves])
-            for name, (leaves, structure) in of_extra.items()
+        extra = {
+            name: unflatten(structure, [_extra(next(found), leaves, scalars) for _ in values])
+            for name, (values, structure) in self.extra.items()
         }
         with recording(reader):
-            updates, new_state = mine[3].update(mine[0], mine[2], mine[1], **more)
-            new_params = apply_updates(mine[1], updates)
-        if words := difference(state, new_state):
+            updates, new_state = tx.update(grads, state, params, **extra)
+            new_params = apply_updates(params, updates)
+        if words := difference(self.state, new_state):
             raise ValueError(f"fuse: the state after the update {words}")
-        new = [*flatten(new_params)[0], *flatten(new_state)[0]]
-        writes = [(x, i) for i, x in enumerate(new, n) if isinstance(x, Lazy) and x.source != i]
-        own = [(x, i) for i, x in enumerate(new, n) if not isinstance(x, Lazy) and x is not mixed[i]]
-        filled = [i for _, i in reader.filled] + [i for _, i in own]
-        return [
-            *(v for v in reader.slots if isinstance(v, Tensor)),
-            *(x for x, _ in reader.filled),
-            *(x for x, _ in own),
-        ]
-
-    with torch.no_grad():
-        copies = [x.detach().clone() for x in inputs.scalars]
-        make_fx(traced)(*copies)
-        graph = make_fx(traced)(*copies, *[torch.ones_like(x) for x in reader.marks])
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return Reading(inputs, reader, graph, writes, filled, Levels(graph, reader, len(inputs.scalars)))
+        new = list(enumerate([*flatten(new_params)[0], *flatten(new_state)[0]], n))
+        self.writes = [(x, i) for i, x in new if isinstance(x, Lazy) and x.source != i]
+        own = [(x, i) for i, x in new if not isinstance(x, Lazy) and x is not leaves[i]]
+        filled = [*reader.filled, *own]
+        self.filled = [i for _, i in filled]
+        return [*(v for v in reader.slots if isinstance(v, Tensor)), *(x for x, _ in filled)]
 
 
-def _extra(kind: str, which: Any, leaves: list[Tensor], scalars: tuple[Tensor, ...]) -> Any:
+def _extra(what: tuple[str, Any], leaves: list[Tensor], scalars: tuple[Tensor, ...]) -> Any:
+    kind, which = what
     return Given(which) if kind == "given" else (leaves if kind == "leaf" else scalars)[which]
+
+
+# ---- stages ----------------------------------------------------------------------------------
 
 
 class Levels:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from optfx.core import GradientTransformation
 from optfx.tree import Tree, flatten, unflatten, verbs
@@ -73,7 +74,7 @@ class Lazy(Tensor):
         x.source, x.k = source, k
         return x
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -267,7 +268,7 @@ class Recorder:
 def _dtype_of(f: Any, rows: list[tuple[Tensor, ...]], scalars: Scalars) -> torch.dtype:
     """The dtype of the parts of a reduction: that of its function on one element."""
     known: dict[Any, torch.dtype] = {}
-    with torch.fx.experimental.proxy_tensor.disable_proxy_modes_tracing():
+    with disable_proxy_modes_tracing():
         values = {k: torch.ones_like(v) if isinstance(v, Tensor) else v for k, v in scalars.values.items()}
         for xs in rows:
             kinds = tuple(x.dtype for x in xs)

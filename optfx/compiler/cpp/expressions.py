@@ -157,7 +157,8 @@ class Writer:
         return f"const {ctype(dtype)} {name} = {value};"
 
     def expression(self, node: Node) -> str:
-        name, args = name_of(node), list(node.args)
+        name = name_of(node)
+        args: list[Any] = list(node.args)
         T = ctype(node.meta["val"].dtype)
         if name in ("add", "sub", "rsub"):
             a, b = (self.value(x, T) for x in (args if name != "rsub" else args[::-1]))
@@ -165,7 +166,8 @@ class Writer:
             b = b if alpha == 1 else f"{self.value(alpha, T)} * {b}"
             return f"{a} {'+' if name == 'add' else '-'} {b}"
         if name in COMPARISONS:
-            C = ctype(torch.result_type(*(x.meta["val"] if isinstance(x, Node) else x for x in args)))
+            a, b = (x.meta["val"] if isinstance(x, Node) else x for x in args)
+            C = ctype(torch.result_type(a, b))  # pyright: ignore[reportCallIssue, reportArgumentType]
             return f"{self.value(args[0], C)} {COMPARISONS[name]} {self.value(args[1], C)}"
         if name in TESTS and T == "bool":
             C = ctype(args[0].meta["val"].dtype)

@@ -1,0 +1,74 @@
+"""Kernels by Inductor: the way of accelerators, and on the CPU that of operations which are not written in C++."""
+
+import pytest
+import torch
+
+import optfx
+from optfx import select, tree
+from optfx.compiler import cpp, fused, kernels
+from tests.compiler.harness import distance, eager, grads, params, units
+from tests.compiler.harness import fused as run_fused
+
+
+@pytest.fixture
+def no_cpp(monkeypatch):
+    """As where there is no C++ compiler, or on another device."""
+
+    def refused(*_):
+        raise cpp.Unsupported("anything")
+
+    monkeypatch.setattr(cpp, "launcher", refused)
+    monkeypatch.setattr(cpp, "scalar_work", refused)
+    monkeypatch.setattr(kernels, "_kernels", {})
+
+
+def test_a_recipe_with_packed_leaves(no_cpp, monkeypatch):
+    monkeypatch.setattr(fused, "SMALL", 1000)
+    tx = optfx.chain(
+        optfx.clip_by_global_norm(1.0),
+        optfx.scale_by_adam(),
+        optfx.masked(optfx.add_decayed_weights(0.1), select.ndim(min=2)),
+        optfx.scale_by_learning_rate(optfx.cosine_decay_schedule(0.1, 10)),
+    )
+    got, opt = run_fused(tx, params())
+    assert distance(got, eager(tx, params())) < 1e-6
+    assert {unit.kernel.by for unit in units(opt)} == {"Inductor, for anything is not written in C++"}
+    assert sorted(unit.calls for unit in units(opt)) == [1, 1, 2, 2]
+    q, state = got
+    small = [x for x in tree.leaves(q) if 0 < x.numel() < 1000 and x.ndim < 2]
+    assert len({x.untyped_storage().data_ptr() for x in small}) == 1  # they lie in one buffer
+    before = [x.data_ptr() for x in tree.leaves((q, state))]
+    q, state = opt.step(grads(9, torch.bfloat16), state, q)  # read anew, and left where it lies
+    assert [x.data_ptr() for x in tree.leaves((q, state))] == before
+
+
+def blend(u, p, q, beta):
+    return u + beta * (q - p), p
+
+
+def test_rotations(no_cpp):
+    """Inductor 2.13 compiles `prev.copy_(p); p.copy_(n)` wrongly; see `fresh`."""
+
+    def update(updates, state, params=None):
+        a, _, count = state
+        updates, _ = tree.elementwise(blend, updates, params, a, outs=2, beta=0.3)
+        return updates, (params, a, count + 1)
+
+    tx = optfx.from_functions(lambda p: (tree.scale(2.0, p), tree.scale(3.0, p), optfx.counter(p)), update)
+    assert distance(run_fused(tx, params())[0], eager(tx, params())) < 1e-6
+
+
+def rooted(x, weight):
+    return weight * torch.special.erf(x)
+
+
+def test_an_operation_that_is_not_written_in_cpp():
+    def update(updates, state, params=None):
+        size = tree.norm(updates)
+        return tree.elementwise(rooted, updates, weight=size), tree.add(state, updates)
+
+    tx = optfx.chain(optfx.from_functions(tree.zeros_like, update), optfx.centralize(), optfx.sgd(0.1))
+    got, opt = run_fused(tx, params())
+    assert distance(got, eager(tx, params())) < 1e-4  # the erf of Inductor
+    assert any("special_erf" in unit.kernel.by or "erf" in unit.kernel.by for unit in units(opt))
+    assert "Inductor, for aten." in opt.explain()
