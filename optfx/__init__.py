@@ -42,6 +42,7 @@ from optfx.core import (
     params,
     periodic_update,
     select,
+    update_inside,
     wide,
 )
 from optfx.optimizers import (
@@ -201,6 +202,7 @@ __all__ = [
     "sweep",
     "trace",
     "tree",
+    "update_inside",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",

@@ -366,11 +366,11 @@ def calls(monkeypatch):
     seen = []
     plain_run, plain_reduce = verbs.run_leaf, verbs.reduce
 
-    def run_leaf(f, xs, scalars, outs, as_pairs):
-        seen.append((f, xs, scalars.values, outs, as_pairs))
+    def run_leaf(f, xs, scalars, outs):
+        seen.append((f, xs, scalars.values, outs, scalars.as_pairs))
         Leaf.open = True
         try:
-            ys = plain_run(f, tuple(x.as_subclass(torch.Tensor) for x in xs), scalars, outs, as_pairs)
+            ys = plain_run(f, tuple(x.as_subclass(torch.Tensor) for x in xs), scalars, outs)
         finally:
             Leaf.open = False
         return [y.as_subclass(Leaf) if isinstance(x, Leaf) else y for x, y in zip(xs, ys, strict=False)]

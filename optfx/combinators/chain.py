@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from optfx.core import GradientTransformation, as_transform, extra_for
+from optfx.core import GradientTransformation, as_transform, update_inside
 from optfx.tree import Tree, record, show
 
 
@@ -12,7 +12,7 @@ def run_in_turn(steps: Any, states: Any, updates: Tree, params: Tree, extra: dic
     """Feed the updates of each step into the next; the updates of the last, and the new states in order."""
     new = []
     for step, state in zip(steps, states, strict=True):
-        updates, state = step.update(updates, state, params, **extra_for(step, extra))
+        updates, state = update_inside(step, updates, state, params, extra)
         new.append(state)
     return updates, new
 

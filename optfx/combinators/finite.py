@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, as_transform, counter, extra_for
+from optfx.core import GradientTransformation, as_transform, counter, update_inside
 from optfx.tree import Tree, all_finite, elementwise, record, where
 
 
@@ -59,6 +59,6 @@ class apply_if_finite(GradientTransformation):
         in_a_row = torch.where(finite, 0, state.notfinite_count + 1)
         total = torch.where(finite, state.total_notfinite, state.total_notfinite + 1)
         proceed = finite | (in_a_row > self.max_consecutive_errors)
-        updates, inner = self.inner.update(updates, state.inner, params, **extra_for(self.inner, extra))
+        updates, inner = update_inside(self.inner, updates, state.inner, params, extra)
         updates = where(proceed, updates, elementwise(torch.zeros_like, updates))
         return updates, ApplyIfFiniteState(in_a_row, finite, total, where(proceed, inner, state.inner))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, as_transform, counter, extra_for, wide
+from optfx.core import GradientTransformation, as_transform, counter, update_inside, wide
 from optfx.tree import Tree, record, walk
 
 
@@ -59,5 +59,5 @@ class inject_hyperparams(GradientTransformation):
         return InjectState(inner, inner.init(params))
 
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        updates, inner = state.transform.update(updates, state.inner, params, **extra_for(self.inner, extra))
+        updates, inner = update_inside(state.transform, updates, state.inner, params, extra)
         return updates, InjectState(state.transform, inner)

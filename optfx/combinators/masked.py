@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from optfx.core import GradientTransformation, as_transform, extra_for, select
+from optfx.core import GradientTransformation, as_transform, select, update_inside
 from optfx.tree import Tree, merge, record, split
 
 
@@ -49,7 +49,7 @@ class masked(GradientTransformation):
         keep = select.resolve(self.mask, seen_by(self, self.mask, updates, params), bool, "masked")
         mine, rest = split(updates, keep)
         own = None if params is None else split(params, keep)[0]
-        mine, state = self.inner.update(mine, state, own, **extra_for(self.inner, extra))
+        mine, state = update_inside(self.inner, mine, state, own, extra)
         return merge(mine, rest), state
 
 
@@ -130,6 +130,6 @@ class partition(GradientTransformation):
             keep = [own == label for own in labels]
             mine, rest = split(updates, keep)
             own = None if params is None else split(params, keep)[0]
-            mine, new[label] = tx.update(mine, state.inner[label], own, **extra_for(tx, extra))
+            mine, new[label] = update_inside(tx, mine, state.inner[label], own, extra)
             updates = merge(mine, rest)
         return updates, PartitionState(new)

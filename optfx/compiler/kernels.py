@@ -42,7 +42,7 @@ class Program(NamedTuple):
             return Scalars(f, {name: ss[v.index] if isinstance(v, Slot) else v for name, v in named})
 
         for f, args, named, outs in self.calls:
-            done.append(verbs.run_leaf(f, tuple(map(get, args)), given(f, named), outs, False))
+            done.append(verbs.run_leaf(f, tuple(map(get, args)), given(f, named), outs))
         parts = [
             verbs.part_of(f, list(map(get, args)), given(f, named)).to(dtype) for f, args, named, dtype in self.parts
         ]

@@ -59,7 +59,6 @@ class Call:
     args: tuple[Lazy, ...]
     scalars: tuple[tuple[str, Any], ...]  # by name: a Slot, or a value that is part of the program
     outs: int
-    as_pairs: bool
 
 
 class Lazy(Tensor):
@@ -120,22 +119,22 @@ class Recorder:
 
     # ---- what the library asks -----------------------------------------------------------------
 
-    def run_leaf(
-        self, f: Any, xs: Sequence[Tensor], scalars: Scalars, outs: int, as_pairs: bool, whole: bool
-    ) -> list[Tensor]:
+    def run_leaf(self, f: Any, xs: Sequence[Tensor], scalars: Scalars, outs: int, whole: bool) -> list[Tensor]:
         if not any(isinstance(x, Lazy) for x in xs):
-            return verbs.run_leaf(f, tuple(xs), scalars, outs, as_pairs)  # a count in a tree of state
+            return verbs.run_leaf(f, tuple(xs), scalars, outs)  # a count in a tree of state
         leaves, named = [self.leaf(x) for x in xs], self.named(scalars)
-        verbs.sees_pairs(leaves, verbs.computation_dtype([x.dtype for x in leaves]), as_pairs)
+        dtypes, as_pairs = [x.dtype for x in leaves], scalars.as_pairs
+        verbs.refuse_integers(dtypes)
+        verbs.sees_pairs(dtypes, verbs.computation_dtype(dtypes), as_pairs)
         if whole or (not as_pairs and any(x.is_complex() for x in xs)):
 
             def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
-                now = Scalars(f, dict(zip(scalars.values, values, strict=True)))
-                return verbs.run_leaf(f, tuple(leaves), now, outs, as_pairs)
+                now = Scalars(f, dict(zip(scalars.values, values, strict=True)), as_pairs)
+                return verbs.run_leaf(f, tuple(leaves), now, outs)
 
             why = "it sees whole leaves" if whole else "it multiplies complex numbers"
             return list(self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], leaves[:outs]))
-        call = Call(f, tuple(leaves), named, outs, as_pairs)
+        call = Call(f, tuple(leaves), named, outs)
         return [Lazy(call, k, x) for k, x in enumerate(leaves[:outs])]
 
     def reduce(self, f: Any, combine: Any, rows: list[tuple[Tensor, ...]], scalars: Scalars) -> Tensor:
@@ -158,7 +157,7 @@ class Recorder:
         mark = self.mark((2,), dtype, rows[0][0].device)
         self.log.append(Reduction(f, leaves, named, mark))
         parts = self.marks[mark]
-        return combine(parts, **scalars.beside([parts])[2])
+        return combine(parts, **scalars.beside([parts]).scalars)
 
     def update(
         self,

@@ -14,6 +14,7 @@ from optfx.core.transform import (
     extra_for,
     from_functions,
     need_params,
+    update_inside,
 )
 from optfx.core.updates import apply_updates, incremental_update, periodic_update
 
@@ -41,5 +42,6 @@ __all__ = [
     "params",
     "periodic_update",
     "select",
+    "update_inside",
     "wide",
 ]

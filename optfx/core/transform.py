@@ -70,18 +70,22 @@ def check_beside(who: str, params: Tree, updates: Tree) -> None:
 def _checked(update: Callable[..., Any]) -> Callable[..., Any]:
     declared, takes_any = _extra_names(update, 4)
 
-    @functools.wraps(update)
-    def checked(self: Any, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> Any:
-        if extra:
-            check_extra(self, extra)
-            if not takes_any:
-                extra = {k: v for k, v in extra.items() if k in declared}
-        if params is not None:
-            check_beside(type(self).__name__, params, updates)
+    def inside(self: Any, updates: Tree, state: Tree, params: Tree, extra: dict[str, Any]) -> Any:
+        if not takes_any:
+            extra = {k: v for k, v in extra.items() if k in declared}
         if (reader := recorder()) is not None:
             return reader.update(update, self, updates, state, params, extra)
         return update(self, updates, state, params, **extra)
 
+    @functools.wraps(update)
+    def checked(self: Any, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> Any:
+        if extra:
+            check_extra(self, extra)
+        if params is not None:
+            check_beside(type(self).__name__, params, updates)
+        return inside(self, updates, state, params, extra)
+
+    checked.inside = inside  # type: ignore[attr-defined]
     return checked
 
 
@@ -154,6 +158,14 @@ def need_params(tx: GradientTransformation, params: Tree) -> Tree:
     if params is None:
         raise ValueError(f"{type(tx).__name__} needs params: call update(updates, state, params)")
     return params
+
+
+def update_inside(
+    tx: GradientTransformation, updates: Tree, state: Tree, params: Tree, extra: dict[str, Any]
+) -> tuple[Tree, Tree]:
+    """The update of a transform that another one holds: with the extra arguments that it knows, and without the checks
+    that were made at the edge."""
+    return type(tx).update.inside(tx, updates, state, params, extra_for(tx, extra))  # type: ignore[attr-defined]
 
 
 class Count(NamedTuple):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,27 +62,60 @@ def computation_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
     return torch.float32 if wide in _HALF else wide
 
 
+class LeafError(TypeError):
+    """What is wrong with one leaf; the verb adds its path."""
+
+
+def refuse_integers(dtypes: Sequence[torch.dtype]) -> None:
+    """Refuse floating leaves beside an integer one in the first place, which could not hold a result."""
+    if not is_inexact(dtypes[0]) and any(map(is_inexact, dtypes)):
+        raise LeafError(f"a leaf of {dtypes[0]} where a floating or complex one was expected")
+
+
+def sees_pairs(dtypes: Sequence[torch.dtype], wide: torch.dtype | None, as_pairs: bool) -> bool:
+    """Whether complex leaves go in as pairs of real numbers; refuses real ones beside them."""
+    if wide is None or not (as_pairs and wide.is_complex):
+        return False
+    if not all(d.is_complex for d in dtypes):
+        raise LeafError(f"complex and real leaves meet: {', '.join(map(str, dtypes))}")
+    return True
+
+
+class Beside(NamedTuple):
+    """How leaves of some kinds are taken, and the scalars beside them."""
+
+    device: torch.device
+    dtypes: list[torch.dtype]
+    wide: torch.dtype | None  # the dtype in which they meet
+    pairs: bool  # complex ones as pairs of real numbers
+    lifted: bool  # whether any is not as it is taken
+    scalars: dict[str, Any]
+
+
 class Scalars:
     """The scalar arguments of one verb, cast once for each kind of place that they are needed in."""
 
-    def __init__(self, f: Callable[..., Any], values: dict[str, Any]):
+    def __init__(self, f: Callable[..., Any], values: dict[str, Any], as_pairs: bool = False):
         for name, value in values.items():
             if isinstance(value, Tensor) and value.ndim:
                 raise ValueError(
                     f"{name_of(f)}: the scalar {name!r} has the shape {tuple(value.shape)}; "
                     "batches of optimizers run under torch.func.vmap"
                 )
-        self.values, self.cast = values, {}
+        self.values, self.as_pairs = values, as_pairs
+        self.found: list[Beside] = []
 
-    def beside(self, xs: Sequence[Tensor]) -> tuple[torch.dtype | None, bool, dict[str, Any]]:
-        """The dtype in which these leaves meet, whether all have it already, and the scalars beside them."""
-        kind = (xs[0].device, *[x.dtype for x in xs])
-        if kind not in self.cast:
-            device, *dtypes = kind
-            wide = computation_dtype(dtypes)
-            scalars = {name: _cast(v, device, wide) for name, v in self.values.items()}
-            self.cast[kind] = wide, all(d == wide for d in dtypes), scalars
-        return self.cast[kind]
+    def beside(self, xs: Sequence[Tensor]) -> Beside:
+        """How leaves of these kinds are taken."""
+        device, dtypes = xs[0].device, [x.dtype for x in xs]
+        for known in self.found:
+            if known.dtypes == dtypes and known.device == device:
+                return known
+        wide = computation_dtype(dtypes)
+        pairs = sees_pairs(dtypes, wide, self.as_pairs)
+        cast = {name: _cast(v, device, wide) for name, v in self.values.items()}
+        self.found.append(Beside(device, dtypes, wide, pairs, pairs or any(d != wide for d in dtypes), cast))
+        return self.found[-1]
 
 
 def _cast(scalar: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
@@ -97,43 +130,27 @@ def lift(xs: Sequence[Tensor], wide: torch.dtype | None) -> list[Tensor]:
     return [x.to(wide) if wide is not None and is_inexact(x.dtype) else x for x in xs]
 
 
-class LeafError(TypeError):
-    """What is wrong with one leaf; the verb adds its path."""
-
-
-def sees_pairs(xs: Sequence[Tensor], wide: torch.dtype | None, as_pairs: bool) -> bool:
-    """Whether complex leaves go in as pairs of real numbers; refuses leaves that cannot meet."""
-    if wide is None:
-        return False
-    if not is_inexact(xs[0].dtype):
-        raise LeafError(f"a leaf of {xs[0].dtype} where a floating or complex one was expected")
-    if not (as_pairs and wide.is_complex):
-        return False
-    if not all(x.is_complex() for x in xs):
-        raise LeafError(f"complex and real leaves meet: {', '.join(str(x.dtype) for x in xs)}")
-    return True
-
-
-def run_leaf(
-    f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int, as_pairs: bool
-) -> list[Tensor]:
+def run_leaf(f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int) -> list[Tensor]:
     """Run a leaf function on one leaf: lift, call, cast back."""
-    wide, plain, here = scalars.beside(xs)
-    pairs = sees_pairs(xs, wide, as_pairs)
-    ins = xs if plain else lift(xs, wide)
-    if pairs:
+    here = scalars.beside(xs)
+    ins: Sequence[Tensor] = xs
+    if here.lifted:
+        refuse_integers(here.dtypes)
+        ins = lift(xs, here.wide)
+    if here.pairs:
         ins = [torch.view_as_real(x.resolve_conj()) for x in ins]
-    ys = f(*ins, **here)
+    ys = f(*ins, **here.scalars)
     ys = ys if isinstance(ys, tuple) else (ys,)
     if len(ys) != outs:
         raise LeafError(f"{len(ys)} results where {outs} were expected")
     results = []
-    for x, y in zip(xs, ys, strict=False):
-        y = torch.view_as_complex(y.contiguous()) if pairs else y
-        if y.dtype != x.dtype:
-            if is_inexact(y.dtype) and not is_inexact(x.dtype):
-                raise LeafError(f"a result of {y.dtype} for a leaf of {x.dtype}, which cannot hold it")
-            y = y.to(x.dtype)
+    for dtype, y in zip(here.dtypes, ys, strict=False):
+        if here.pairs:
+            y = torch.view_as_complex(y.contiguous())
+        if y.dtype != dtype:
+            if is_inexact(y.dtype) and not is_inexact(dtype):
+                raise LeafError(f"a result of {y.dtype} for a leaf of {dtype}, which cannot hold it")
+            y = y.to(dtype)
         results.append(y)
     return results
 
@@ -150,14 +167,14 @@ def run(
 ) -> Any:
     """What the verbs that map share: check, then a call a leaf (`whole`: which may look at all of it)."""
     columns, structure = _columns(f, trees, same_shapes)
-    here, reader = Scalars(f, scalars), recorder()
+    here, reader = Scalars(f, scalars, as_pairs), recorder()
     results: list[list[Tensor]] = [[] for _ in range(outs)]
     for i, xs in enumerate(zip(*columns, strict=True)):
         try:
             if reader is None:
-                ys = run_leaf(f, xs, here, outs, as_pairs)
+                ys = run_leaf(f, xs, here, outs)
             else:
-                ys = reader.run_leaf(f, xs, here, outs, as_pairs, whole)
+                ys = reader.run_leaf(f, xs, here, outs, whole)
         except LeafError as error:
             raise TypeError(f"{name_of(f)} at {paths(trees[0])[i]!r}: {error}") from None
         for column, y in zip(results, ys, strict=True):
@@ -247,8 +264,8 @@ def reduce(
 
 def part_of(f: Callable[..., Tensor], xs: Sequence[Tensor], scalars: Scalars) -> Tensor:
     """The number that the function of a reduction gives for one leaf."""
-    wide, plain, here = scalars.beside(xs)
-    return f(*(xs if plain else lift(xs, wide)), **here)
+    here = scalars.beside(xs)
+    return f(*(lift(xs, here.wide) if here.lifted else xs), **here.scalars)
 
 
 def combined(f: Callable[..., Tensor], combine: Callable[..., Tensor], rows: list[Any], scalars: Scalars) -> Tensor:
@@ -256,4 +273,4 @@ def combined(f: Callable[..., Tensor], combine: Callable[..., Tensor], rows: lis
     parts = [part_of(f, xs, scalars) for xs in rows]
     dtype = functools.reduce(torch.promote_types, [p.dtype for p in parts])
     stacked = torch.stack([p.to(parts[0].device, dtype) for p in parts])
-    return combine(stacked, **scalars.beside([stacked])[2])
+    return combine(stacked, **scalars.beside([stacked]).scalars)
