@@ -123,7 +123,10 @@ def _cast(scalar: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
         return scalar
     if dtype is None or scalar.dtype == torch.bool:
         return scalar.to(device)
-    return scalar.to(device, real_dtype(dtype))
+    scalar = scalar.to(device, real_dtype(dtype))
+    # Inductor would compute it again for every few elements, powers in float64 included; a view of its storage makes
+    # it one that is stored, once
+    return scalar.as_strided((), ()) if torch.compiler.is_compiling() else scalar
 
 
 def lift(xs: Sequence[Tensor], wide: torch.dtype | None) -> list[Tensor]:
