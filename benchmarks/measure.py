@@ -50,19 +50,30 @@ class Paired(NamedTuple):
         return f"{median(self.ratios):.2f} ({low:.2f} to {high:.2f})"
 
 
-def paired(a: Callable[[], Any], b: Callable[[], Any], rounds: int = 15) -> Paired:
-    """Time A B A B ... Each is called once before the clock starts.
+def paired(a: Callable[[], Any], b: Callable[[], Any], rounds: int = 15, steps: int = 1, warm: int = 1) -> Paired:
+    """Time A B B A A B ... after both are warm.
 
     Args:
         a: what B is measured against, a function without arguments that returns when its work is done.
         b: the other one.
         rounds: how many times each is timed, 15 or more.
+        steps: how many calls are timed together.
+        warm: how many calls of each come before.
     """
     if rounds < 15:
         raise ValueError(f"{rounds} rounds are too few for a median on a shared machine, 15 are the least")
-    a()
-    b()
-    times = [(seconds(a), seconds(b)) for _ in range(rounds)]
+
+    def several(f: Callable[[], Any]) -> Callable[[], None]:
+        return lambda: [f() for _ in range(steps)] and None
+
+    for _ in range(warm):
+        a()
+        b()
+    times = []
+    for k in range(rounds):
+        first, second = (a, b) if k % 2 else (b, a)
+        one, other = seconds(several(first)) / steps, seconds(several(second)) / steps
+        times.append((one, other) if k % 2 else (other, one))
     return Paired(*map(list, zip(*times, strict=True)))
 
 
