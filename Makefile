@@ -32,8 +32,10 @@ types: .venv/.dev  ## pyright over the library and the examples
 docs: .venv/.dev  ## the documentation, strict, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: .venv/.bench  ## side by side with torch.optim, optax and TorchOpt (minutes)
-	$(BIN)/python benchmarks/step.py
+bench: .venv/.bench  ## side by side with torch.optim, optax and others (half an hour)
+	$(BIN)/python -W ignore benchmarks/step.py
+	$(BIN)/python benchmarks/recipe.py
+	$(BIN)/python benchmarks/compile.py
 	$(BIN)/python benchmarks/sweep.py
 
 freeze: .venv/.dev .venv/.bench  ## write the versions installed now to constraints.txt
