@@ -129,13 +129,30 @@ def test_uniform_of_jax(shape, dtype):
     assert_same(random.uniform(key, shape, dtype), jax.random.uniform(jax_key(key), shape, name(dtype)))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=name)
-@pytest.mark.parametrize("bounds", [(-0.3, 1.1), (0.1, 0.7), (3.0, 10.0), (-1.0, 1.0), (2.0, 1.0), (1e-3, 1e3), (5, 6)])
+BOUNDS = [(-0.3, 1.1), (0.1, 0.7), (3.0, 10.0), (-1.0, 1.0), (2.0, 1.0), (1e-3, 1e3), (5, 6)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name)
+@pytest.mark.parametrize("bounds", BOUNDS)
 def test_uniform_between_bounds_of_jax(bounds, dtype):
     key, shape = random.key(5), (20_000,)
     expected = jax.random.uniform(jax_key(key), shape, name(dtype), *bounds)
     assert_same(random.uniform(key, shape, dtype, *bounds), expected)
     assert_same(random.uniform(key, shape, dtype, *map(torch.tensor, bounds)), expected)
+
+
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_uniform_between_bounds_of_jax_in_float16(bounds):
+    """XLA rounds the product and the sum, as we do, or both at once where the CPU has such an instruction for halves."""
+    key, shape = random.key(5), (20_000,)
+    unit = random.uniform(key, shape, torch.float16).numpy()
+    low, high = np.float16(bounds[0]), np.float16(bounds[1])
+    twice = np.maximum(unit * (high - low) + low, low)
+    once = np.maximum((unit.astype(np.float64) * np.float64(high - low) + np.float64(low)).astype(np.float16), low)
+    assert_same(random.uniform(key, shape, torch.float16, *bounds), twice)
+    assert_same(random.uniform(key, shape, torch.float16, *map(torch.tensor, bounds)), twice)
+    theirs = np.asarray(jax.random.uniform(jax_key(key), shape, "float16", *bounds))
+    assert np.array_equal(theirs, twice) or np.array_equal(theirs, once)
 
 
 def test_uniform_between_bounds_of_jax_in_float64():

@@ -79,7 +79,8 @@ def uniform(
         ValueError: the key is misshapen, a size negative, or a bound does not broadcast to `shape`.
 
     Reference:
-        `jax.random.uniform`, to the last bit (in float64 the unit interval; the last bit of another is the compiler's)
+        `jax.random.uniform`, to the last bit (in float64 and float16 the unit interval; the last bit of another is
+        the compiler's, which may round product and sum at once)
 
     Example:
         >>> from optfx import random
