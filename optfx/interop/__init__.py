@@ -1,0 +1,1 @@
+"""Edges to PyTorch's own world: `torch.optim`, checkpoints, sharded parameters."""
