@@ -97,7 +97,9 @@ class TorchOptimizer(Optimizer):
             ValueError, TypeError: as for the optimizer itself. Nothing is changed then.
         """
         if isinstance(param_group, dict):
-            self._check({k: v for k, v in param_group.items() if k not in _OF_TORCH | _OF_SCHEDULERS})
+            ours = {"tx": self.tx, "compile": self.compile}  # ZeroRedundancyOptimizer repeats the arguments here
+            known = _OF_TORCH | _OF_SCHEDULERS | {k for k, v in ours.items() if param_group.get(k) is v}
+            self._check({k: v for k, v in param_group.items() if k not in known})
         super().add_param_group(param_group)
         try:
             self._named()

@@ -24,7 +24,9 @@ def _main(f: Callable[..., Any], rank: int, world: int, store: str, results: Any
         dist.destroy_process_group()
     except BaseException:
         results.put((rank, None, traceback.format_exc()))
-        os._exit(1)
+        results.close()
+        results.join_thread()  # until it is sent
+        os._exit(1)  # the others may be waiting for this one
 
 
 def run(f: Callable[..., Any], world: int, *args: Any) -> list[Any]:

@@ -51,10 +51,10 @@ def assert_equal(a, b):
 
 @pytest.mark.parametrize("through", [through_torch, through_safetensors], ids=["torch", "safetensors"])
 def test_round_trip(through):
+    labels = optfx.select.label({"a": optfx.select.path("*.weight")}, default="b")
     tx = optfx.chain(
         optfx.clip_by_global_norm(1.0),
-        optfx.inject_hyperparams(optfx.partition({"a": optfx.adamw(0.1), "b": optfx.sgd(0.1, 0.9)},
-                                                 optfx.select.label({"a": optfx.select.path("*.weight")}, default="b"))),
+        optfx.inject_hyperparams(optfx.partition({"a": optfx.adamw(0.1), "b": optfx.sgd(0.1, 0.9)}, labels)),
         optfx.masked(optfx.params_ema(0.9), optfx.select.ndim(min=2)),
         optfx.add_noise(0.1, 0.5, optfx.random.key(0)),
     )  # fmt: skip

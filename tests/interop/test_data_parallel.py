@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -51,10 +53,14 @@ def worker(rank, world):
         train(net, ours, rank, torch.optim.lr_scheduler.ExponentialLR(ours, 0.9))
         assert alike(net, reference), "DDP"
 
-    net = DistributedDataParallel(model())
-    zero = ZeroRedundancyOptimizer(net.parameters(), TorchOptimizer, tx=adamw, lr=1e-2)
-    train(net, zero, rank, torch.optim.lr_scheduler.ExponentialLR(zero, 0.9))
-    assert alike(net, reference), "ZeRO"
+    for how in (
+        {"optimizer_class": TorchOptimizer, "tx": adamw},
+        {"optimizer_class": partial(TorchOptimizer, tx=adamw)},
+    ):
+        net = DistributedDataParallel(model())
+        zero = ZeroRedundancyOptimizer(net.parameters(), lr=1e-2, **how)
+        train(net, zero, rank, torch.optim.lr_scheduler.ExponentialLR(zero, 0.9))
+        assert alike(net, reference), "ZeRO"
     held = len(zero.optim.state)
     assert 0 < held < len(list(net.parameters()))
     zero.consolidate_state_dict(0)

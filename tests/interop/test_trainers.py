@@ -38,9 +38,9 @@ def torchs(params):
 MAKERS = {"eager": ours, "compiled": lambda params: ours(params, compile=True)}
 
 
-def assert_same(mine, others):
+def assert_same(mine, others, atol=1e-6):
     for p, q in zip(mine, others, strict=True):
-        torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
+        torch.testing.assert_close(p, q, rtol=0, atol=atol)
 
 
 # ---- Lightning -------------------------------------------------------------------------------------------------------
@@ -101,7 +101,8 @@ def silent():
 )
 def test_lightning(make, options, tmp_path):
     (_, mine), (_, others) = (lightning_run(m, folder=tmp_path, **options) for m in (make, torchs))
-    assert_same(mine, others)
+    # in bfloat16 the last bit of a float32 parameter may be the last bit of a bfloat16 activation
+    assert_same(mine, others, 1e-3 if "precision" in options else 1e-6)
 
 
 def test_lightning_resumes(tmp_path):
@@ -128,7 +129,7 @@ def hf_run(folder, how, resume=None, steps=STEPS, save_at=None):
         vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=8, num_labels=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
-    net = transformers.BertForSequenceClassification(config)
+    net = transformers.BertForSequenceClassification(config).double()  # Adam divides rounding by gradients near zero
     generator = torch.Generator().manual_seed(0)
     words = torch.randint(0, 32, (64, 8), generator=generator)
     examples = [{"input_ids": w, "labels": (w.sum() % 2).long()} for w in words]
