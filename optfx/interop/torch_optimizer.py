@@ -60,7 +60,7 @@ class TorchOptimizer(Optimizer):
         >>> [group["lr"] for group in optimizer.param_groups]
         [0.0001, 0.001]
         >>> list(optimizer.state[model.bias])
-        ['0.count', '1.0.count', '1.0.mu', '1.0.nu', '1.1.count', '1.2.count']
+        ['0.count', '0.norm', '1.0.count', '1.0.mu', '1.0.nu', '1.1.count', '1.2.count']
     """
 
     def __init__(

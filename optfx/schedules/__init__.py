@@ -36,6 +36,7 @@ from optfx.schedules.torch_rates import (
     linear_lr,
     multi_step_lr,
     polynomial_lr,
+    robbins_monro,
     step_lr,
 )
 from optfx.schedules.warmup import (
@@ -71,6 +72,7 @@ __all__ = [
     "piecewise_interpolate_schedule",
     "polynomial_lr",
     "polynomial_schedule",
+    "robbins_monro",
     "sequential_lr",
     "sgdr_schedule",
     "step_lr",

@@ -9,6 +9,7 @@ mean of the parameters, saves after every step, and begins from what is there.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -99,4 +100,4 @@ def crash(kills: int, seed: int = 0) -> dict[str, int]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=1000)
-    print(crash(parser.parse_args().kills))
+    print(json.dumps(crash(parser.parse_args().kills)))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,7 +14,6 @@ from torch.func import vmap
 
 import optfx
 from optfx import interop, tree
-from tests.interop.crash import crash
 from tests.registry import ROWS
 
 
@@ -167,7 +169,10 @@ def test_a_failed_save_leaves_the_last_one(tmp_path):
 
 
 def test_killed_runs_go_on_bit_for_bit():
-    seen = crash(60)
+    command = [sys.executable, "-m", "tests.interop.crash", "--kills", "60"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
     assert seen["kills"] >= 60
     assert seen["bit-equal"] == seen["runs"] > 0
     assert seen["while writing"] > 0
