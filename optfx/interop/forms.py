@@ -7,6 +7,7 @@ numbers and laying it beside a chain, it gives the options of the chain.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor
 
 import optfx
 from optfx.core import GradientTransformation
+from optfx.schedules import inverse_sqrt_limit
 from optfx.tree import is_record
 
 Options = dict[str, Any]
@@ -25,6 +27,9 @@ class Mark(float):
     """Stands for a number of an option while a form is read backwards."""
 
     name: str
+
+    def __neg__(self) -> Mark:
+        return mark(f"-{self.name}")
 
 
 def mark(name: str) -> Mark:
@@ -135,6 +140,29 @@ def _asgd(o: Options) -> Any:
     return optfx.asgd(o["lr"], o["lambd"], o["alpha"], o["t0"], weight_decay=_some(o["weight_decay"]))
 
 
+def _adafactor(o: Options) -> Any:
+    eps, scale = o["eps"]
+    return optfx.chain(
+        optfx.scale_by_adafactor(-o["beta2_decay"], eps),
+        optfx.clip_by_block_rms(o["d"]),
+        optfx.scale_by_param_block_rms(scale),
+        optfx.scale_by_schedule(inverse_sqrt_limit(o["lr"])),
+        optfx.add_decayed_weights(o["weight_decay"]),
+        optfx.scale_by_learning_rate(o["lr"]),
+    )
+
+
+def _muon(o: Options) -> Any:
+    size = "rms" if o["adjust_lr_fn"] == "match_rms_adamw" else "spectral"
+    coefficients, steps, eps = o["ns_coefficients"], o["ns_steps"], o["eps"]
+    return optfx.chain(
+        optfx.ema(o["momentum"], debias=False, nesterov=o["nesterov"]),
+        optfx.orthogonalize(coefficients, steps, eps, torch.bfloat16, size),
+        optfx.add_decayed_weights(o["weight_decay"]),
+        optfx.scale_by_learning_rate(o["lr"]),
+    )
+
+
 BETAS = ("lr", "betas.0", "betas.1", "eps")
 MEANS = {"exp_avg": "mu", "exp_avg_sq": "nu"}
 
@@ -200,6 +228,30 @@ FORMS = {
             ("lr", "etas.0", "etas.1", "step_sizes.0", "step_sizes.1"),
             {},
         ),
+        Form(
+            torch.optim.Adafactor,
+            _adafactor,
+            {"row_var": "v_row", "col_var": "v_col", "variance": "v"},
+            ("lr", "beta2_decay", "eps.1", "d", "weight_decay"),
+            {"eps.0": (None, MARKED)},
+        ),
+        Form(
+            torch.optim.Muon,
+            _muon,
+            {"momentum_buffer": "ema"},
+            (
+                "lr",
+                "momentum",
+                "weight_decay",
+                "ns_coefficients.0",
+                "ns_coefficients.1",
+                "ns_coefficients.2",
+                "ns_steps",
+                "eps",
+            ),
+            {"nesterov": BOTH, "adjust_lr_fn": ("original", "match_rms_adamw")},
+            counted=False,
+        ),
         Form(torch.optim.ASGD, _asgd, {"ax": "average"}, ("lr", "lambd", "alpha", "t0"), DECAY),
     )
 }
@@ -208,7 +260,7 @@ FORMS = {
 def make(form: Form, options: Options) -> GradientTransformation:
     """The chain of a group, which goes up the gradient where torch's `maximize` says so."""
     tx = form.chain(options)
-    return optfx.chain(optfx.scale(-1.0), tx) if options["maximize"] else tx
+    return optfx.chain(optfx.scale(-1.0), tx) if options.get("maximize") else tx
 
 
 def read(tx: GradientTransformation) -> tuple[Form, Options] | None:
@@ -221,16 +273,20 @@ def read(tx: GradientTransformation) -> tuple[Form, Options] | None:
                 continue
             found: Options = {}
             marks = {v.name for v in pattern.values() if isinstance(v, Mark)}
-            if _fits(chain, tx, found) and marks == found.keys():
-                return form, _gathered(pattern | found)
+            if _fits(chain, tx, found):
+                numbers = {k.removeprefix("-"): -v if k.startswith("-") else v for k, v in found.items()}
+                if numbers.keys() == marks:
+                    return form, _gathered(pattern | numbers)
     return None
 
 
 def _patterns(form: Form) -> Iterator[Options]:
     """The options of each form that an optimizer has, with marks for its numbers; tuples in parts."""
-    names = [*form.choices, "maximize"]
-    for values in itertools.product(*form.choices.values(), BOTH):
-        options = {k: mark(k) if v is MARKED else v for k, v in zip(names, values, strict=True)}
+    choices = form.choices
+    if "maximize" in inspect.signature(form.optimizer).parameters:
+        choices = choices | {"maximize": BOTH}
+    for values in itertools.product(*choices.values()):
+        options = {k: mark(k) if v is MARKED else v for k, v in zip(choices, values, strict=True)}
         yield options | {name: mark(name) for name in form.numbers}
 
 

@@ -31,6 +31,7 @@ from optfx.schedules.torch_cycles import (
 from optfx.schedules.torch_rates import (
     constant_lr,
     exponential_lr,
+    inverse_sqrt_limit,
     inverse_time_decay,
     lambda_lr,
     linear_lr,
@@ -59,6 +60,7 @@ __all__ = [
     "exponential_lr",
     "from_function",
     "from_torch_scheduler",
+    "inverse_sqrt_limit",
     "inverse_time_decay",
     "join_schedules",
     "lambda_lr",

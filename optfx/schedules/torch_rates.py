@@ -291,3 +291,28 @@ class robbins_monro:
     def __call__(self, count: Tensor | int) -> Tensor:
         t, rate, lambd, power = numbers(count, self.init_value, self.lambd, self.power)
         return rate / (1 + lambd * rate * t) ** power
+
+
+@record
+class inverse_sqrt_limit:
+    r"""The factor that keeps a rate below one over the root of the time: that of `torch.optim.Adafactor`.
+
+    $$ \min\!\left(1,\; \frac{1}{\eta \sqrt{t + 1}}\right) $$
+
+    Args:
+        learning_rate: $\eta$, the rate that the factor is put on.
+
+    Reference: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
+        <https://arxiv.org/abs/1804.04235>; `torch.optim.Adafactor`.
+
+    Example:
+        >>> from optfx import schedules
+        >>> schedules.inverse_sqrt_limit(1.0)(3)
+        tensor(0.5000, dtype=torch.float64)
+    """
+
+    learning_rate: Number
+
+    def __call__(self, count: Tensor | int) -> Tensor:
+        t, rate = numbers(count, self.learning_rate)
+        return 1 / (rate * (t + 1).sqrt()).clamp_min(1)

@@ -14,6 +14,7 @@ Every number of a transform is a float, a () tensor, or a schedule `count -> val
 """  # noqa: E501
 
 from optfx.transforms.adadelta import ScaleByAdadeltaState, scale_by_adadelta
+from optfx.transforms.adafactor import ScaleByAdafactorState, scale_by_adafactor, scale_by_param_block_rms
 from optfx.transforms.adam import ScaleByAdamState, scale_by_adam
 from optfx.transforms.adamax import scale_by_adamax
 from optfx.transforms.amsgrad import ScaleByAmsgradState, scale_by_amsgrad
@@ -31,6 +32,7 @@ from optfx.transforms.momentum import EmaState, TraceState, ema, trace
 from optfx.transforms.nadam import ScaleByNadamState, scale_by_nadam
 from optfx.transforms.nans import ZeroNansState, zero_nans
 from optfx.transforms.noise import AddNoiseState, add_noise
+from optfx.transforms.orthogonal import orthogonalize
 from optfx.transforms.plateau import ReduceOnPlateauState, reduce_on_plateau
 from optfx.transforms.radam import scale_by_radam
 from optfx.transforms.rms import (
@@ -61,6 +63,7 @@ __all__ = [
     "ParamsEmaState",
     "ReduceOnPlateauState",
     "ScaleByAdadeltaState",
+    "ScaleByAdafactorState",
     "ScaleByAdamState",
     "ScaleByAmsgradState",
     "ScaleByNadamState",
@@ -80,16 +83,19 @@ __all__ = [
     "ema",
     "freeze",
     "identity",
+    "orthogonalize",
     "params_average",
     "params_ema",
     "reduce_on_plateau",
     "scale",
     "scale_by_adadelta",
+    "scale_by_adafactor",
     "scale_by_adam",
     "scale_by_adamax",
     "scale_by_amsgrad",
     "scale_by_learning_rate",
     "scale_by_nadam",
+    "scale_by_param_block_rms",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",

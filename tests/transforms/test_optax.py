@@ -69,6 +69,7 @@ CASES = {
     ),
     "scale_by_adadelta": (optfx.scale_by_adadelta(), optax.scale_by_adadelta()),
     "scale_by_adadelta, all": (optfx.scale_by_adadelta(0.8, 1e-3), optax.scale_by_adadelta(0.8, 1e-3)),
+    "scale_by_param_block_rms": (optfx.scale_by_param_block_rms(0.5), optax.scale_by_param_block_rms(0.5)),
     "scale_by_rms": (optfx.scale_by_rms(), optax.scale_by_rms()),
     "scale_by_rms, eps outside": (optfx.scale_by_rms(**OUTSIDE), optax.scale_by_rms(**OUTSIDE)),
     "scale_by_rms, corrected": (
