@@ -146,20 +146,23 @@ def to_torch(tx: Any, params: Tree, state: Tree) -> Optimizer:
     kinds = {form.optimizer for form, _ in forms.values()}
     if len(kinds) > 1:
         raise ValueError(f"the parts are several optimizers of torch: {', '.join(sorted(k.__name__ for k in kinds))}")
+    rows = dict(zip(names, zip(names, values, labels, strict=True), strict=True))
+    if isinstance(params, dict) and params.keys() == rows.keys():  # in its own order, which that of leaves is not
+        rows = {name: rows[name] for name in params}
     groups: dict[str, dict[str, Any]] = {}
-    for name, p, label in zip(names, values, labels, strict=True):
+    for name, p, label in rows.values():
         group = groups.setdefault(label.partition("/")[0], {"params": [], **forms[label][1]})
         group["params"].append((name, p))
     optimizer = next(iter(kinds))(list(groups.values()))  # type: ignore[call-arg]
-    for name, p, label in zip(names, values, labels, strict=True):
+    for name, p, label in rows.values():
         form, options = forms[label]
-        kept = _state_of_torch(form, options, name, states[label])
+        kept = _state_of_torch(form, options, name, p.ndim, states[label])
         if kept:
             optimizer.state[p] = kept
     return optimizer
 
 
-def _state_of_torch(form: Form, options: Options, name: str, state: Tree) -> dict[str, Tensor]:
+def _state_of_torch(form: Form, options: Options, name: str, ndim: int, state: Tree) -> dict[str, Tensor]:
     """What torch keeps of a parameter; nothing before the first step, when it makes that itself."""
     steps = int(next(iter(get_all(state, "count").values())))
     if not steps:
@@ -174,4 +177,6 @@ def _state_of_torch(form: Form, options: Options, name: str, state: Tree) -> dic
         lr, lambd, alpha, t0 = (options[k] for k in ("lr", "lambd", "alpha", "t0"))
         kept["eta"] = torch.as_tensor(lr / (1 + lambd * lr * steps) ** alpha)
         kept["mu"] = torch.as_tensor(1 / max(1, steps - t0))
+    if form.optimizer is torch.optim.Adafactor:  # which has no place for what a leaf of this shape does not need
+        kept = {k: x for k, x in kept.items() if k == "step" or (k == "variance") == (ndim < 2)}
     return kept
