@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 from optfx.combinators import partition
 from optfx.core import as_transform, select
-from optfx.interop.forms import FORMS, Form, Options, make, read
+from optfx.interop.forms import FORMS, Form, Options, make
+from optfx.interop.patterns import read
 from optfx.tree import Tree, entries, from_dict, get_all, leaves, paths, to_dict
 
 _WHY_NOT = {
