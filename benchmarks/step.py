@@ -167,7 +167,11 @@ def to_jax(tensors: Tensors) -> dict[str, jax.Array]:
 
 BASELINE = "`torch.optim.AdamW(fused=True)`"
 FOREACH = "`torch.optim.AdamW(foreach=True)`"
-COMPILED = ("optfx, `torch.compile(donate(step))`", "`torch.compile(torch.optim.AdamW.step)`")
+COMPILED = (
+    "optfx, `torch.compile(donate(step))`",
+    "`torch.compile(torch.optim.AdamW.step)`",
+    "HeavyBall, `AdamW`",  # which compiles itself
+)
 CONTENDERS = {
     BASELINE: partial(TorchOptim, fused=True),
     "**optfx, `fuse`**": Fused,
@@ -178,7 +182,7 @@ CONTENDERS = {
     COMPILED[0]: partial(Optfx, wrap=compiled),
     COMPILED[1]: partial(TorchOptim, foreach=True, compile=True),
     "TorchOpt, `adamw`": TorchOpt,
-    "HeavyBall, `AdamW`": HeavyBall,
+    COMPILED[2]: HeavyBall,
     "optax, `jax.jit`, donated": Optax,
 }
 

@@ -143,7 +143,7 @@ def test_uniform_between_bounds_of_jax(bounds, dtype):
 
 @pytest.mark.parametrize("bounds", BOUNDS)
 def test_uniform_between_bounds_of_jax_in_float16(bounds):
-    """XLA rounds the product and the sum, as we do, or both at once where the CPU has such an instruction for halves."""
+    """XLA rounds product and sum, as we do, or both at once where the CPU has such an instruction for halves."""
     key, shape = random.key(5), (20_000,)
     unit = random.uniform(key, shape, torch.float16).numpy()
     low, high = np.float16(bounds[0]), np.float16(bounds[1])

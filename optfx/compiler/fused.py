@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from optfx import tree
 from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
-from optfx.core import params as params_of
 from optfx.core.transform import check_beside, check_extra
 from optfx.tree import Tree, flatten, is_wrapped, leaves_in, misfit, paths, unflatten
 
@@ -48,20 +47,22 @@ class fuse:
     def __init__(self, tx: Any):
         self.tx: GradientTransformation = as_transform(tx)
         self._extra_args = self.tx.extra_args
-        self._module: nn.Module | None = None
+        self._live: list[Tensor] = []  # the parameters that are not ours, whose memory we write to
         self._plan: Plan | None = None
 
     def __repr__(self) -> str:
         return f"fuse({self.tx!r})"
 
     @torch.no_grad()
-    def init(self, params: Tree, state: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
+    def init(self, params: Tree, state: Tree = None, *, copy: bool = True, **extra: Any) -> tuple[Tree, Tree]:
         """Lay out params and state, and compile the step.
 
         Args:
             params: tree of tensors, which are copied; or an `nn.Module`, whose trainable parameters are taken as
                 they are and go on being the module's.
             state: a state of `tx`, from a checkpoint say, which is copied; None for `tx.init(params)`.
+            copy: False to train the tensors of `params` and `state` themselves, of which the parameters are given other
+                memory where theirs will not do.
             **extra: the extra arguments that steps will be given, where the optimizer declares any that `EXTRA_ARGS`
                 does not know; their values do not matter.
 
@@ -72,8 +73,9 @@ class fuse:
         Raises:
             TypeError, ValueError: parameters or a state that do not fit `tx`, naming the path.
         """
-        self._module = params if isinstance(params, nn.Module) else None
-        params = params_of(params) if isinstance(params, nn.Module) else params
+        live = not copy or isinstance(params, nn.Module)
+        if isinstance(params, nn.Module):
+            params = {name: p for name, p in params.named_parameters() if p.requires_grad}
         for path, x in zip(paths(params), flatten(params)[0], strict=True):
             if isinstance(x, Tensor) and (is_wrapped(x) or type(x) not in (Tensor, nn.Parameter)):
                 kind = "inside a function transform" if is_wrapped(x) else f"a {type(x).__name__}"
@@ -84,10 +86,9 @@ class fuse:
                 raise TypeError(f"fuse: the state at {path!r} is a {type(x).__name__}, expected a tensor")
         if state is not None:
             _check("the state", like, state)
-        own = params if self._module is not None else tree.map(torch.clone, params)
-        own = tree.map(lambda x: x.detach().contiguous(), own)
-        state = like if state is None else state
-        state = tree.map(lambda x: x.detach().clone(memory_format=torch.contiguous_format), state)
+        self._live = flatten(params)[0] if live else []
+        own = tree.map(lambda x: _own(x, not live), params)
+        state = tree.map(lambda x: _own(x, copy), like if state is None else state)
         # what is in the vocabulary can be guessed, for what it is matters and not its value
         guessed = dict.fromkeys(EXTRA_ARGS, _some_function) | {"value": 0.0, "grad": own}
         return self._adopt(own, own, state, self._declared(guessed | extra))
@@ -187,10 +188,9 @@ class fuse:
         self._forms = [_form(x) for x in flatten(grads)[0]]
         self._kinds = [_kind(x) for x in _leaves(extra)]
         self._plan = plan
-        if self._module is not None:
-            for name, p in self._module.named_parameters():
-                if name in self.params and p.data_ptr() != self.params[name].data_ptr():
-                    p.data = self.params[name]
+        for theirs, x in zip(self._live, self._own, strict=False):
+            if theirs.data_ptr() != x.data_ptr():
+                theirs.data = x
         return self.params, self.state
 
     def _take_over(self, state: Tree, params: Tree) -> None:
@@ -206,6 +206,11 @@ class fuse:
         fresh = [(old, new.clone() if new.untyped_storage().data_ptr() in mine else new) for old, new in changed]
         for old, new in fresh:
             old.copy_(new)
+
+
+def _own(x: Tensor, copy: bool) -> Tensor:
+    x = x.detach()
+    return x.clone(memory_format=torch.contiguous_format) if copy else x.contiguous()
 
 
 def _some_function(*args: Any) -> Any:

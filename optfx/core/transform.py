@@ -109,7 +109,7 @@ class GradientTransformation:
     @property
     def extra_args(self) -> frozenset[str]:
         """The extra arguments that this transform, or one inside it, declares."""
-        inside = [tx for f in dataclasses.fields(self) for tx in _transforms(getattr(self, f.name))]  # type: ignore[arg-type]
+        inside = [tx for f in dataclasses.fields(self) for tx in transforms_in(getattr(self, f.name))]  # type: ignore[arg-type]
         return self._declared.union(*(tx.extra_args for tx in inside))
 
     def init(self, params: Tree) -> Tree:
@@ -145,12 +145,12 @@ class GradientTransformation:
         return iter((self.init, self.update))
 
 
-def _transforms(value: Any) -> list[GradientTransformation]:
+def transforms_in(value: Any) -> list[GradientTransformation]:
     """The transforms that the field of a record holds."""
     if isinstance(value, GradientTransformation):
         return [value]
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    return [tx for item in items for tx in _transforms(item)]
+    return [tx for item in items for tx in transforms_in(item)]
 
 
 def need_params(tx: GradientTransformation, params: Tree) -> Tree:

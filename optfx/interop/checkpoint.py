@@ -8,8 +8,8 @@ numbers go into one tree, so that they are of one moment.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,7 +80,7 @@ def load_state_dict(template: Tree, flat: Mapping[str, Tensor]) -> Tree:
     return tree.unflatten_like(template, [_bring(values[path], like) for path, like in expected.items()])
 
 
-def save(path: str | Path, state: Tree) -> None:
+def save(state: Tree, path: str | os.PathLike[str]) -> None:
     """Write a tree of tensors into one file, which replaces the one that is there in one moment.
 
     A run that is killed at any time leaves the old file whole, or the new one: the last complete checkpoint is always
@@ -88,8 +88,8 @@ def save(path: str | Path, state: Tree) -> None:
     are made. One process writes a file.
 
     Args:
-        path: the file.
         state: a tree of tensors (see `state_dict`).
+        path: the file.
 
     Raises:
         TypeError: a leaf that is no tensor, or one that is sharded over processes, naming its path.
@@ -98,7 +98,7 @@ def save(path: str | Path, state: Tree) -> None:
     Example:
         >>> import tempfile, torch, optfx
         >>> path = tempfile.mkdtemp() + "/last.pt"
-        >>> optfx.interop.save(path, {"params": {"w": torch.ones(2)}, "step": torch.tensor(3)})
+        >>> optfx.interop.save({"params": {"w": torch.ones(2)}, "step": torch.tensor(3)}, path)
         >>> torch.load(path)
         {'params.w': tensor([1., 1.]), 'step': tensor(3)}
     """
@@ -111,7 +111,7 @@ def save(path: str | Path, state: Tree) -> None:
     files.write(path, state_dict(state, device="cpu"))
 
 
-def load(path: str | Path, template: Tree) -> Tree:
+def load(path: str | os.PathLike[str], template: Tree) -> Tree:
     """The tree that `save` wrote. Nothing in the file is run, and its checksums are compared.
 
     Args:
@@ -126,17 +126,17 @@ def load(path: str | Path, template: Tree) -> Tree:
     Example:
         >>> import tempfile, torch, optfx
         >>> path = tempfile.mkdtemp() + "/last.pt"
-        >>> optfx.interop.save(path, {"w": torch.ones(2)})
+        >>> optfx.interop.save({"w": torch.ones(2)}, path)
         >>> optfx.interop.load(path, {"w": torch.zeros(2)})
         {'w': tensor([1., 1.])}
     """
     flat = files.read(path, mmap=True)  # copied anyhow
     if not isinstance(flat, dict):
-        raise ValueError(f"{path} holds a {type(flat).__name__}, expected tensors by path")
+        raise ValueError(f"{os.fspath(path)} holds a {type(flat).__name__}, expected tensors by path")
     try:
         return load_state_dict(template, flat)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{os.fspath(path)}: {error}") from None
 
 
 def _leaves(state: Tree) -> dict[str, Tensor]:

@@ -23,9 +23,28 @@ schedule too (`learning_rate` is torch's `lr`, 1e-3 by default, 1e-2 for RMSprop
 it. A zero is a number like any other, which a sweep may pass through.
 """  # noqa: E501
 
+from optfx.optimizers.adadelta import adadelta
 from optfx.optimizers.adagrad import adagrad
 from optfx.optimizers.adam import adam, adamw, amsgrad
+from optfx.optimizers.adamax import adamax
+from optfx.optimizers.asgd import asgd
+from optfx.optimizers.nadam import nadam
+from optfx.optimizers.radam import radam
 from optfx.optimizers.rmsprop import rmsprop
+from optfx.optimizers.rprop import rprop
 from optfx.optimizers.sgd import sgd
 
-__all__ = ["adagrad", "adam", "adamw", "amsgrad", "rmsprop", "sgd"]
+__all__ = [
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "amsgrad",
+    "asgd",
+    "nadam",
+    "radam",
+    "rmsprop",
+    "rprop",
+    "sgd",
+]

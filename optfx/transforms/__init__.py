@@ -13,9 +13,12 @@ Every number of a transform is a float, a () tensor, or a schedule `count -> val
 `schedule(0)`. Updates are added to params; only `scale_by_learning_rate` flips the sign.
 """  # noqa: E501
 
+from optfx.transforms.adadelta import ScaleByAdadeltaState, scale_by_adadelta
+from optfx.transforms.adafactor import ScaleByAdafactorState, scale_by_adafactor, scale_by_param_block_rms
 from optfx.transforms.adam import ScaleByAdamState, scale_by_adam
+from optfx.transforms.adamax import scale_by_adamax
 from optfx.transforms.amsgrad import ScaleByAmsgradState, scale_by_amsgrad
-from optfx.transforms.averages import ParamsEmaState, params_ema
+from optfx.transforms.averages import ParamsAverageState, ParamsEmaState, params_average, params_ema
 from optfx.transforms.centralize import centralize
 from optfx.transforms.clipping import (
     ClipByGlobalNormState,
@@ -26,9 +29,12 @@ from optfx.transforms.clipping import (
 )
 from optfx.transforms.decay import add_decayed_weights
 from optfx.transforms.momentum import EmaState, TraceState, ema, trace
+from optfx.transforms.nadam import ScaleByNadamState, scale_by_nadam
 from optfx.transforms.nans import ZeroNansState, zero_nans
 from optfx.transforms.noise import AddNoiseState, add_noise
+from optfx.transforms.orthogonal import orthogonalize
 from optfx.transforms.plateau import ReduceOnPlateauState, reduce_on_plateau
+from optfx.transforms.radam import scale_by_radam
 from optfx.transforms.rms import (
     ScaleByRmsState,
     ScaleByRssState,
@@ -37,6 +43,7 @@ from optfx.transforms.rms import (
     scale_by_rss,
     scale_by_stddev,
 )
+from optfx.transforms.rprop import ScaleByRpropState, scale_by_rprop
 from optfx.transforms.scaling import (
     freeze,
     identity,
@@ -52,11 +59,16 @@ __all__ = [
     "AddNoiseState",
     "ClipByGlobalNormState",
     "EmaState",
+    "ParamsAverageState",
     "ParamsEmaState",
     "ReduceOnPlateauState",
+    "ScaleByAdadeltaState",
+    "ScaleByAdafactorState",
     "ScaleByAdamState",
     "ScaleByAmsgradState",
+    "ScaleByNadamState",
     "ScaleByRmsState",
+    "ScaleByRpropState",
     "ScaleByRssState",
     "ScaleByStddevState",
     "TraceState",
@@ -71,13 +83,22 @@ __all__ = [
     "ema",
     "freeze",
     "identity",
+    "orthogonalize",
+    "params_average",
     "params_ema",
     "reduce_on_plateau",
     "scale",
+    "scale_by_adadelta",
+    "scale_by_adafactor",
     "scale_by_adam",
+    "scale_by_adamax",
     "scale_by_amsgrad",
     "scale_by_learning_rate",
+    "scale_by_nadam",
+    "scale_by_param_block_rms",
+    "scale_by_radam",
     "scale_by_rms",
+    "scale_by_rprop",
     "scale_by_rss",
     "scale_by_schedule",
     "scale_by_sign",

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 
-def write(path: str | Path, content: Any) -> None:
+def write(path: str | os.PathLike[str], content: Any) -> None:
     """Put tensors, numbers and text, in dicts and lists, in the place of the file. Folders are made.
 
     One process writes a file at a time: drafts that killed ones left are removed, so that they never pile up.
@@ -45,7 +45,7 @@ def write(path: str | Path, content: Any) -> None:
             os.close(folder)
 
 
-def read(path: str | Path, mmap: bool = False) -> Any:
+def read(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     """What `write` wrote, on the CPU.
 
     Args:
@@ -56,6 +56,7 @@ def read(path: str | Path, mmap: bool = False) -> Any:
         OSError: it cannot be opened.
         ValueError: it is cut short, has been changed, is of another format, or holds what only code could restore.
     """
+    path = Path(path)
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:

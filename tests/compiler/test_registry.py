@@ -10,7 +10,9 @@ from tests.registry import ROWS
 from tests.schedules.rows import ROWS as SCHEDULES
 
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-WHOLE = {"clip_by_block_rms", "adaptive_grad_clip", "centralize", "zero_nans", "add_noise"}  # they see whole leaves
+# they see whole leaves
+WHOLE = {"clip_by_block_rms", "adaptive_grad_clip", "centralize", "zero_nans", "add_noise"}
+WHOLE |= {"orthogonalize", "scale_by_adafactor", "scale_by_param_block_rms"}
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,14 @@ STEPS = 15
 SHAPES = {"scalar": (), "vector": (4,), "matrix": (3, 2), "kernel": (2, 2, 1, 3), "dead": (2,)}
 
 
+@pytest.fixture(autouse=True)
+def torchs_scalars_are_wide():
+    """NAdam and ASGD keep numbers as tensors, which torch rounds to the default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @functools.cache
 def problem():
     """Parameters and gradients, real and complex; "dead" never gets a gradient other than zero."""
@@ -76,6 +84,15 @@ def theirs(optimizer, **options):
     return lambda params, **rest: optimizer(params, **options, **rest)
 
 
+def decoupled(scaled):
+    """torch's `decoupled_weight_decay=True`."""
+
+    def make(rate, weight_decay):
+        return optfx.chain(scaled, optfx.add_decayed_weights(weight_decay), optfx.scale_by_learning_rate(rate))
+
+    return make
+
+
 def adamw_amsgrad(rate, weight_decay):
     return optfx.chain(
         optfx.scale_by_amsgrad(bias_correction_nu="after_max"),
@@ -118,6 +135,27 @@ for maximize, decay in itertools.product(both, off):
     CASES["AdamW, amsgrad" + label] = (
         ours(adamw_amsgrad, **common, weight_decay=decay or 0.0),
         theirs(torch.optim.AdamW, **common, weight_decay=decay or 0.0, amsgrad=True),
+    )
+
+    CASES["Adamax" + label] = (
+        ours(optfx.adamax, **coupled, b1=0.8, b2=0.97, eps=1e-5),
+        theirs(torch.optim.Adamax, **common, weight_decay=decay or 0.0, **betas),
+    )
+    CASES["NAdam" + label] = (
+        ours(optfx.nadam, **coupled, b1=0.8, b2=0.97, eps=1e-5, momentum_decay=0.1),
+        theirs(torch.optim.NAdam, **common, weight_decay=decay or 0.0, momentum_decay=0.1, **betas),
+    )
+    CASES["NAdam, decoupled" + label] = (
+        ours(decoupled(optfx.scale_by_nadam(0.8, 0.97, 1e-5)), **common, weight_decay=decay or 0.0),
+        theirs(torch.optim.NAdam, **common, weight_decay=decay or 0.0, decoupled_weight_decay=True, **betas),
+    )
+    CASES["RAdam" + label] = (
+        ours(optfx.radam, **coupled, b1=0.8, b2=0.97, eps=1e-5, eps_before_correction=True),
+        theirs(torch.optim.RAdam, **common, weight_decay=decay or 0.0, **betas),
+    )
+    CASES["Adadelta" + label] = (
+        ours(optfx.adadelta, **common, weight_decay=decay or 0.0, rho=0.8, eps=1e-5),
+        theirs(torch.optim.Adadelta, **common, weight_decay=decay or 0.0, rho=0.8, eps=1e-5),
     )
 
     for centered, momentum in itertools.product(both, (None, 0.6)):
@@ -177,6 +215,46 @@ def test_it_is_torchs(name, schedule):
             )
 
 
+CONSTANT = {}  # those whose rate torch takes up a step late, or never again
+for maximize in both:
+    label = ", maximize" if maximize else ""
+    steps = {"min_step_size": 1e-3, "max_step_size": 0.05}
+    CONSTANT["Rprop" + label] = (
+        ours(optfx.rprop, maximize, eta_minus=0.4, eta_plus=1.3, **steps),
+        theirs(torch.optim.Rprop, maximize=maximize, etas=(0.4, 1.3), step_sizes=(1e-3, 0.05)),
+    )
+    for decay, t0 in itertools.product(off, (1e6, 3)):
+        name = "ASGD" + label + ("" if decay is None else ", decay") + ("" if t0 > 3 else ", averaged")
+        CONSTANT[name] = (
+            ours(optfx.asgd, maximize, lambd=0.1, alpha=0.6, t0=float(t0), weight_decay=decay),
+            theirs(torch.optim.ASGD, maximize=maximize, lambd=0.1, alpha=0.6, t0=t0, weight_decay=decay or 0.0),
+        )
+
+
+@pytest.mark.parametrize("name", CONSTANT)
+def test_it_is_torchs_at_a_constant_rate(name):
+    mine, expected = CONSTANT[name]
+    for a, b in zip(run_ours(mine, 0.02, False), run_torch(expected, 0.02, False), strict=True):
+        for leaf in a:
+            torch.testing.assert_close(a[leaf], b[leaf].detach(), rtol=1e-12, atol=1e-13)
+
+
+def test_the_mean_of_averaged_sgd_is_torchs():
+    tx = optfx.asgd(0.02, lambd=0.1, t0=3.0)
+    params, grads = problem()
+    state, others = tx.init(params), {name: p.clone().requires_grad_() for name, p in params.items()}
+    optimizer = torch.optim.ASGD(others.values(), lr=0.02, lambd=0.1, t0=3, foreach=False)
+    for g in grads:
+        updates, state = tx.update(g, state, params)
+        params = optfx.apply_updates(params, updates)
+        for name, p in others.items():
+            p.grad = g[name].clone()
+        optimizer.step()
+        average = optfx.tree.get(state, "average")
+        for name, p in others.items():
+            torch.testing.assert_close(average[name], optimizer.state[p]["ax"], rtol=1e-12, atol=1e-13)
+
+
 # The table of `optfx.optimizers`: what torch does when nothing is said, and the arguments that say it here.
 DEFAULTS = {
     "SGD": (torch.optim.SGD, ours(optfx.sgd), 1e-3),
@@ -193,6 +271,12 @@ DEFAULTS = {
         ours(optfx.rmsprop, decay=0.99, eps_in_sqrt=False, momentum_after_lr=False),
         1e-2,
     ),
+    "Adamax": (torch.optim.Adamax, ours(optfx.adamax), 2e-3),
+    "NAdam": (torch.optim.NAdam, ours(optfx.nadam, momentum_decay=4e-3), 2e-3),
+    "RAdam": (torch.optim.RAdam, ours(optfx.radam, eps_before_correction=True), 1e-3),
+    "Adadelta": (torch.optim.Adadelta, ours(optfx.adadelta), 1.0),
+    "Rprop": (torch.optim.Rprop, ours(optfx.rprop), 1e-2),
+    "ASGD": (torch.optim.ASGD, ours(optfx.asgd), 1e-2),
     "Adagrad": (
         torch.optim.Adagrad,
         ours(optfx.adagrad, initial_accumulator_value=0.0, eps=1e-10, eps_in_sqrt=False),

@@ -80,6 +80,8 @@ ROWS: dict[str, list[Callable[[], Any]]] = {
     "sequential_lr": [lambda: s.sequential_lr([s.constant_lr(1.0, 0.1, 4), s.exponential_lr(1.0, 0.9)], [6])],
     "from_function": [lambda: s.from_function(inverse)],
     "inverse_time_decay": [lambda: s.inverse_time_decay(0.25)],
+    "inverse_sqrt_limit": [lambda: s.inverse_sqrt_limit(0.5)],
+    "robbins_monro": [lambda: s.robbins_monro(0.5, 0.25, 0.75)],
     "lambda_lr": [lambda: s.lambda_lr(0.5, halving)],
     "step_lr": [lambda: s.step_lr(1.0, 7, 0.5)],
     "multi_step_lr": [lambda: s.multi_step_lr(1.0, [12, 4, 4], 0.5), lambda: s.multi_step_lr(1.0, [12, 4.5])],

@@ -59,6 +59,17 @@ CASES = {
         optfx.scale_by_amsgrad(**ADAM, bias_correction_mu=False, bias_correction_nu=False),
         optax.scale_by_amsgrad(**ADAM, bias_correction_mu=False, bias_correction_nu=False),
     ),
+    "scale_by_adamax": (optfx.scale_by_adamax(), optax.scale_by_adamax()),
+    "scale_by_adamax, all": (optfx.scale_by_adamax(0.8, 0.97, 1e-3), optax.scale_by_adamax(0.8, 0.97, 1e-3)),
+    "scale_by_radam": (optfx.scale_by_radam(), optax.scale_by_radam()),
+    "scale_by_radam, all": (optfx.scale_by_radam(**ADAM, threshold=4.5), optax.scale_by_radam(**ADAM, threshold=4.5)),
+    "scale_by_radam, nesterov": (
+        optfx.scale_by_radam(**ADAM, nesterov=True),
+        optax.scale_by_radam(**ADAM, nesterov=True),
+    ),
+    "scale_by_adadelta": (optfx.scale_by_adadelta(), optax.scale_by_adadelta()),
+    "scale_by_adadelta, all": (optfx.scale_by_adadelta(0.8, 1e-3), optax.scale_by_adadelta(0.8, 1e-3)),
+    "scale_by_param_block_rms": (optfx.scale_by_param_block_rms(0.5), optax.scale_by_param_block_rms(0.5)),
     "scale_by_rms": (optfx.scale_by_rms(), optax.scale_by_rms()),
     "scale_by_rms, eps outside": (optfx.scale_by_rms(**OUTSIDE), optax.scale_by_rms(**OUTSIDE)),
     "scale_by_rms, corrected": (
@@ -101,7 +112,20 @@ CASES = {
     ),
 }
 
-SAME_FIELDS = ("mu", "nu", "nu_max", "trace", "ema", "sum_of_squares", "found_nan", "scale", "best_value", "avg_value")
+SAME_FIELDS = (
+    "mu",
+    "nu",
+    "nu_max",
+    "e_g",
+    "e_x",
+    "trace",
+    "ema",
+    "sum_of_squares",
+    "found_nan",
+    "scale",
+    "best_value",
+    "avg_value",
+)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -118,7 +142,8 @@ def test_it_is_optaxs(name):
 
 def test_every_transform_that_optax_has_is_compared():
     theirs = set(dir(optax)) | set(dir(optax.contrib))
-    compared = {name.partition(",")[0] for name in CASES} | {"add_noise"}  # which has its own test
+    compared = {name.partition(",")[0] for name in CASES}
+    compared |= {"add_noise", "scale_by_rprop"}  # which have their own tests
     assert {n for n in optfx.transforms.__all__ if n in theirs and not n.endswith("State")} == compared
 
 

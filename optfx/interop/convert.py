@@ -1,0 +1,182 @@
+"""From an optimizer of `torch.optim` to a chain, in the middle of a run, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optfx.combinators import partition
+from optfx.core import as_transform, select
+from optfx.interop.forms import FORMS, Form, Options, make, read
+from optfx.tree import Tree, entries, from_dict, get_all, leaves, paths, to_dict
+
+_WHY_NOT = {
+    torch.optim.SparseAdam: "its gradients are sparse, and optfx has only dense ones: use Adam, and `sparse=False`",
+    torch.optim.LBFGS: "a step of it evaluates the loss up to `max_iter` times, which no update of one gradient does",
+}
+
+
+def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
+    """An optimizer of `torch.optim` as a transform, with its groups, its options and its state as it is now.
+
+    Its next steps are those of the optimizer. Scheduled learning rates are taken as they stand.
+
+    Args:
+        optimizer: of `torch.optim`, new or in the middle of a run.
+
+    Returns:
+        `(tx, params, state)`: the transform, a `partition` by group where there are several; copies of the parameters
+        by name, or by number where they have no names; and its state. A group whose parameters have not taken the same
+        number of steps is divided further, for a transform has one count.
+
+    Raises:
+        TypeError: an optimizer that has no counterpart, saying why.
+        ValueError: two parameters of one name.
+
+    Example:
+        >>> import torch
+        >>> from optfx import interop
+        >>> w = torch.nn.Parameter(torch.ones(2))
+        >>> optimizer = torch.optim.SGD([("w", w)], lr=0.1, momentum=0.9)
+        >>> w.square().sum().backward()
+        >>> optimizer.step()
+        >>> tx, params, state = interop.from_torch(optimizer)
+        >>> tx.steps[0], state[0].trace
+        (trace(decay=0.9, nesterov=False, accumulator_dtype=None, dampening=None), {'w': tensor([2., 2.])})
+    """
+    form = FORMS.get(type(optimizer))
+    if form is None:
+        why = next((words for kind, words in _WHY_NOT.items() if isinstance(optimizer, kind)), "optfx has none like it")
+        raise TypeError(f"{type(optimizer).__name__} cannot be converted: {why}")
+    parts: dict[tuple[int, int], dict[str, Tensor]] = {}
+    params: dict[str, Tensor] = {}
+    for i, group in enumerate(optimizer.param_groups):
+        names = group.get("param_names") or map(str, range(len(params), len(params) + len(group["params"])))
+        for name, p in zip(names, group["params"], strict=True):
+            if name in params:
+                raise ValueError(f"two parameters are called {name!r}")
+            params[name] = p.detach().clone()
+            parts.setdefault((i, _steps(form, optimizer.state.get(p, {}))), {})[name] = p
+    several = [i for i, _ in parts]
+    labels = {key: f"group {key[0]}" + (f"/{key[1]}" if several.count(key[0]) > 1 else "") for key in parts}
+    chains = {key: make(form, _options(optimizer.param_groups[key[0]])) for key in parts}
+    if len(parts) == 1:
+        tx = next(iter(chains.values()))
+    else:
+        tx = partition(
+            {labels[key]: chain for key, chain in chains.items()},
+            {name: labels[key] for key, part in parts.items() for name in part},
+        )
+    state = tx.init(params)
+    flat = to_dict(state)
+    for (i, steps), part in parts.items():
+        of_part = (f"inner.{labels[i, steps]}.", state.inner[labels[i, steps]]) if len(parts) > 1 else ("", state)
+        for name, p in part.items():
+            flat |= _kept(form, name, optimizer.state.get(p, {}), *of_part)
+        flat |= {of_part[0] + path: torch.full_like(x, steps) for path, x in get_all(of_part[1], "count").items()}
+    return tx, params, from_dict(state, {path: x.to(flat[path]) for path, x in flat.items()})
+
+
+def _options(group: dict[str, Any]) -> Options:
+    """The options of a group; tensors as () copies, which are ours."""
+
+    def own(x: Any) -> Any:
+        if isinstance(x, (tuple, list)):
+            return tuple(map(own, x))
+        return x.detach().reshape(()).clone() if isinstance(x, Tensor) else x
+
+    return {k: own(v) for k, v in group.items() if k not in ("params", "param_names")}
+
+
+def _steps(form: Form, state: dict[str, Any]) -> int:
+    """How many steps a parameter has taken; of SGD, which does not count them, whether any."""
+    if form.counted:
+        return int(state["step"]) if "step" in state else 0
+    return int(any(state.get(key) is not None for key in form.state))
+
+
+def _kept(form: Form, name: str, kept: dict[str, Any], prefix: str, state: Tree) -> dict[str, Tensor]:
+    """What torch keeps of a parameter, by its path in our state."""
+    found = {}
+    for key, field in form.state.items():
+        for path, node in get_all(state, field).items():
+            if kept.get(key) is not None:
+                found[prefix + (f"{path}.{name}" if entries(node) is not None else path)] = kept[key].detach().clone()
+    return found
+
+
+def to_torch(tx: Any, params: Tree, state: Tree) -> Optimizer:
+    """A transform as the optimizer of `torch.optim` that it is, with its state as it is now.
+
+    Args:
+        tx: a chain such as `from_torch` or the optimizers of optfx make, or a `partition` of those, whose parts become
+            groups.
+        params: tree of tensors, such as `dict(module.named_parameters())`: they become those of the optimizer.
+        state: of `tx`.
+
+    Returns:
+        The optimizer, whose next steps are those of `tx`.
+
+    Raises:
+        ValueError: a transform that is none of torch's optimizers, or parts that are several of them.
+
+    Example:
+        >>> import torch, optfx
+        >>> from optfx import interop
+        >>> params = dict(torch.nn.Linear(3, 1).named_parameters())
+        >>> tx = optfx.adamw(1e-3, weight_decay=0.1)
+        >>> optimizer = interop.to_torch(tx, params, tx.init(params))
+        >>> type(optimizer).__name__, optimizer.param_groups[0]["weight_decay"]
+        ('AdamW', 0.1)
+    """
+    tx = as_transform(tx)
+    names, values = paths(params), leaves(params)
+    labels, parts, states = [""] * len(names), {"": tx}, {"": state}
+    if isinstance(tx, partition):
+        labels, parts, states = select.resolve(tx.param_labels, params, str, "partition"), tx.transforms, state.inner
+    forms = {}
+    for label in dict.fromkeys(labels):
+        found = read(parts[label])
+        if found is None:
+            raise ValueError(f"torch.optim has no optimizer for {parts[label]!r}")
+        forms[label] = found
+    kinds = {form.optimizer for form, _ in forms.values()}
+    if len(kinds) > 1:
+        raise ValueError(f"the parts are several optimizers of torch: {', '.join(sorted(k.__name__ for k in kinds))}")
+    rows = dict(zip(names, zip(names, values, labels, strict=True), strict=True))
+    if isinstance(params, dict) and params.keys() == rows.keys():  # in its own order, which that of leaves is not
+        rows = {name: rows[name] for name in params}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, p, label in rows.values():
+        group = groups.setdefault(label.partition("/")[0], {"params": [], **forms[label][1]})
+        group["params"].append((name, p))
+    optimizer = next(iter(kinds))(list(groups.values()))  # type: ignore[call-arg]
+    for name, p, label in rows.values():
+        form, options = forms[label]
+        kept = _state_of_torch(form, options, name, p.ndim, states[label])
+        if kept:
+            optimizer.state[p] = kept
+    return optimizer
+
+
+def _state_of_torch(form: Form, options: Options, name: str, ndim: int, state: Tree) -> dict[str, Tensor]:
+    """What torch keeps of a parameter; nothing before the first step, when it makes that itself."""
+    steps = int(next(iter(get_all(state, "count").values())))
+    if not steps:
+        return {}
+    kept = {}
+    for key, field in form.state.items():
+        for node in get_all(state, field).values():
+            kept[key] = (to_dict(node)[name] if entries(node) is not None else node).detach().clone()
+    if form.counted:
+        kept["step"] = torch.tensor(float(steps))
+    if form.optimizer is torch.optim.ASGD:  # which keeps what follows from the step
+        lr, lambd, alpha, t0 = (options[k] for k in ("lr", "lambd", "alpha", "t0"))
+        kept["eta"] = torch.as_tensor(lr / (1 + lambd * lr * steps) ** alpha)
+        kept["mu"] = torch.as_tensor(1 / max(1, steps - t0))
+    if form.optimizer is torch.optim.Adafactor:  # which has no place for what a leaf of this shape does not need
+        kept = {k: x for k, x in kept.items() if k == "step" or (k == "variance") == (ndim < 2)}
+    return kept

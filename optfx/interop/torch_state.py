@@ -1,0 +1,115 @@
+"""The state of a transform as torch keeps it: a dict for each parameter.
+
+What the transform has for each parameter stands in its dict under its path without the name of the parameter (`0.mu`),
+and what it has once (`0.count`) in the dict of each parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from optfx.interop.groups import group_of
+from optfx.tree import Tree, entries
+
+
+class Place(NamedTuple):
+    """Where a leaf of the state is kept."""
+
+    key: str  # its path, without the name of a parameter
+    owners: tuple[int, ...]  # the parameters that it belongs to
+    shared: bool  # whether it is one for all of them, such as a count
+
+
+def places_of(state: Tree, names: Sequence[str], group: Sequence[int]) -> list[Place]:
+    """Where each leaf of a state is kept, in order.
+
+    Args:
+        state: the state of a transform on a dict of all parameters.
+        names: of the parameters.
+        group: of each.
+    """
+    number = {name: i for i, name in enumerate(names)}
+    found: list[Place] = []
+
+    def go(node: Any, key: tuple[str, ...], of: int | None, owner: int | None) -> None:
+        pairs, groups = entries(node), group_of(node)
+        if pairs is None:
+            owners = [owner] if owner is not None else [i for i, g in enumerate(group) if of in (None, g)]
+            found.append(Place(".".join(key), tuple(owners), owner is None))
+        elif groups is not None:
+            for g, child in groups.items():
+                go(child, key, g, owner)
+        elif owner is None and isinstance(node, dict) and node.keys() == number.keys():
+            for name, child in pairs:
+                go(child, key, of, number[name])
+        else:
+            for name, child in pairs:
+                go(child, (*key, str(name)), of, owner)
+
+    go(state, (), None, None)
+    return found
+
+
+def check(
+    saved: dict[str, Any],
+    groups: list[dict[str, Any]],
+    state: Mapping[Tensor, dict[str, Tensor]],
+    names: Sequence[str],
+    numbers: Iterable[str],
+) -> None:
+    """Refuse a saved state that does not fit, with what is wrong.
+
+    Args:
+        saved: what `state_dict` returned.
+        groups: those of the optimizer.
+        state: that of the optimizer.
+        names: of its parameters.
+        numbers: what each group must have.
+
+    Raises:
+        ValueError: what is missing, unexpected, misshapen or of another dtype.
+    """
+    if [len(g["params"]) for g in saved["param_groups"]] != [len(g["params"]) for g in groups]:
+        return  # torch says so
+    numbers, faults = list(numbers), []
+    for k, group in enumerate(saved["param_groups"]):
+        faults += [f"group {k} lacks {name!r}" for name in numbers if name not in group]
+    params = [p for group in groups for p in group["params"]]
+    keys = [i for group in saved["param_groups"] for i in group["params"]]
+    for i, (key, p, name) in enumerate(zip(keys, params, names, strict=True)):
+        faults += [f"parameter {i} ({name!r}) {words}" for words in _misfits(state[p], saved["state"].get(key, {}))]
+    if faults:
+        more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
+        raise ValueError("the state does not fit this optimizer:\n  " + "\n  ".join(faults[:20]) + more)
+
+
+def _misfits(mine: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> Iterable[str]:
+    yield from (f"lacks {key!r}" for key in mine if key not in theirs)
+    yield from (f"has the unexpected {key!r}" for key in theirs if key not in mine)
+    for key in mine.keys() & theirs.keys():
+        old, new = mine[key], theirs[key]
+        if not isinstance(new, Tensor):
+            yield f"has a {type(new).__name__} for {key!r}, expected a tensor"
+        elif (new.shape, new.dtype) != (old.shape, old.dtype):
+            found, wanted = (f"{tuple(x.shape)} {x.dtype}" for x in (new, old))
+            yield f"has {found} for {key!r}, expected {wanted}"
+
+
+class _AsSaved:
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+
+
+def uncast(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The saved state of a parameter, put so that torch does not cast it to the dtype of the parameter."""
+    return {key: _AsSaved(x) if isinstance(x, Tensor) else x for key, x in state.items()}
+
+
+def copied(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
+    """The state of a parameter out of what `uncast` made, copied to the device of the parameter."""
+    return {
+        key: x.tensor.detach().to(p.device, copy=True) if isinstance(x, _AsSaved) else x for key, x in state.items()
+    }

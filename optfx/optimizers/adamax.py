@@ -1,0 +1,50 @@
+"""Adamax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optfx.combinators import chain
+from optfx.core import Hyper
+from optfx.optimizers.penalty import l2_penalty
+from optfx.transforms import scale_by_adamax, scale_by_learning_rate
+
+
+def adamax(
+    learning_rate: Hyper,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    *,
+    weight_decay: Hyper | None = None,
+    mask: Any = None,
+) -> chain:
+    r"""Adamax: steps of a running mean of the gradient over its largest absolute value, which fades.
+
+    $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \max(\beta_2 v_{t-1},\; |g_t| + \varepsilon), \qquad
+    p_t = p_{t-1} - \frac{\eta_t}{1 - \beta_1^t}\, \frac{m_t}{v_t}$$
+
+    Args:
+        learning_rate: $\eta$. `torch.optim.Adamax` has 2e-3.
+        b1: $\beta_1$, how much of the mean is kept at each step.
+        b2: $\beta_2$, how much of the largest value is kept.
+        eps: $\varepsilon$.
+        weight_decay: $\lambda$, an L2 penalty as in `torch.optim.Adamax`: $g_t + \lambda\, p_{t-1}$ takes the place of
+            $g_t$. None for none.
+        mask: which parameters decay, see `add_decayed_weights`; None for all.
+
+    Raises:
+        ValueError: `mask` without a weight decay.
+
+    Reference: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, <https://arxiv.org/abs/1412.6980>;
+        optax, `adamax`; `torch.optim.Adamax`, whose numbers these arguments give.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.adamax(0.1)
+        >>> params = {"w": torch.ones(2)}
+        >>> updates, state = tx.update({"w": torch.tensor([5.0, -0.1])}, tx.init(params), params)
+        >>> optfx.apply_updates(params, updates)
+        {'w': tensor([0.9000, 1.1000])}
+    """
+    return chain(*l2_penalty(weight_decay, mask), scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))

@@ -1,0 +1,107 @@
+"""RAdam's preconditioner: Adam's, once its mean of squares has seen enough to be trusted; until then, momentum."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optfx.core import GradientTransformation, Hyper, at, bias_correction, counter, wide
+from optfx.transforms.adam import ScaleByAdamState
+from optfx.tree import Tree, elementwise, record, safe_sqrt, zeros_like
+
+
+def radam(
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    w1: Any,
+    w2: Any,
+    eps: Any,
+    eps_root: Any,
+    of_g: Any,
+    of_m: Any,
+    c2: Any,
+    rectification: Any,
+    trusted: Any,
+) -> Any:
+    m = torch.lerp(m, g, w1)
+    v = torch.lerp(v, g * g, w2)
+    mean = of_m * m if of_g is None else of_m * m + of_g * g
+    return torch.where(trusted, rectification * mean / (safe_sqrt(v / c2 + eps_root) + eps), mean), m, v
+
+
+@record
+class scale_by_radam(GradientTransformation):
+    r"""Adam's preconditioner times what makes up for the variance of its early steps, or momentum alone in the first.
+
+    $$\rho_\infty = \frac{2}{1 - \beta_2} - 1, \qquad
+    \rho_t = \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t}, \qquad
+    r_t = \sqrt{\frac{(\rho_t - 4)(\rho_t - 2)\,\rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2)\,\rho_t}}$$
+
+    $$u_t = \frac{r_t\, \hat m_t}{\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon} \;\text{ where } \rho_t \ge \theta,
+    \qquad u_t = \hat m_t \;\text{ before}$$
+
+    with $\hat m_t$ and $\hat v_t$ as in `scale_by_adam`.
+
+    Args:
+        b1: $\beta_1$, how much of the mean is kept at each step.
+        b2: $\beta_2$, how much of the mean of squares is kept.
+        eps: $\varepsilon$, added to the root.
+        eps_root: $\bar\varepsilon$, added under the root.
+        threshold: $\theta$, the length of the mean of squares from which on it is trusted.
+        nesterov: look ahead, see `scale_by_adam`.
+        eps_before_correction: add $\varepsilon$ to the root of the uncorrected mean (torch): it counts as
+            $\varepsilon / \sqrt{1 - \beta_2^t}$.
+
+    Reference: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2019,
+        <https://arxiv.org/abs/1908.03265>; optax, `scale_by_radam`; `torch.optim.RAdam`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_radam()
+        >>> tx.update({"w": torch.tensor([5.0, -0.1])}, tx.init({"w": torch.zeros(2)}))[0]
+        {'w': tensor([ 5.0000, -0.1000])}
+    """
+
+    b1: Hyper = 0.9
+    b2: Hyper = 0.999
+    eps: Hyper = 1e-8
+    eps_root: Hyper = 0.0
+    threshold: Hyper = 5.0
+    nesterov: bool = dataclasses.field(default=False, kw_only=True)
+    eps_before_correction: bool = dataclasses.field(default=False, kw_only=True)
+
+    def init(self, params: Tree) -> ScaleByAdamState:
+        return ScaleByAdamState(counter(params), zeros_like(params), zeros_like(params))
+
+    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        b1, b2, eps, eps_root, threshold = (
+            at(state.count, h) for h in (self.b1, self.b2, self.eps, self.eps_root, self.threshold)
+        )
+        count = state.count + 1
+        t, c1, c2 = count.to(wide(count.device)), bias_correction(b1, count), bias_correction(b2, count)
+        longest = 2 / (1 - b2) - 1
+        length = longest - 2 * t * (1 - c2) / c2
+        trusted = length >= threshold
+        known = torch.where(trusted, length, longest)  # no root of what is negative, in a derivative either
+        ratio = (known - 4) * (known - 2) * longest / ((longest - 4) * (longest - 2) * known)
+        updates, mu, nu = elementwise(
+            radam,
+            updates,
+            state.mu,
+            state.nu,
+            outs=3,
+            w1=1 - b1,
+            w2=1 - b2,
+            eps=eps / c2.sqrt() if self.eps_before_correction else eps,
+            eps_root=eps_root,
+            of_g=(1 - b1) / c1 if self.nesterov else None,
+            of_m=b1 / bias_correction(b1, count + 1) if self.nesterov else 1 / c1,
+            c2=c2,
+            rectification=safe_sqrt(ratio),
+            trusted=trusted,
+        )
+        return updates, ScaleByAdamState(count, mu, nu)
