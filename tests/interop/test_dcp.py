@@ -82,16 +82,21 @@ def load_sharded(rank, world, folder, names):
     return found
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # which is meant
+
+
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """A folder with the checkpoint that two ranks wrote, and the whole of what is in it."""
+def written(tmp_path_factory):
+    """A folder with the checkpoints that two ranks wrote and that one process wrote, and what is in them."""
     folder = tmp_path_factory.mktemp("dcp")
-    return folder, ranks.run(save_sharded, 2, str(folder))[0]
+    alone = run_of(model(), 4)
+    dcp.save(interop.state_dict(alone), checkpoint_id=folder / "one")
+    interop.save(alone, folder / "one.pt")
+    return folder, ranks.run(save_sharded, 2, str(folder))[0], alone
 
 
-@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # which is meant
-def test_two_to_one(two):
-    folder, expected = two
+def test_two_to_one(written):
+    folder, expected, _ = written
     run = run_of(model(), 0)
     flat = interop.state_dict(run)
     dcp.load(flat, checkpoint_id=folder / "two")
@@ -103,18 +108,14 @@ def test_two_to_one(two):
 
 
 @pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
-def test_one_and_two_to_many(two, world):
-    folder, expected = two
-    run = run_of(model(), 4)
-    dcp.save(interop.state_dict(run), checkpoint_id=folder / "one")
-    interop.save(run, folder / "one.pt")
-    params, state = train(run["params"], run["state"])
+def test_one_and_two_to_many(written, world):
+    folder, expected, alone = written
+    params, state = train(alone["params"], alone["state"])
     further = tree.to_dict({"params": params, "state": state})
     for found in ranks.run(load_sharded, world, str(folder), ["two", "one", "one.pt"]):
         assert_equal(found["two"][0], expected)
         for name in ("one", "one.pt"):
             whole_run, later = found[name]
-            assert_equal(whole_run, tree.to_dict(run))
+            assert_equal(whole_run, tree.to_dict(alone))
             for path in further:
                 torch.testing.assert_close(later[path], further[path], rtol=1e-5, atol=1e-6)
