@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from optfx import interop
+
 FOLDER = Path(__file__).parent.parent / "examples"
 
 
 def run(name, tmp_path, **arguments):
-    if name != "quickstart":
+    if name == "resume":
+        arguments["folder"] = tmp_path
+    elif name != "quickstart":
         arguments["out"] = tmp_path
     return importlib.import_module(f"examples.{name}").main(**arguments)
 
@@ -79,3 +83,25 @@ def test_pitfalls(tmp_path):
     assert found["skipped"][-1].isfinite()
     assert found["not skipped"][-1].isnan()
     assert pictures(tmp_path) == ["pitfall_exploding.png", "pitfall_overshooting.png", "pitfall_poisoned.png"]
+
+
+def test_resume(tmp_path, monkeypatch, capsys):
+    whole = run("resume", tmp_path / "whole", steps=60, every=7)
+    save = interop.save
+
+    def stop_at_28(tree, path):
+        save(tree, path)
+        if tree["step"] == 28:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(interop, "save", stop_at_28)
+    with pytest.raises(KeyboardInterrupt):
+        run("resume", tmp_path / "parts", steps=60, every=7)
+    capsys.readouterr()
+    parts = run("resume", tmp_path / "parts", steps=60, every=7)
+    assert "goes on from step 28 of 60" in capsys.readouterr().out
+    assert (whole["began"], parts["began"]) == (0, 28)
+    assert whole["accuracy"] > 0.8
+    expected = interop.state_dict(whole["run"])
+    assert [path for path, x in interop.state_dict(parts["run"]).items() if not torch.equal(x, expected[path])] == []
+    assert run("resume", tmp_path / "parts", steps=60, every=7)["began"] == 60
