@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from optfx.tree.recording import recorder
+from optfx.tree.sharded import LeafError, any_sharded, is_sharded, numbers_of, run_on_parts, run_on_wholes
 from optfx.tree.structure import Tree, flatten, misfit, paths, unflatten
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -60,10 +61,6 @@ def computation_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
         return None
     wide = functools.reduce(torch.promote_types, inexact)
     return torch.float32 if wide in _HALF else wide
-
-
-class LeafError(TypeError):
-    """What is wrong with one leaf; the verb adds its path."""
 
 
 def refuse_integers(dtypes: Sequence[torch.dtype]) -> None:
@@ -171,13 +168,16 @@ def run(
     """What the verbs that map share: check, then a call a leaf (`whole`: which may look at all of it)."""
     columns, structure = _columns(f, trees, same_shapes)
     here, reader = Scalars(f, scalars, as_pairs), recorder()
+    sharded = any_sharded(columns[0])
     results: list[list[Tensor]] = [[] for _ in range(outs)]
     for i, xs in enumerate(zip(*columns, strict=True)):
         try:
-            if reader is None:
-                ys = run_leaf(f, xs, here, outs)
-            else:
+            if reader is not None:
                 ys = reader.run_leaf(f, xs, here, outs, whole)
+            elif sharded and is_sharded(xs[0]):
+                ys = (run_on_wholes if whole else run_on_parts)(lambda xs: run_leaf(f, xs, here, outs), xs)
+            else:
+                ys = run_leaf(f, xs, here, outs)
         except LeafError as error:
             raise TypeError(f"{name_of(f)} at {paths(trees[0])[i]!r}: {error}") from None
         for column, y in zip(results, ys, strict=True):
@@ -273,7 +273,10 @@ def part_of(f: Callable[..., Tensor], xs: Sequence[Tensor], scalars: Scalars) ->
 
 def combined(f: Callable[..., Tensor], combine: Callable[..., Tensor], rows: list[Any], scalars: Scalars) -> Tensor:
     """A reduction of the leaves in these places."""
-    parts = [part_of(f, xs, scalars) for xs in rows]
+    if any_sharded([xs[0] for xs in rows]):
+        parts = torch.cat([x.reshape(-1) for x in numbers_of(lambda xs: part_of(f, xs, scalars), rows)]).unbind()
+    else:
+        parts = [part_of(f, xs, scalars) for xs in rows]
     dtype = functools.reduce(torch.promote_types, [p.dtype for p in parts])
     stacked = torch.stack([p.to(parts[0].device, dtype) for p in parts])
     return combine(stacked, **scalars.beside([stacked]).scalars)

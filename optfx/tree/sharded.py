@@ -1,0 +1,112 @@
+"""Leaves that are spread over a mesh of devices: `DTensor`s, as `fully_shard` makes them.
+
+A function that treats every element alike runs on the part that this process has. One that sees a whole leaf gets the
+whole of it, gathered, and its results are spread as their leaves were. A reduction takes the number of each part, and
+brings those of all leaves together at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class LeafError(TypeError):
+    """What is wrong with one leaf; the verb adds its path."""
+
+
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+
+
+def any_sharded(xs: Sequence[Any]) -> bool:
+    """Whether any of some leaves is a `DTensor`."""
+    return not _PLAIN.issuperset(map(type, xs)) and any(map(is_sharded, xs))
+
+
+def is_sharded(x: Any) -> bool:
+    """Whether a leaf is a `DTensor`."""
+    return type(x) not in _PLAIN and hasattr(x, "device_mesh") and hasattr(x, "placements")
+
+
+def _whole(placement: Any) -> Any:
+    """A placement in which no sum is pending."""
+    from torch.distributed.tensor import Replicate
+
+    return Replicate() if placement.is_partial() else placement
+
+
+def parts_of(xs: Sequence[Any]) -> tuple[list[Tensor], Any, list[Any]]:
+    """The parts of the leaves in one place that this process has, their mesh, and how they are spread over it: as the
+    first of them.
+
+    Raises:
+        LeafError: plain leaves beside sharded ones, or leaves on different meshes.
+    """
+    mesh, placements = xs[0].device_mesh, [_whole(p) for p in xs[0].placements]
+    found = []
+    for x in xs:
+        if not is_sharded(x):
+            raise LeafError("a plain leaf beside a sharded one")
+        if x.device_mesh != mesh:
+            raise LeafError(f"a leaf on the mesh {x.device_mesh} beside one on {mesh}")
+        x = x if list(x.placements) == placements else x.redistribute(mesh, placements)
+        found.append(x.to_local())
+    return found, mesh, placements
+
+
+def run_on_parts(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence[Any]) -> list[Tensor]:
+    """What `run` makes of the leaves in one place, part by part."""
+    from torch.distributed.tensor import DTensor
+
+    parts, mesh, placements = parts_of(xs)
+    shape, stride = xs[0].shape, xs[0].stride()
+    return [
+        DTensor.from_local(y, mesh, placements, run_check=False, shape=shape, stride=stride) for y in run(tuple(parts))
+    ]
+
+
+def run_on_wholes(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence[Any]) -> list[Tensor]:
+    """What `run` makes of the leaves in one place, each gathered; result k is spread as leaf k is."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    results = []
+    for x, y in zip(xs, run(tuple([x.full_tensor() if is_sharded(x) else x for x in xs])), strict=False):
+        if is_sharded(x):
+            everywhere = [Replicate()] * x.device_mesh.ndim
+            y = DTensor.from_local(y, x.device_mesh, everywhere, run_check=False)
+            y = y.redistribute(x.device_mesh, [_whole(p) for p in x.placements])
+        results.append(y)
+    return results
+
+
+def numbers_of(part_of: Callable[[Sequence[Tensor]], Tensor], rows: Sequence[Sequence[Any]]) -> list[Tensor]:
+    """The numbers that a reduction gives for each part of each leaf, of all processes, () or (n,) each.
+
+    Those of leaves that are spread alike travel together: one collective for each way.
+    """
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    found: list[Tensor] = []
+    ways: list[tuple[Any, list[bool], list[Tensor]]] = []  # mesh, which of its dimensions hold different parts, numbers
+    for xs in rows:
+        if not is_sharded(xs[0]):
+            found.append(part_of(xs))
+            continue
+        parts, mesh, placements = parts_of(xs)
+        spread = [not p.is_replicate() for p in placements]
+        alike = next((way for way in ways if way[0] == mesh and way[1] == spread), None)
+        if alike is None:
+            alike = (mesh, spread, [])
+            ways.append(alike)
+        alike[2].append(part_of(parts))
+    for mesh, spread, numbers in ways:
+        dtype = numbers[0].dtype
+        for x in numbers[1:]:
+            dtype = torch.promote_types(dtype, x.dtype)
+        mine = torch.stack([x.to(dtype) for x in numbers])
+        placements = [Shard(0) if apart else Replicate() for apart in spread]
+        found.append(DTensor.from_local(mine, mesh, placements, run_check=False).full_tensor())
+    return found
