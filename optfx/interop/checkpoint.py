@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optfx import tree
 from optfx.tree import Tree, files
+from optfx.tree.sharded import is_sharded
 
 
 def state_dict(state: Tree, device: torch.device | str | None = None) -> dict[str, Tensor]:
@@ -69,11 +70,11 @@ def load_state_dict(template: Tree, flat: Mapping[str, Tensor]) -> Tree:
         {'w': tensor([0.1000, 0.1000])}
     """
     expected = _leaves(template)
-    values = dict(zip(expected, tree.leaves(tree.from_dict(template, flat)), strict=True))
+    values = tree.to_dict(tree.from_dict(template, flat))
     faults = [
         f"{path}: {_layout(values[path])}, expected {_layout(like)}"
         for path, like in expected.items()
-        if _is_sharded(values[path]) and _layout(values[path]) != _layout(like)
+        if is_sharded(values[path]) and _layout(values[path]) != _layout(like)
     ]
     if faults:
         raise ValueError("the tensors do not lie as those of the tree:\n  " + "\n  ".join(faults))
@@ -102,7 +103,7 @@ def save(state: Tree, path: str | os.PathLike[str]) -> None:
         >>> torch.load(path)
         {'params.w': tensor([1., 1.]), 'step': tensor(3)}
     """
-    sharded = [name for name, x in _leaves(state).items() if _is_sharded(x)]
+    sharded = [name for name, x in _leaves(state).items() if is_sharded(x)]
     if sharded:
         raise TypeError(
             f"save writes one file from one process, and {sharded[0]!r} is a DTensor: "
@@ -153,22 +154,14 @@ def _copy(x: Tensor, device: torch.device | str | None) -> Tensor:
     return x.detach().to(device=device, copy=True, memory_format=torch.contiguous_format)
 
 
-def _bring(value: Tensor, like: Tensor) -> Tensor:
+def _bring(value: Tensor, like: Any) -> Tensor:
     """A copy where `like` is: on its device, and of a whole tensor the part that this rank has of it."""
-    if _is_sharded(like) and not _is_sharded(value):
+    if is_sharded(like) and not is_sharded(value):
         from torch.distributed.tensor import distribute_tensor
 
         value = distribute_tensor(value.detach(), like.device_mesh, like.placements, src_data_rank=None)
     return _copy(value, like.device)
 
 
-def _is_sharded(x: Any) -> bool:
-    if type(x) in (Tensor, nn.Parameter) or not torch.distributed.is_available():
-        return False
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(x, DTensor)
-
-
 def _layout(x: Any) -> str:
-    return f"a DTensor {x.placements} on {x.device_mesh}" if _is_sharded(x) else "a whole tensor"
+    return f"a DTensor {x.placements} on {x.device_mesh}" if is_sharded(x) else "a whole tensor"

@@ -99,6 +99,8 @@ def test_two_to_one(written):
     folder, expected, _ = written
     run = run_of(model(), 0)
     flat = interop.state_dict(run)
+    saved = dcp.FileSystemReader(folder / "two").read_metadata().state_dict_metadata  # as docs/checkpoints.md compares
+    assert {k: v.properties.dtype for k, v in saved.items()} == {k: x.dtype for k, x in flat.items()}
     dcp.load(flat, checkpoint_id=folder / "two")
     assert_equal(flat, expected)
     assert_equal(tree.to_dict(interop.load_state_dict(run, flat)), expected)
