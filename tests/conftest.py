@@ -32,3 +32,16 @@ def fresh_dynamo():
     yield counters
     torch._dynamo.reset()
     counters.clear()
+
+
+@pytest.fixture
+def no_cpp(monkeypatch):
+    """As where there is no C++ compiler, or on another device."""
+    from optfx.compiler import cpp, kernels
+
+    def refused(*_):
+        raise cpp.Unsupported("anything")
+
+    monkeypatch.setattr(cpp, "launcher", refused)
+    monkeypatch.setattr(cpp, "scalar_work", refused)
+    monkeypatch.setattr(kernels, "_kernels", {})

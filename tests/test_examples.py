@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from optfx import interop
+
 FOLDER = Path(__file__).parent.parent / "examples"
 
 
 def run(name, tmp_path, **arguments):
     main = importlib.import_module(f"examples.{name}").main
-    if "out" in inspect.signature(main).parameters:
-        arguments["out"] = tmp_path
+    where = {"out", "folder"} & inspect.signature(main).parameters.keys()
+    arguments |= dict.fromkeys(where, tmp_path)
     return main(**arguments)
 
 
@@ -101,3 +103,25 @@ def test_fsdp2(tmp_path):
     found = run("fsdp2", tmp_path, steps=5)
     assert found["together"] == pytest.approx(found["alone"], rel=1e-4)
     assert all(share < 0.6 for share in found["held"])
+
+
+def test_resume(tmp_path, monkeypatch, capsys):
+    whole = run("resume", tmp_path / "whole", steps=60, every=7)
+    save = interop.save
+
+    def stop_at_28(tree, path):
+        save(tree, path)
+        if tree["step"] == 28:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(interop, "save", stop_at_28)
+    with pytest.raises(KeyboardInterrupt):
+        run("resume", tmp_path / "parts", steps=60, every=7)
+    capsys.readouterr()
+    parts = run("resume", tmp_path / "parts", steps=60, every=7)
+    assert "goes on from step 28 of 60" in capsys.readouterr().out
+    assert (whole["began"], parts["began"]) == (0, 28)
+    assert whole["accuracy"] > 0.8
+    expected = interop.state_dict(whole["run"])
+    assert [path for path, x in interop.state_dict(parts["run"]).items() if not torch.equal(x, expected[path])] == []
+    assert run("resume", tmp_path / "parts", steps=60, every=7)["began"] == 60

@@ -1,25 +1,12 @@
 """Kernels by Inductor: the way of accelerators, and on the CPU that of operations which are not written in C++."""
 
-import pytest
 import torch
 
 import optfx
 from optfx import select, tree
-from optfx.compiler import cpp, fused, kernels
+from optfx.compiler import fused
 from tests.compiler.harness import distance, eager, grads, params, units
 from tests.compiler.harness import fused as run_fused
-
-
-@pytest.fixture
-def no_cpp(monkeypatch):
-    """As where there is no C++ compiler, or on another device."""
-
-    def refused(*_):
-        raise cpp.Unsupported("anything")
-
-    monkeypatch.setattr(cpp, "launcher", refused)
-    monkeypatch.setattr(cpp, "scalar_work", refused)
-    monkeypatch.setattr(kernels, "_kernels", {})
 
 
 def test_a_recipe_with_packed_leaves(no_cpp, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import multiprocessing
 import os
+import pickle
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -19,7 +20,8 @@ def _main(f: Callable[..., Any], rank: int, world: int, store: str, results: Any
     try:
         wait = datetime.timedelta(seconds=120)
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world, timeout=wait)
-        results.put((rank, f(rank, world, *args), None))
+        # by value: torch's own way to send a tensor needs the sender alive when it is read
+        results.put((rank, pickle.dumps(f(rank, world, *args)), None))
         dist.barrier()
         dist.destroy_process_group()
     except BaseException:
@@ -53,7 +55,7 @@ def run(f: Callable[..., Any], world: int, *args: Any) -> list[Any]:
                 for process in processes:
                     process.kill()
                 raise AssertionError(f"rank {rank} of {world}:\n{error}")
-            found[rank] = result
+            found[rank] = pickle.loads(result)
         for process in processes:
             process.join(timeout=60)
     return [found[rank] for rank in range(world)]
