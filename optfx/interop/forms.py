@@ -14,21 +14,21 @@ from torch import Tensor
 from optfx.combinators import chain
 from optfx.core import GradientTransformation
 from optfx.optimizers import adadelta, adagrad, adam, adamax, amsgrad, asgd, nadam, radam, rmsprop, rprop, sgd
-from optfx.schedules import inverse_sqrt_limit
+from optfx.schedules import relative_step
 from optfx.transforms import (
     add_decayed_weights,
     clip_by_block_rms,
-    ema,
-    orthogonalize,
     scale,
-    scale_by_adafactor,
     scale_by_adam,
     scale_by_amsgrad,
+    scale_by_factored_rms,
     scale_by_learning_rate,
+    scale_by_muon,
     scale_by_nadam,
     scale_by_param_block_rms,
     scale_by_radam,
     scale_by_schedule,
+    scale_by_shape,
 )
 
 Options = dict[str, Any]
@@ -137,23 +137,23 @@ def _asgd(o: Options) -> Any:
 
 
 def _adafactor(o: Options) -> Any:
-    eps, scale = o["eps"]
+    eps, least = o["eps"]
     return chain(
-        scale_by_adafactor(-o["beta2_decay"], eps),
+        scale_by_factored_rms("last", -o["beta2_decay"], 0, 1, eps, epsilon_is_floor=True),
         clip_by_block_rms(o["d"]),
-        scale_by_param_block_rms(scale),
-        scale_by_schedule(inverse_sqrt_limit(o["lr"])),
+        scale_by_param_block_rms(least),
+        scale_by_schedule(relative_step(o["lr"])),
         add_decayed_weights(o["weight_decay"]),
         scale_by_learning_rate(o["lr"]),
     )
 
 
 def _muon(o: Options) -> Any:
-    size = "rms" if o["adjust_lr_fn"] == "match_rms_adamw" else "spectral"
+    torchs: dict[str, Any] = {"bias_correction": False, "eps_is_floor": True, "ns_dtype": torch.bfloat16}
     coefficients, steps, eps = o["ns_coefficients"], o["ns_steps"], o["eps"]
     return chain(
-        ema(o["momentum"], debias=False, nesterov=o["nesterov"]),
-        orthogonalize(coefficients, steps, eps, torch.bfloat16, size),
+        scale_by_muon(coefficients, steps, o["momentum"], eps, nesterov=o["nesterov"], **torchs),
+        scale_by_shape(0.2 if o["adjust_lr_fn"] == "match_rms_adamw" else None),
         add_decayed_weights(o["weight_decay"]),
         scale_by_learning_rate(o["lr"]),
     )
@@ -220,7 +220,7 @@ FORMS = {
         Form(
             torch.optim.Rprop,
             _rprop,
-            {"prev": "prev_updates", "step_size": "step_sizes"},
+            {"prev": "previous", "step_size": "step_sizes"},
             ("lr", "etas.0", "etas.1", "step_sizes.0", "step_sizes.1"),
             {},
         ),
@@ -234,7 +234,7 @@ FORMS = {
         Form(
             torch.optim.Muon,
             _muon,
-            {"momentum_buffer": "ema"},
+            {"momentum_buffer": "mu"},
             (
                 "lr",
                 "momentum",
@@ -248,7 +248,13 @@ FORMS = {
             {"nesterov": BOTH, "adjust_lr_fn": ("original", "match_rms_adamw")},
             counted=False,
         ),
-        Form(torch.optim.ASGD, _asgd, {"ax": "average"}, ("lr", "lambd", "alpha", "t0"), DECAY),
+        Form(
+            torch.optim.ASGD,
+            _asgd,
+            {"ax": "average", "eta": "eta", "mu": "weight"},
+            ("lr", "lambd", "alpha", "t0"),
+            DECAY,
+        ),
     )
 }
 

@@ -4,8 +4,7 @@ An optimizer is a value like any transform: chain more around it, put it in a `p
 them as tensors. `maximize=True` of `torch.optim` is `chain(scale(-1.0), sgd(...))`, for every optimizer here.
 
 The defaults are optax's throughout. Where those of `torch.optim` differ, these arguments give torch's numbers, under a
-schedule too (`learning_rate` is torch's `lr`, 1e-3 by default, 1e-2 for RMSprop, Adagrad, Rprop and ASGD, 2e-3 for NAdam
-and Adamax, 1 for Adadelta; optax has no default):
+schedule too (`learning_rate` is torch's `lr`, 1e-3 by default, 1e-2 for RMSprop and Adagrad; optax has no default):
 
 | `torch.optim` | what differs | optax, and here | torch | torch's numbers here |
 |---|---|---|---|---|
@@ -19,22 +18,18 @@ and Adamax, 1 for Adadelta; optax has no default):
 | | the rate, with momentum | goes into the sum | multiplies the sum | `... momentum_after_lr=False, centered=, momentum=, weight_decay=)` |
 | `Adagrad` | initial accumulator | 0.1 | 0 | `adagrad(lr, initial_accumulator_value=0.0, ...` |
 | | epsilon | 1e-7, under the root | 1e-10, added to it | `... eps=1e-10, eps_in_sqrt=False, lr_decay=, weight_decay=)` |
-| `NAdam` | momentum | $\\beta_1$ from the start | warms up, `momentum_decay` 4e-3 | `nadam(lr, momentum_decay=4e-3, weight_decay=)` |
-| `RAdam` | epsilon | added to the corrected root | to the uncorrected | `radam(lr, eps_before_correction=True, weight_decay=)` |
-| `Adamax` | nothing | | | `adamax(lr, weight_decay=)` |
-| `Adadelta` | nothing | | | `adadelta(lr, weight_decay=)` |
-| `Rprop` | when a gradient counts | a step late | at once, and here | `rprop(lr)` |
-| `ASGD` | not in optax | | | `asgd(lr)` |
 
 `None` means absent, in `momentum`, `dampening`, `weight_decay`, `lr_decay` and `mask`: nothing is put in the chain for
 it. A zero is a number like any other, which a sweep may pass through.
 """  # noqa: E501
 
 from optfx.optimizers.adadelta import adadelta
+from optfx.optimizers.adafactor import adafactor
 from optfx.optimizers.adagrad import adagrad
 from optfx.optimizers.adam import adam, adamw, amsgrad
 from optfx.optimizers.adamax import adamax
 from optfx.optimizers.asgd import asgd
+from optfx.optimizers.muon import muon
 from optfx.optimizers.nadam import nadam
 from optfx.optimizers.radam import radam
 from optfx.optimizers.rmsprop import rmsprop
@@ -43,12 +38,14 @@ from optfx.optimizers.sgd import sgd
 
 __all__ = [
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
     "adamw",
     "amsgrad",
     "asgd",
+    "muon",
     "nadam",
     "radam",
     "rmsprop",
