@@ -113,6 +113,17 @@ def reductions(rank, world):
     pending = DTensor.from_local(torch.ones(2), line, [Partial()])
     assert float(tree.sum({"a": pending})) == 2 * world
     shards = {"a": line_up(line, torch.ones(4))}
+    # a sum that is pending: taken, and the state stays spread as the params are
+    tx = optfx.adam(0.1)
+    waiting = {"a": DTensor.from_local(torch.full((4,), 0.5), line, [Partial()])}
+    updates, state = tx.update(waiting, tx.init(shards), shards)
+    assert state[0].mu["a"].placements == shards["a"].placements
+    torch.testing.assert_close(whole(state[0].mu["a"]), torch.full((4,), 0.05 * world))
+    assert whole(optfx.apply_updates(shards, updates)["a"]).tolist() == pytest.approx([0.9] * 4)
+    key = optfx.random.key(3)
+    noise = optfx.random.random_like(key, shards)["a"]
+    assert noise.placements == shards["a"].placements
+    assert torch.equal(whole(noise), optfx.random.random_like(key, {"a": torch.ones(4)})["a"])
     with pytest.raises(TypeError, match="at 'a': a plain leaf beside a sharded one"):
         tree.add(shards, {"a": torch.ones(4)})
     with pytest.raises(TypeError, match="fuse: the parameter at 'a' is a DTensor, expected a plain tensor"):
