@@ -135,7 +135,7 @@ class Knobs:
     def check_value(self, name: str, value: Any) -> None:
         """Refuse what cannot take the place of a number, or of a pair of them."""
         knob = self.found[name]
-        values = value if isinstance(value, (tuple, list)) else (value,)
+        values = values_of(value)
         if len(values) != len(knob.fields) or not all(map(_is_number, values)):
             wanted = "a number" if len(knob.fields) == 1 else f"{len(knob.fields)} numbers"
             raise TypeError(f"{name!r} is {value!r}, expected {wanted}, tensors or not")
@@ -144,12 +144,12 @@ class Knobs:
 
     def hold(self, group: dict[str, Any]) -> dict[str, list[Tensor]]:
         """Tensors that hold the numbers of a group, for `read` to renew."""
-        return {name: [_holder(v) for v in _values(group[name])] for name in self.found}
+        return {name: [_holder(v) for v in values_of(group[name])] for name in self.found}
 
     def read(self, group: dict[str, Any], held: dict[str, list[Tensor]]) -> None:
         """Bring the numbers of a group, which a scheduler may have changed, into the tensors that hold them."""
         for name, tensors in held.items():
-            for tensor, value in zip(tensors, _values(group[name]), strict=True):
+            for tensor, value in zip(tensors, values_of(group[name]), strict=True):
                 if isinstance(value, Tensor):
                     tensor.copy_(value.reshape(()))
                 else:
@@ -198,7 +198,8 @@ def _name(atom: GradientTransformation, field: str) -> str:
     return _TORCH.get(f"{type(atom).__name__}.{field}", _TORCH.get(field, field))
 
 
-def _values(value: Any) -> tuple[Any, ...]:
+def values_of(value: Any) -> tuple[Any, ...]:
+    """The numbers of a knob."""
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 

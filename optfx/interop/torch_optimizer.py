@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from optfx.compiler import fuse
 from optfx.core import as_transform
-from optfx.interop.groups import Knobs, label, looks_across
+from optfx.interop.groups import Knobs, label, looks_across, values_of
 from optfx.interop.torch_state import Place, check, copied, places_of, uncast
 from optfx.tree import Hole, Tree, flatten, leaves, unflatten, unflatten_like
 
@@ -108,7 +108,7 @@ class TorchOptimizer(Optimizer):
             raise
         for name in self._knobs.found:
             value = param_group[name]
-            copies = [x.detach().clone() if isinstance(x, Tensor) else x for x in _several(value)]
+            copies = [x.detach().clone() if isinstance(x, Tensor) else x for x in values_of(value)]
             param_group[name] = tuple(copies) if isinstance(value, (tuple, list)) else copies[0]
         if not self._building:
             self._build()
@@ -266,10 +266,6 @@ class TorchOptimizer(Optimizer):
             self._knobs = Knobs(self.tx)
             self._building = False
             self._build()
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
 def _memory(x: Tensor) -> int:
