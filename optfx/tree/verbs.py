@@ -92,14 +92,14 @@ class Beside(NamedTuple):
 class Scalars:
     """The scalar arguments of one verb, cast once for each kind of place that they are needed in."""
 
-    def __init__(self, f: Callable[..., Any], values: dict[str, Any], as_pairs: bool = False):
+    def __init__(self, f: Callable[..., Any], values: dict[str, Any], as_pairs: bool = False, as_tensors: bool = False):
         for name, value in values.items():
             if isinstance(value, Tensor) and value.ndim:
                 raise ValueError(
                     f"{name_of(f)}: the scalar {name!r} has the shape {tuple(value.shape)}; "
                     "batches of optimizers run under torch.func.vmap"
                 )
-        self.values, self.as_pairs = values, as_pairs
+        self.values, self.as_pairs, self.as_tensors = values, as_pairs, as_tensors
         self.found: list[Beside] = []
 
     def beside(self, xs: Sequence[Tensor]) -> Beside:
@@ -111,6 +111,9 @@ class Scalars:
         wide = computation_dtype(dtypes)
         pairs = sees_pairs(dtypes, wide, self.as_pairs)
         cast = {name: _cast(v, device, wide) for name, v in self.values.items()}
+        if self.as_tensors and wide is not None and device.type == "cpu":
+            # an operation with a float makes a tensor of it, which takes as long as a small leaf
+            cast |= {k: torch.tensor(v, dtype=real_dtype(wide)) for k, v in cast.items() if type(v) is float}
         self.found.append(Beside(device, dtypes, wide, pairs, pairs or any(d != wide for d in dtypes), cast))
         return self.found[-1]
 
@@ -167,7 +170,8 @@ def run(
 ) -> Any:
     """What the verbs that map share: check, then a call a leaf (`whole`: which may look at all of it)."""
     columns, structure = _columns(f, trees, same_shapes)
-    here, reader = Scalars(f, scalars, as_pairs), recorder()
+    reader = recorder()
+    here = Scalars(f, scalars, as_pairs, as_tensors=reader is None and not torch.compiler.is_compiling())
     sharded = any_sharded(columns[0])
     results: list[list[Tensor]] = [[] for _ in range(outs)]
     for i, xs in enumerate(zip(*columns, strict=True)):
