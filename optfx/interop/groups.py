@@ -24,6 +24,7 @@ from optfx.tree.verbs import combined, run_leaf
 _TORCH = {
     "learning_rate": "lr",
     "trace.decay": "momentum",
+    "scale_by_muon.beta": "momentum",
     "scale_by_rms.decay": "alpha",
     "scale_by_stddev.decay": "alpha",
 }
