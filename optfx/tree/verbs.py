@@ -173,7 +173,7 @@ def run(
     reader = recorder()
     here = Scalars(f, scalars, as_pairs, as_tensors=reader is None and not torch.compiler.is_compiling())
     sharded = any_sharded(columns[0])
-    results: list[list[Tensor]] = [[] for _ in range(outs)]
+    results: list[list[Tensor]] = []
     for i, xs in enumerate(zip(*columns, strict=True)):
         try:
             if reader is not None:
@@ -184,9 +184,8 @@ def run(
                 ys = run_leaf(f, xs, here, outs)
         except LeafError as error:
             raise TypeError(f"{name_of(f)} at {paths(trees[0])[i]!r}: {error}") from None
-        for column, y in zip(results, ys, strict=True):
-            column.append(y)
-    new = [unflatten(structure, column) for column in results]
+        results.append(ys)
+    new = [unflatten(structure, column) for column in (zip(*results, strict=True) if results else [()] * outs)]
     return new[0] if outs == 1 else tuple(new)
 
 
