@@ -8,7 +8,7 @@ import pytest
 import optfx
 from tests.registry import ROWS
 
-LAYERS = ["tree", "random", "core", "schedules", "combinators", "transforms", "optimizers", "compiler", "sweep"]
+LAYERS = ["tree", "random", "core", "schedules", "combinators", "transforms", "optimizers", "compiler", "sweep", "interop"]
 
 
 def is_transform(x):
