@@ -33,6 +33,8 @@ class Row:
 
 MATRICES = select.ndim(min=2)
 ADAM = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "eps_root": 1e-7}
+RPROP = {"eta_minus": 0.5, "eta_plus": 1.2, "min_step_size": 1e-3, "max_step_size": 0.11}
+ASGD = {"learning_rate": 0.1, "lambd": 0.2, "alpha": 0.75}
 VALUE = {"value": torch.tensor(1.5)}
 
 
@@ -75,15 +77,8 @@ ROWS = [
         {"decay": 0.9},
         "biased, float32",
     ),
-    Row("ema", lambda **h: optfx.ema(**h, nesterov=True), {"decay": 0.9}, "nesterov"),
-    Row("orthogonalize", optfx.orthogonalize),
-    Row("orthogonalize", lambda: optfx.orthogonalize(steps=3, size="rms"), option="rms"),
-    Row("scale_by_adafactor", optfx.scale_by_adafactor, {"decay_rate": 0.8}),
-    Row("scale_by_adafactor", optfx.scale_by_adafactor, {"decay_rate": 0.8, "eps": 1e-3}, "eps"),
-    Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.1}),
     Row("params_ema", optfx.params_ema, {"decay": 0.9}),
     Row("params_ema", lambda **h: optfx.chain(optfx.sgd(0.1), optfx.params_ema(**h)), {"decay": 0.9}, "after sgd"),
-    Row("params_average", optfx.params_average, {"start": 1.0}),
     Row("scale_by_adam", optfx.scale_by_adam, ADAM),
     Row(
         "scale_by_adam",
@@ -99,21 +94,50 @@ ROWS = [
         ADAM,
         "the paper's",
     ),
-    Row("scale_by_adamax", optfx.scale_by_adamax, {"b1": 0.9, "b2": 0.99, "eps": 1e-6}),
-    Row("scale_by_nadam", optfx.scale_by_nadam, {**ADAM, "momentum_decay": 0.1}),
-    Row("scale_by_radam", optfx.scale_by_radam, {**ADAM, "threshold": 4.5}),
+    Row("scale_by_nadam", optfx.scale_by_nadam, {**ADAM, "momentum_decay": 0.004}),
+    Row("scale_by_radam", optfx.scale_by_radam, {**ADAM, "threshold": 5.0}),
     Row(
         "scale_by_radam",
         lambda **h: optfx.scale_by_radam(**h, nesterov=True, eps_before_correction=True),
-        {**ADAM, "threshold": 6.0},
-        "nesterov, torch's eps",
+        {**ADAM, "threshold": 5.0},
+        "nesterov, torch's",
     ),
-    Row("scale_by_adadelta", optfx.scale_by_adadelta, {"rho": 0.9, "eps": 1e-4}),
+    Row("scale_by_adamax", optfx.scale_by_adamax, {"b1": 0.9, "b2": 0.99, "eps": 1e-6}),
+    Row("scale_by_adadelta", optfx.scale_by_adadelta, {"rho": 0.9, "eps": 1e-6}),
+    Row("scale_by_rprop", optfx.scale_by_rprop, {"learning_rate": 0.1, **RPROP}),
+    Row("scale_by_asgd", optfx.scale_by_asgd, ASGD),
+    Row("params_average", optfx.params_average, {"start": 1.0}),
     Row(
-        "scale_by_rprop",
-        optfx.scale_by_rprop,
-        {"learning_rate": 0.1, "eta_minus": 0.5, "eta_plus": 1.2, "min_step_size": 0.01, "max_step_size": 0.3},
+        "params_average",
+        lambda **h: optfx.chain(optfx.sgd(0.1), optfx.params_average(**h)),
+        {"start": 0.0},
+        "after sgd",
     ),
+    Row(
+        "scale_by_factored_rms",
+        lambda **h: optfx.scale_by_factored_rms(**h, min_dim_size_to_factor=1),
+        {"decay_rate": 0.8, "epsilon": 1e-12},
+    ),
+    Row(
+        "scale_by_factored_rms",
+        lambda **h: optfx.scale_by_factored_rms(
+            "last", **h, min_dim_size_to_factor=1, epsilon=None, epsilon_is_floor=True
+        ),
+        {"decay_rate": 0.8},
+        "torch's",
+    ),
+    Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.4}),
+    Row("scale_by_muon", lambda **h: optfx.masked(optfx.scale_by_muon(**h), MATRICES), {"beta": 0.9, "eps": 1e-6}),
+    Row(
+        "scale_by_muon",
+        lambda **h: optfx.masked(
+            optfx.scale_by_muon(**h, nesterov=False, bias_correction=False, eps_is_floor=True), MATRICES
+        ),
+        {"beta": 0.9, "eps": 1e-6},
+        "uncorrected, floor",
+    ),
+    Row("scale_by_shape", lambda **h: optfx.masked(optfx.scale_by_shape(**h), MATRICES), {"consistent_rms": 0.2}),
+    Row("scale_by_shape", lambda: optfx.masked(optfx.scale_by_shape(), MATRICES), option="width"),
     Row("scale_by_rms", optfx.scale_by_rms, {"decay": 0.9, "eps": 1e-6}),
     Row("scale_by_rms", optfx.scale_by_rms, {"decay": 0.9, "eps": 1e-6, "initial_scale": 0.3}, "initial scale"),
     Row(
@@ -217,19 +241,44 @@ ROWS = [
         {"learning_rate": 0.1, "eps": 1e-6, "weight_decay": 0.1},
         "torch's",
     ),
-    Row("adamax", optfx.adamax, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-6, "weight_decay": 0.1}),
-    Row("nadam", optfx.nadam, {"learning_rate": 0.1, **ADAM}),
-    Row("nadam", optfx.nadam, {"learning_rate": 0.1, "momentum_decay": 0.1, "weight_decay": 0.1}, "torch's"),
-    Row("radam", optfx.radam, {"learning_rate": 0.1, **ADAM, "weight_decay": 0.1}),
-    Row("adadelta", optfx.adadelta, {"learning_rate": 0.1, "rho": 0.9, "eps": 1e-4, "weight_decay": 0.1}),
-    Row("rprop", optfx.rprop, {"learning_rate": 0.1, "eta_minus": 0.5, "eta_plus": 1.2}),
-    Row(
-        "asgd",
-        lambda **h: optfx.asgd(0.1, lambd=0.1, alpha=0.75, **h),
-        {"t0": 1.0, "weight_decay": 0.1},
-    ),
     Row("amsgrad", optfx.amsgrad, {"learning_rate": 0.1, **ADAM}),
     Row("amsgrad", optfx.amsgrad, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
+    Row("nadam", optfx.nadam, {"learning_rate": 0.1, **ADAM}),
+    Row("nadam", optfx.nadam, {"learning_rate": 0.1, "momentum_decay": 0.004, "weight_decay": 0.1}, "torch's"),
+    Row("radam", optfx.radam, {"learning_rate": 0.1, **ADAM, "threshold": 5.0}),
+    Row(
+        "radam",
+        lambda **h: optfx.radam(**h, eps_before_correction=True),
+        {"learning_rate": 0.1, "weight_decay": 0.1},
+        "torch's",
+    ),
+    Row("adamax", optfx.adamax, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-6}),
+    Row("adamax", optfx.adamax, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
+    Row("adadelta", optfx.adadelta, {"learning_rate": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 0.1}),
+    Row("rprop", optfx.rprop, {"learning_rate": 0.1, **RPROP}),
+    Row("asgd", optfx.asgd, {**ASGD, "t0": 1.0}),
+    Row("asgd", optfx.asgd, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
+    Row(
+        "adafactor",
+        lambda **h: optfx.adafactor(**h, min_dim_size_to_factor=1),
+        {"learning_rate": 0.1, "decay_rate": 0.8, "clipping_threshold": 0.9, "momentum": 0.9, "eps": 1e-12},
+    ),
+    Row(
+        "adafactor",
+        lambda **h: optfx.adafactor(
+            **h, min_dim_size_to_factor=1, eps=None, factored="last", eps_is_floor=True, relative_step=True
+        ),
+        {"learning_rate": 0.8, "weight_decay_rate": 0.1, "min_scale": 0.01},
+        "torch's",
+    ),
+    Row("adafactor", lambda: optfx.adafactor(), option="no rate"),
+    Row(
+        "muon",
+        lambda **h: optfx.muon(**h, labels=select.label({"muon": MATRICES}, default="adam")),
+        {"learning_rate": 0.1, "beta": 0.9, "weight_decay": 0.1, "eps": 1e-6},
+        "batches",
+    ),
+    Row("muon", optfx.muon, {"learning_rate": 0.1, "adam_learning_rate": 0.2, "consistent_rms": 0.2}),
 ]
 
 

@@ -50,11 +50,6 @@ def nan_there_zero_here(theirs: Any, ours: Any, g: Any) -> None:
     assert not step_of_optfx(ours, g)[0].any()
 
 
-def rprop():
-    assert not step_of_optax(optax.rprop(0.1), {"w": np.ones(2)})[0]["w"].any()
-    assert step_of_optfx(optfx.rprop(0.1), {"w": np.ones(2)})[0]["w"].tolist() == [-0.1, -0.1]
-
-
 # ---- the rows ---------------------------------------------------------------------------------------
 
 
@@ -250,6 +245,54 @@ def joined():
         optfx.join_schedules(parts, [])
 
 
+def no_rate_of_adadelta():
+    assert step_of_optax(optax.adadelta(), np.ones(1), np.ones(1))[0] > 0
+    assert step_of_optfx(optfx.adadelta(), np.ones(1), np.ones(1))[0] < 0
+
+
+def late_rprop():
+    assert step_of_optax(optax.rprop(0.1), np.ones(1))[0] == 0
+    assert step_of_optfx(optfx.rprop(0.1), np.ones(1))[0] == pytest.approx(-0.1)
+    assert step_of_optax(optax.rprop(99.0), np.ones(1))[1][0].step_sizes == 99
+    assert step_of_optfx(optfx.rprop(99.0), np.ones(1))[1][0].step_sizes == 50
+
+
+def low_threshold():
+    nan_there, g = optax.scale_by_radam(threshold=2.5), jnp.ones(1)
+    state = nan_there.init(g)
+    for _ in range(3):
+        u, state = nan_there.update(g, state)
+    assert np.isnan(u).all()
+    ours, h = optfx.scale_by_radam(threshold=2.5), torch.ones(1)
+    mine = ours.init(h)
+    for _ in range(3):
+        v, mine = ours.update(h, mine)
+    assert v == pytest.approx(1.0)
+
+
+def rate_of_decay():
+    p = {"w": np.ones((2, 3)), "b": np.ones(3)}
+    theirs = optax.scale_by_factored_rms(min_dim_size_to_factor=1).init(jax.tree.map(jnp.asarray, p))
+    ours = optfx.scale_by_factored_rms(min_dim_size_to_factor=1).init(tree.map(torch.tensor, p))
+    assert theirs.v["w"].shape == theirs.v_row["b"].shape == (1,)
+    assert tree.paths(ours.v) == ["b"]
+    assert tree.paths(ours.v_row) == ["w"]
+    assert (theirs.v_row["w"].shape, ours.v_row["w"].shape) == ((2,), (2, 1))
+    assert optax._src.factorized._decay_rate_pow(3).dtype == jnp.float32
+    assert "decay_rate_fn" in inspect.signature(optax.scale_by_factored_rms).parameters
+
+
+def matrices():
+    g = np.arange(1.0, 9.0).reshape(4, 2)
+    theirs, _ = step_of_optax(optax.contrib.muon(0.1), g)
+    ours, _ = step_of_optfx(optfx.muon(0.1), g)
+    np.testing.assert_allclose(ours, np.sqrt(4 / 2) * theirs)
+    both = step_of_optfx(optfx.scale_by_muon(), np.stack([g, 2 * g]))[0]
+    np.testing.assert_allclose(both[1], step_of_optfx(optfx.scale_by_muon(), 2 * g)[0])
+    with pytest.raises(ValueError, match="must have shape"):
+        step_of_optax(optax.contrib.scale_by_muon(), np.stack([g, g]))
+
+
 DIFFERENCES = [
     Difference(
         "Dtype of the state",
@@ -274,12 +317,6 @@ DIFFERENCES = [
         "int32; some transforms have a state only if they were given a schedule",
         "int64; every transform with a number counts its steps, so a float, a tensor and a schedule share one form",
         count,
-    ),
-    Difference(
-        "`scale_by_rprop`, `rprop`",
-        "the first update is zero, and each is that of the step before",
-        "each gradient makes its own update, as in `torch.optim.Rprop`",
-        rprop,
     ),
     Difference(
         "A batch of hyperparameters outside `vmap`",
@@ -371,6 +408,39 @@ DIFFERENCES = [
         "an error that gives the numbers",
         joined,
     ),
+    Difference(
+        "`adadelta()` without a rate",
+        "adds updates that have the sign of the gradient",
+        "the rate is 1, as in the paper",
+        no_rate_of_adadelta,
+    ),
+    Difference(
+        "`rprop`",
+        "emits the update of the step before; the first step size may be out of the limits",
+        "emits that of the step itself, as `torch.optim.Rprop` does; every step size is within the limits",
+        late_rprop,
+    ),
+    Difference(
+        "`scale_by_radam` with a threshold below 4",
+        "NaN: there is no root to take",
+        "counts as 4",
+        low_threshold,
+    ),
+    Difference(
+        "`scale_by_factored_rms`, `adafactor`",
+        "the rate of decay is computed in float32, by a function that can be given; parts that are not kept have the "
+        "shape (1,)",
+        "in float64; it is the power; such parts are no leaves, and means keep the dimension as 1",
+        rate_of_decay,
+    ),
+    Difference(
+        "`scale_by_muon`, `muon`",
+        "matrices are (in, out), 2-D unless `weight_dimension_numbers` says more; `adaptive`, `preconditioning`, "
+        "coefficients by name",
+        "matrices are (out, in), PyTorch's layout; more dimensions before them are a batch; `labels` says which "
+        "leaves are matrices",
+        matrices,
+    ),
 ]
 
 
@@ -388,11 +458,20 @@ def test_the_page_is_this_list():
 
 # Where the names, order or defaults of optax's parameters are not ours; all but the first are rows above.
 OTHER_SIGNATURES = {
-    "adadelta": "learning_rate",
     "add_noise": "key",
     "adaptive_grad_clip": "axis",
     "scale_by_learning_rate": "learning_rate",
     "stateless": "f",
+    "adafactor": "dtype_momentum",  # float32 of torch
+    "scale_by_factored_rms": "decay_rate_fn",
+}
+LACKING = {
+    ("seed", None, True),
+    ("nesterov", True, True),  # of nadam, which is that
+    ("adaptive", False, True),
+    ("preconditioning", "frobenius", True),
+    ("weight_dimension_numbers", None, True),
+    ("muon_weight_dimension_numbers", None, True),
 }
 
 
@@ -419,4 +498,4 @@ def test_signatures_are_optaxs(name):
     ours = [p for p in parameters(getattr(optfx, name)) if p[0] != OTHER_SIGNATURES.get(name)]
     positional = [p for p in theirs if not p[2] and p[0] != OTHER_SIGNATURES.get(name)]
     assert ours[: len(positional)] == positional
-    assert {p for p in theirs if p[2]} - {("seed", None, True)} <= set(ours)
+    assert {p for p in theirs if p[2]} - LACKING <= set(ours)

@@ -1,6 +1,8 @@
 """Every example runs with few steps, says what it claims to say, and draws its pictures where it is told to."""
 
 import importlib
+import inspect
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,10 @@ FOLDER = Path(__file__).parent.parent / "examples"
 
 
 def run(name, tmp_path, **arguments):
-    if name == "resume":
-        arguments["folder"] = tmp_path
-    elif name != "quickstart":
-        arguments["out"] = tmp_path
-    return importlib.import_module(f"examples.{name}").main(**arguments)
+    main = importlib.import_module(f"examples.{name}").main
+    where = {"out", "folder"} & inspect.signature(main).parameters.keys()
+    arguments |= dict.fromkeys(where, tmp_path)
+    return main(**arguments)
 
 
 def pictures(tmp_path):
@@ -83,6 +84,25 @@ def test_pitfalls(tmp_path):
     assert found["skipped"][-1].isfinite()
     assert found["not skipped"][-1].isnan()
     assert pictures(tmp_path) == ["pitfall_exploding.png", "pitfall_overshooting.png", "pitfall_poisoned.png"]
+
+
+def test_lightning(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        found = run("lightning", tmp_path, steps=50)
+    assert found["difference"] < 1e-5
+    assert found["optfx"] == found["torch"] > 0.5
+
+
+def test_hf_trainer(tmp_path):
+    found = run("hf_trainer", tmp_path, steps=10)
+    assert found["a class"] == found["torch's AdamW"]
+
+
+def test_fsdp2(tmp_path):
+    found = run("fsdp2", tmp_path, steps=5)
+    assert found["together"] == pytest.approx(found["alone"], rel=1e-4)
+    assert all(share < 0.6 for share in found["held"])
 
 
 def test_resume(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 from optfx.combinators import partition
 from optfx.core import as_transform, select
-from optfx.interop.forms import FORMS, Form, Options, make, read
+from optfx.interop.forms import FORMS, Form, Options, make
+from optfx.interop.patterns import read
 from optfx.tree import Tree, entries, from_dict, get_all, leaves, paths, to_dict
 
 _WHY_NOT = {
@@ -155,14 +156,13 @@ def to_torch(tx: Any, params: Tree, state: Tree) -> Optimizer:
         group["params"].append((name, p))
     optimizer = next(iter(kinds))(list(groups.values()))  # type: ignore[call-arg]
     for name, p, label in rows.values():
-        form, options = forms[label]
-        kept = _state_of_torch(form, options, name, p.ndim, states[label])
+        kept = _state_of_torch(forms[label][0], name, states[label])
         if kept:
             optimizer.state[p] = kept
     return optimizer
 
 
-def _state_of_torch(form: Form, options: Options, name: str, ndim: int, state: Tree) -> dict[str, Tensor]:
+def _state_of_torch(form: Form, name: str, state: Tree) -> dict[str, Tensor]:
     """What torch keeps of a parameter; nothing before the first step, when it makes that itself."""
     steps = int(next(iter(get_all(state, "count").values())))
     if not steps:
@@ -170,13 +170,9 @@ def _state_of_torch(form: Form, options: Options, name: str, ndim: int, state: T
     kept = {}
     for key, field in form.state.items():
         for node in get_all(state, field).values():
-            kept[key] = (to_dict(node)[name] if entries(node) is not None else node).detach().clone()
+            found = node if entries(node) is None else to_dict(node).get(name)
+            if found is not None:  # as it is of Adafactor's rows and columns, where the parameter is a vector
+                kept[key] = found.detach().clone()
     if form.counted:
         kept["step"] = torch.tensor(float(steps))
-    if form.optimizer is torch.optim.ASGD:  # which keeps what follows from the step
-        lr, lambd, alpha, t0 = (options[k] for k in ("lr", "lambd", "alpha", "t0"))
-        kept["eta"] = torch.as_tensor(lr / (1 + lambd * lr * steps) ** alpha)
-        kept["mu"] = torch.as_tensor(1 / max(1, steps - t0))
-    if form.optimizer is torch.optim.Adafactor:  # which has no place for what a leaf of this shape does not need
-        kept = {k: x for k, x in kept.items() if k == "step" or (k == "variance") == (ndim < 2)}
     return kept

@@ -24,10 +24,12 @@ it. A zero is a number like any other, which a sweep may pass through.
 """  # noqa: E501
 
 from optfx.optimizers.adadelta import adadelta
+from optfx.optimizers.adafactor import adafactor
 from optfx.optimizers.adagrad import adagrad
 from optfx.optimizers.adam import adam, adamw, amsgrad
 from optfx.optimizers.adamax import adamax
 from optfx.optimizers.asgd import asgd
+from optfx.optimizers.muon import muon
 from optfx.optimizers.nadam import nadam
 from optfx.optimizers.radam import radam
 from optfx.optimizers.rmsprop import rmsprop
@@ -36,12 +38,14 @@ from optfx.optimizers.sgd import sgd
 
 __all__ = [
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
     "adamw",
     "amsgrad",
     "asgd",
+    "muon",
     "nadam",
     "radam",
     "rmsprop",

@@ -19,18 +19,19 @@ def adamax(
     weight_decay: Hyper | None = None,
     mask: Any = None,
 ) -> chain:
-    r"""Adamax: steps of a running mean of the gradient over its largest absolute value, which fades.
+    r"""Adamax: Adam with a decaying maximum in the place of the mean of squares.
 
-    $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \max(\beta_2 v_{t-1},\; |g_t| + \varepsilon), \qquad
-    p_t = p_{t-1} - \frac{\eta_t}{1 - \beta_1^t}\, \frac{m_t}{v_t}$$
+    $$p_t = p_{t-1} - \eta_t\, \frac{m_t}{(1 - \beta_1^t)\, v_t}, \qquad
+    v_t = \max(\beta_2 v_{t-1},\; |g_t| + \varepsilon)$$
+
+    with $m_t$ as in `adam`.
 
     Args:
         learning_rate: $\eta$. `torch.optim.Adamax` has 2e-3.
         b1: $\beta_1$, how much of the mean is kept at each step.
-        b2: $\beta_2$, how much of the largest value is kept.
+        b2: $\beta_2$, how much of the maximum is kept.
         eps: $\varepsilon$.
-        weight_decay: $\lambda$, an L2 penalty as in `torch.optim.Adamax`: $g_t + \lambda\, p_{t-1}$ takes the place of
-            $g_t$. None for none.
+        weight_decay: $\lambda$, an L2 penalty as in `torch.optim.Adamax`; None for none.
         mask: which parameters decay, see `add_decayed_weights`; None for all.
 
     Raises:

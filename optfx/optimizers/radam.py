@@ -23,11 +23,12 @@ def radam(
     weight_decay: Hyper | None = None,
     mask: Any = None,
 ) -> chain:
-    r"""RAdam: Adam that warms up by itself, with momentum alone until its mean of squares can be trusted.
+    r"""Rectified Adam: momentum alone at first, then Adam with the variance of its mean of squares made up for.
 
-    $$p_t = p_{t-1} - \eta_t\, u_t$$
+    $$p_t = p_{t-1} - \eta_t\, u_t, \qquad u_t = \frac{r_t\, \hat m_t}{\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon}
+    \;\text{ or, before } \rho_t \ge \theta, \text{ } \hat m_t$$
 
-    with $u_t$ that of `scale_by_radam`.
+    with $r_t$ and $\rho_t$ as in `scale_by_radam`.
 
     Args:
         learning_rate: $\eta$.
@@ -35,11 +36,10 @@ def radam(
         b2: $\beta_2$, how much of the mean of squares is kept.
         eps: $\varepsilon$, added to the root.
         eps_root: $\bar\varepsilon$, added under the root.
-        threshold: $\theta$, the length of the mean of squares from which on it is trusted.
+        threshold: $\theta$.
         nesterov: look ahead, see `scale_by_adam`.
-        eps_before_correction: add $\varepsilon$ to the root of the uncorrected mean (torch).
-        weight_decay: $\lambda$, an L2 penalty as in `torch.optim.RAdam`: $g_t + \lambda\, p_{t-1}$ takes the place of
-            $g_t$. None for none.
+        eps_before_correction: add $\varepsilon$ before the mean of squares is corrected (torch).
+        weight_decay: $\lambda$, an L2 penalty as in `torch.optim.RAdam`; None for none.
         mask: which parameters decay, see `add_decayed_weights`; None for all.
 
     Raises:
@@ -57,7 +57,10 @@ def radam(
         >>> optfx.apply_updates(params, updates)
         {'w': tensor([0.5000, 1.0100])}
     """
-    scaled = scale_by_radam(
-        b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_before_correction=eps_before_correction
+    return chain(
+        *l2_penalty(weight_decay, mask),
+        scale_by_radam(
+            b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_before_correction=eps_before_correction
+        ),
+        scale_by_learning_rate(learning_rate),
     )
-    return chain(*l2_penalty(weight_decay, mask), scaled, scale_by_learning_rate(learning_rate))

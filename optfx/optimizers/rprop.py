@@ -14,21 +14,22 @@ def rprop(
     min_step_size: Hyper = 1e-6,
     max_step_size: Hyper = 50.0,
 ) -> chain:
-    r"""Rprop: a step size for each element, which grows while the sign of the gradient stays. For full batches.
+    r"""Rprop: each element moves against its gradient's sign, by a step that grows until the gradient turns.
 
-    $$p_t = p_{t-1} - \delta_t \operatorname{sign} g_t$$
+    $$p_t = p_{t-1} - s_t \operatorname{sign}(g_t)$$
 
-    with $\delta_t$ as in `scale_by_rprop`.
+    with $s_t$ as in `scale_by_rprop`.
 
     Args:
-        learning_rate: $\delta_0$, the first step size. `torch.optim.Rprop` has 1e-2.
-        eta_minus: $\eta^-$, what a step size is multiplied by where the sign has changed.
-        eta_plus: $\eta^+$, and where it has not.
-        min_step_size: the smallest step size.
+        learning_rate: the first step size $s_0$; a schedule is read at step 0. `torch.optim.Rprop` has 1e-2.
+        eta_minus: the factor of $s$ where the gradient turned.
+        eta_plus: the factor where it did not.
+        min_step_size: the least $s$.
         max_step_size: the largest.
 
     Reference: Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning: the RPROP
-        algorithm", 1993; `torch.optim.Rprop`, whose numbers these are (optax's `rprop` is a step late).
+        algorithm", 1993, <https://doi.org/10.1109/ICNN.1993.298623>; `torch.optim.Rprop`, whose numbers these
+        arguments give; optax, `rprop`, whose updates come a step late.
 
     Example:
         >>> import torch, optfx

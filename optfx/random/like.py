@@ -11,6 +11,7 @@ from torch.func import vmap
 from optfx.random.keys import check_key, threefry
 from optfx.random.samplers import Sampler, normal
 from optfx.tree import Tree, leaves, paths, unflatten_like
+from optfx.tree.sharded import spread_like
 
 _TOGETHER = 2**22  # elements: bounds the memory of the intermediate integers
 
@@ -68,8 +69,8 @@ def random_like(key: Tensor, tree: Tree, sampler: Sampler = normal) -> Tree:
         sampler: `(key, shape, dtype) -> tensor`, such as `normal`, `rademacher` or `uniform`.
 
     Returns:
-        A tree like `tree`. The noise of an unbatched key is the same for each member of a vmapped tree: give each
-        member a key.
+        A tree like `tree`, spread over processes where it is. The noise of an unbatched key is the same for each member
+        of a vmapped tree: give each member a key.
 
     Raises:
         TypeError: a leaf that is no tensor, or of a dtype that the sampler lacks, named by its path.
@@ -100,4 +101,4 @@ def random_like(key: Tensor, tree: Tree, sampler: Sampler = normal) -> Tree:
             raise TypeError(f"the leaf {names[members[0]]!r}: {error}") from error
         for i, value in zip(members, drawn.unbind(), strict=True):
             noise[i] = value
-    return unflatten_like(tree, noise)
+    return unflatten_like(tree, [spread_like(leaf, x) for leaf, x in zip(values, noise, strict=True)])

@@ -31,13 +31,12 @@ from optfx.schedules.torch_cycles import (
 from optfx.schedules.torch_rates import (
     constant_lr,
     exponential_lr,
-    inverse_sqrt_limit,
     inverse_time_decay,
     lambda_lr,
     linear_lr,
     multi_step_lr,
     polynomial_lr,
-    robbins_monro,
+    relative_step,
     step_lr,
 )
 from optfx.schedules.warmup import (
@@ -60,7 +59,6 @@ __all__ = [
     "exponential_lr",
     "from_function",
     "from_torch_scheduler",
-    "inverse_sqrt_limit",
     "inverse_time_decay",
     "join_schedules",
     "lambda_lr",
@@ -74,7 +72,7 @@ __all__ = [
     "piecewise_interpolate_schedule",
     "polynomial_lr",
     "polynomial_schedule",
-    "robbins_monro",
+    "relative_step",
     "sequential_lr",
     "sgdr_schedule",
     "step_lr",

@@ -266,53 +266,26 @@ class inverse_time_decay:
 
 
 @record
-class robbins_monro:
-    r"""Fall as a power of the time: the rate of `torch.optim.ASGD`.
+class relative_step:
+    r"""The factor that brings a rate down to one over the root of the time, once it is above: the relative step size
+    of Adafactor, which `torch.optim.Adafactor` puts on its rate.
 
-    $$ \frac{\eta_0}{(1 + \lambda\, \eta_0\, t)^\alpha} $$
-
-    Args:
-        init_value: $\eta_0$.
-        lambd: $\lambda$.
-        power: $\alpha$; means of the parameters need more than 1/2.
-
-    Reference: Robbins and Monro, "A Stochastic Approximation Method", 1951; `torch.optim.ASGD`.
-
-    Example:
-        >>> from optfx import schedules
-        >>> schedules.robbins_monro(0.5, 2.0, 1.0)(3)
-        tensor(0.1250, dtype=torch.float64)
-    """
-
-    init_value: Number
-    lambd: Number
-    power: Number
-
-    def __call__(self, count: Tensor | int) -> Tensor:
-        t, rate, lambd, power = numbers(count, self.init_value, self.lambd, self.power)
-        return rate / (1 + lambd * rate * t) ** power
-
-
-@record
-class inverse_sqrt_limit:
-    r"""The factor that keeps a rate below one over the root of the time: that of `torch.optim.Adafactor`.
-
-    $$ \min\!\left(1,\; \frac{1}{\eta \sqrt{t + 1}}\right) $$
+    $$ \min\left(1, \frac{1}{\eta\, \sqrt{t + 1}}\right) $$
 
     Args:
-        learning_rate: $\eta$, the rate that the factor is put on.
+        base_lr: the rate $\eta$: a number, or a schedule of its own.
 
     Reference: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
         <https://arxiv.org/abs/1804.04235>; `torch.optim.Adafactor`.
 
     Example:
         >>> from optfx import schedules
-        >>> schedules.inverse_sqrt_limit(1.0)(3)
-        tensor(0.5000, dtype=torch.float64)
+        >>> 0.5 * schedules.relative_step(0.5)(24)
+        tensor(0.2000, dtype=torch.float64)
     """
 
-    learning_rate: Number
+    base_lr: Number | Callable[[Tensor], Any]
 
     def __call__(self, count: Tensor | int) -> Tensor:
-        t, rate = numbers(count, self.learning_rate)
-        return 1 / (rate * (t + 1).sqrt()).clamp_min(1)
+        t, base = numbers(count, self.base_lr(count) if callable(self.base_lr) else self.base_lr)  # type: ignore[arg-type]
+        return 1 / (base * (t + 1).sqrt()).clamp(min=1.0)

@@ -1,4 +1,4 @@
-"""Adadelta's preconditioner: the gradient in the units of the parameter."""
+"""Adadelta: the gradient in the units of the parameters, by a running root mean square of past updates."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def adadelta(g: Tensor, e_g: Tensor, e_x: Tensor, weight: Any, eps: Any) -> tupl
 
 @record
 class scale_by_adadelta(GradientTransformation):
-    r"""Multiply the gradient by the root mean square of past updates over that of past gradients.
+    r"""Scale the gradient by the root mean square of past updates over that of the gradient.
 
     $$v_t = \rho\, v_{t-1} + (1 - \rho)\, g_t^2, \qquad
-    u_t = \frac{\sqrt{d_{t-1} + \varepsilon}}{\sqrt{v_t + \varepsilon}}\, g_t, \qquad
-    d_t = \rho\, d_{t-1} + (1 - \rho)\, u_t^2$$
+    u_t = \frac{\sqrt{x_{t-1} + \varepsilon}}{\sqrt{v_t + \varepsilon}}\, g_t, \qquad
+    x_t = \rho\, x_{t-1} + (1 - \rho)\, u_t^2$$
 
     Args:
         rho: $\rho$, how much of the means is kept at each step.
         eps: $\varepsilon$.
 
-    Reference: Zeiler, "Adadelta: An Adaptive Learning Rate Method", 2012, <https://arxiv.org/abs/1212.5701>; optax,
+    Reference: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, <https://arxiv.org/abs/1212.5701>; optax,
         `scale_by_adadelta`; `torch.optim.Adadelta`.
 
     Example:
         >>> import torch, optfx
-        >>> tx = optfx.scale_by_adadelta(eps=1e-2)
-        >>> tx.update({"w": torch.tensor([5.0, -5.0])}, tx.init({"w": torch.zeros(2)}))[0]
-        {'w': tensor([ 0.3156, -0.3156])}
+        >>> tx = optfx.scale_by_adadelta(rho=0.75, eps=1e-6)
+        >>> tx.update({"w": torch.tensor([5.0, -0.1])}, tx.init({"w": torch.zeros(2)}))[0]
+        {'w': tensor([ 0.0020, -0.0020])}
     """
 
     rho: Hyper = 0.9
@@ -54,6 +54,6 @@ class scale_by_adadelta(GradientTransformation):
         return ScaleByAdadeltaState(counter(params), zeros_like(params), zeros_like(params))
 
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        weight, eps = 1 - at(state.count, self.rho), at(state.count, self.eps)
-        updates, e_g, e_x = elementwise(adadelta, updates, state.e_g, state.e_x, outs=3, weight=weight, eps=eps)
+        rho, eps = at(state.count, self.rho), at(state.count, self.eps)
+        updates, e_g, e_x = elementwise(adadelta, updates, state.e_g, state.e_x, outs=3, weight=1 - rho, eps=eps)
         return updates, ScaleByAdadeltaState(state.count + 1, e_g, e_x)

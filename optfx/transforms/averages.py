@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, apply_updates, at, counter, need_params, wide
+from optfx.core import GradientTransformation, Hyper, apply_updates, at, counter, need_params
 from optfx.tree import Tree, elementwise, record
 
 
@@ -61,47 +61,3 @@ class params_ema(GradientTransformation):
         new = apply_updates(need_params(self, params), updates)
         ema = elementwise(toward, state.ema, new, weight=1 - at(state.count, self.decay))
         return updates, ParamsEmaState(state.count + 1, ema)
-
-
-class ParamsAverageState(NamedTuple):
-    """The state of `params_average`."""
-
-    count: Tensor  # () int64, steps taken
-    average: Tree  # like params, their mean
-
-
-@record
-class params_average(GradientTransformation):
-    r"""Keep the mean of the parameters from a step on, and pass the updates on. It needs params, and stands last.
-
-    $$a_t = a_{t-1} + \frac{p_t - a_{t-1}}{\max(1,\; t - 1 - t_0)}, \qquad p_t = p_{t-1} + u_t$$
-
-    Until step $t_0 + 2$ the mean is the parameters themselves; it is `average` of the state.
-
-    Args:
-        start: $t_0$, steps taken before the mean begins.
-
-    Raises:
-        ValueError: no params.
-
-    Reference: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; `torch.optim.ASGD`.
-
-    Example:
-        >>> import torch, optfx
-        >>> tx = optfx.chain(optfx.sgd(1.0), optfx.params_average())
-        >>> params = {"w": torch.tensor([1.0])}
-        >>> _, state = tx.update({"w": torch.tensor([4.0])}, tx.init(params), params)
-        >>> optfx.tree.get(state, "average")
-        {'w': tensor([-3.])}
-    """
-
-    start: Hyper = 0.0
-
-    def init(self, params: Tree) -> ParamsAverageState:
-        return ParamsAverageState(counter(params), elementwise(copied, params))
-
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        new = apply_updates(need_params(self, params), updates)
-        since = state.count.to(wide(state.count.device)) - at(state.count, self.start)
-        average = elementwise(toward, state.average, new, weight=1 / since.clamp_min(1))
-        return updates, ParamsAverageState(state.count + 1, average)

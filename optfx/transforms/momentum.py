@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import torch
@@ -77,9 +76,9 @@ class EmaState(NamedTuple):
     ema: Tree  # like params, the running mean of the updates, as it is before its correction
 
 
-def average(g: Tensor, m: Tensor, weight: Any, correction: Any, nesterov: bool) -> tuple[Tensor, Tensor]:
+def average(g: Tensor, m: Tensor, weight: Any, correction: Any) -> tuple[Tensor, Tensor]:
     m = torch.lerp(m, g, weight)
-    return (torch.lerp(m, g, weight) if nesterov else m) / correction, m
+    return m / correction, m
 
 
 @record
@@ -90,15 +89,12 @@ class ema(GradientTransformation):
 
     $$u_t = \frac{m_t}{1 - \mu^t} \quad\text{or, without debias,}\quad u_t = m_t$$
 
-    With Nesterov's lookahead, $\mu\, m_t + (1 - \mu)\, g_t$ takes the place of $m_t$ in $u_t$.
-
     Args:
         decay: $\mu$, how much of the mean is kept at each step.
         debias: make up for the mean having begun at zero.
         accumulator_dtype: the dtype of the mean; None for that of the parameters.
-        nesterov: look ahead.
 
-    Reference: optax, `ema`; with `debias=False`, the momentum of `torch.optim.Muon`.
+    Reference: optax, `ema`.
 
     Example:
         >>> import torch, optfx
@@ -111,7 +107,6 @@ class ema(GradientTransformation):
     decay: Hyper
     debias: bool = True
     accumulator_dtype: torch.dtype | None = None
-    nesterov: bool = dataclasses.field(default=False, kw_only=True)
 
     def init(self, params: Tree) -> EmaState:
         return EmaState(counter(params), zeros_like(params, self.accumulator_dtype))
@@ -119,7 +114,5 @@ class ema(GradientTransformation):
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
         decay, count = at(state.count, self.decay), state.count + 1
         correction = bias_correction(decay, count) if self.debias else 1.0
-        updates, m = elementwise(
-            average, updates, state.ema, outs=2, weight=1 - decay, correction=correction, nesterov=self.nesterov
-        )
+        updates, m = elementwise(average, updates, state.ema, outs=2, weight=1 - decay, correction=correction)
         return updates, EmaState(count, m)

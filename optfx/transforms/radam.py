@@ -1,4 +1,4 @@
-"""RAdam's preconditioner: Adam's, once its mean of squares has seen enough to be trusted; until then, momentum."""
+"""RAdam's preconditioner: Adam's, rectified by how much of the mean of squares can be trusted."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ def radam(
     w2: Any,
     eps: Any,
     eps_root: Any,
-    of_g: Any,
-    of_m: Any,
+    c1: Any,
+    c1_next: Any,
     c2: Any,
-    rectification: Any,
-    trusted: Any,
-) -> Any:
+    rectified: Any,
+    tractable: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
     m = torch.lerp(m, g, w1)
     v = torch.lerp(v, g * g, w2)
-    mean = of_m * m if of_g is None else of_m * m + of_g * g
-    return torch.where(trusted, rectification * mean / (safe_sqrt(v / c2 + eps_root) + eps), mean), m, v
+    mean = m / c1 if c1_next is None else (1 - w1) * m / c1_next + w1 * g / c1
+    return torch.where(tractable, rectified * mean / (safe_sqrt(v / c2 + eps_root) + eps), mean), m, v
 
 
 @record
 class scale_by_radam(GradientTransformation):
-    r"""Adam's preconditioner times what makes up for the variance of its early steps, or momentum alone in the first.
+    r"""Adam, rectified for the variance of its mean of squares; momentum alone while that cannot be told.
 
-    $$\rho_\infty = \frac{2}{1 - \beta_2} - 1, \qquad
-    \rho_t = \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t}, \qquad
-    r_t = \sqrt{\frac{(\rho_t - 4)(\rho_t - 2)\,\rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2)\,\rho_t}}$$
+    $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2$$
+
+    $$\rho_\infty = \frac{2}{1 - \beta_2} - 1, \qquad \rho_t = \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t}, \qquad
+    r_t = \sqrt{\frac{(\rho_t - 4)(\rho_t - 2)\, \rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2)\, \rho_t}}$$
 
     $$u_t = \frac{r_t\, \hat m_t}{\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon} \;\text{ where } \rho_t \ge \theta,
     \qquad u_t = \hat m_t \;\text{ before}$$
@@ -51,10 +52,10 @@ class scale_by_radam(GradientTransformation):
         b2: $\beta_2$, how much of the mean of squares is kept.
         eps: $\varepsilon$, added to the root.
         eps_root: $\bar\varepsilon$, added under the root.
-        threshold: $\theta$, the length of the mean of squares from which on it is trusted.
+        threshold: $\theta$; below 4, where there is no $r_t$, it counts as 4.
         nesterov: look ahead, see `scale_by_adam`.
-        eps_before_correction: add $\varepsilon$ to the root of the uncorrected mean (torch): it counts as
-            $\varepsilon / \sqrt{1 - \beta_2^t}$.
+        eps_before_correction: add $\varepsilon$ to $\sqrt{v_t}$ before that is corrected (torch), so that it is
+            $\varepsilon / \sqrt{1 - \beta_2^t}$ in the formula.
 
     Reference: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2019,
         <https://arxiv.org/abs/1908.03265>; optax, `scale_by_radam`; `torch.optim.RAdam`.
@@ -62,7 +63,8 @@ class scale_by_radam(GradientTransformation):
     Example:
         >>> import torch, optfx
         >>> tx = optfx.scale_by_radam()
-        >>> tx.update({"w": torch.tensor([5.0, -0.1])}, tx.init({"w": torch.zeros(2)}))[0]
+        >>> updates, state = tx.update({"w": torch.tensor([5.0, -0.1])}, tx.init({"w": torch.zeros(2)}))
+        >>> updates
         {'w': tensor([ 5.0000, -0.1000])}
     """
 
@@ -78,16 +80,15 @@ class scale_by_radam(GradientTransformation):
         return ScaleByAdamState(counter(params), zeros_like(params), zeros_like(params))
 
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        b1, b2, eps, eps_root, threshold = (
-            at(state.count, h) for h in (self.b1, self.b2, self.eps, self.eps_root, self.threshold)
-        )
+        b1, b2, eps, eps_root = (at(state.count, h) for h in (self.b1, self.b2, self.eps, self.eps_root))
         count = state.count + 1
-        t, c1, c2 = count.to(wide(count.device)), bias_correction(b1, count), bias_correction(b2, count)
+        c2, t = bias_correction(b2, count), count.to(wide(count.device))
         longest = 2 / (1 - b2) - 1
         length = longest - 2 * t * (1 - c2) / c2
-        trusted = length >= threshold
-        known = torch.where(trusted, length, longest)  # no root of what is negative, in a derivative either
-        ratio = (known - 4) * (known - 2) * longest / ((longest - 4) * (longest - 2) * known)
+        tractable = (length >= at(state.count, self.threshold)) & (length > 4)
+        # the inner wheres keep the derivative of a root that is not used finite
+        above = torch.where(tractable, (length - 4) * (length - 2) * longest, 1.0)
+        below = torch.where(tractable, (longest - 4) * (longest - 2) * length, 1.0)
         updates, mu, nu = elementwise(
             radam,
             updates,
@@ -98,10 +99,10 @@ class scale_by_radam(GradientTransformation):
             w2=1 - b2,
             eps=eps / c2.sqrt() if self.eps_before_correction else eps,
             eps_root=eps_root,
-            of_g=(1 - b1) / c1 if self.nesterov else None,
-            of_m=b1 / bias_correction(b1, count + 1) if self.nesterov else 1 / c1,
+            c1=bias_correction(b1, count),
+            c1_next=bias_correction(b1, count + 1) if self.nesterov else None,
             c2=c2,
-            rectification=safe_sqrt(ratio),
-            trusted=trusted,
+            rectified=(above / below).sqrt(),
+            tractable=tractable,
         )
         return updates, ScaleByAdamState(count, mu, nu)

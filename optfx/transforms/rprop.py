@@ -1,4 +1,4 @@
-"""Rprop's step sizes: one for each element, which grows while the sign of the gradient stays."""
+"""Rprop: a step size for each element, which grows while the gradient keeps its sign."""
 
 from __future__ import annotations
 
@@ -16,47 +16,50 @@ class ScaleByRpropState(NamedTuple):
     """The state of `scale_by_rprop`."""
 
     count: Tensor  # () int64, steps taken
-    step_sizes: Tree  # like params, of each element
-    prev_updates: Tree  # like params, the last gradient, 0 where its sign had changed
+    step_sizes: Tree  # like params, the step size of each element
+    previous: Tree  # like params, the last gradient; zero where it turned
 
 
-def rprop(g: Tensor, size: Tensor, prev: Tensor, shrink: Any, grow: Any, low: Any, high: Any) -> Any:
-    turn = torch.sign(g * prev)
-    factor = torch.where(turn > 0, grow, torch.where(turn < 0, shrink, torch.ones_like(turn)))
-    size = (size * factor).clamp(min=low).clamp(max=high)
-    g = torch.where(turn < 0, torch.zeros_like(g), g)
-    return torch.sign(g) * size, size, g
+def rprop(
+    g: Tensor, step: Tensor, previous: Tensor, eta_minus: Any, eta_plus: Any, smallest: Any, largest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    agreement = g * previous
+    factor = torch.where(agreement > 0, eta_plus, torch.where(agreement < 0, eta_minus, torch.ones_like(g)))
+    step = (step * factor).clamp(min=smallest).clamp(max=largest)
+    g = torch.where(agreement < 0, torch.zeros_like(g), g)  # a turn is skipped, and counts once
+    return step * g.sign(), step, g
 
 
 @record
 class scale_by_rprop(GradientTransformation):
-    r"""Replace the gradient by its sign times a step size of each element, which grows while the sign stays.
+    r"""Steps in the direction of the gradient's sign, of a size that each element has for itself.
 
-    $$\delta_t = \operatorname{clip}(\delta_{t-1} \cdot f_t,\; \delta_{\min}, \delta_{\max}), \qquad
-    f_t = \eta^+, 1, \eta^- \;\text{ where } g_t\, g_{t-1} > 0, = 0, < 0$$
+    $$s_t = \begin{cases} \eta^+ s_{t-1} & g_t\, g_{t-1} > 0 \\ \eta^- s_{t-1} & g_t\, g_{t-1} < 0 \\
+    s_{t-1} & \text{else} \end{cases} \qquad u_t = s_t \operatorname{sign}(g_t)$$
 
-    $$u_t = \delta_t \operatorname{sign} g_t$$
-
-    Where the sign has changed, $g_t$ counts as 0, in this step and the next.
+    $s_t$ is kept within $[s_{\min}, s_{\max}]$. Where the sign turned, $g_t$ counts as zero, now and at the next step.
 
     Args:
-        learning_rate: $\delta_0$; a schedule is read at step 0.
-        eta_minus: $\eta^-$.
-        eta_plus: $\eta^+$.
-        min_step_size: $\delta_{\min}$.
-        max_step_size: $\delta_{\max}$.
+        learning_rate: the first step size $s_0$; a schedule is read at step 0.
+        eta_minus: $\eta^-$, the factor where the gradient turned.
+        eta_plus: $\eta^+$, the factor where it did not.
+        min_step_size: $s_{\min}$.
+        max_step_size: $s_{\max}$.
+
+    It has the sign of the gradient: `scale(-1.0)` follows it in a chain. It is for whole batches: the noise of small
+    ones turns every sign. optax's emits the update of the step before.
 
     Reference: Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning: the RPROP
-        algorithm", 1993; `torch.optim.Rprop`, whose numbers these are (optax's `scale_by_rprop` is a step late).
+        algorithm", 1993, <https://doi.org/10.1109/ICNN.1993.298623>; Igel and Hüsken, "Empirical
+        evaluation of the improved Rprop learning algorithms", 2003; optax, `scale_by_rprop`; `torch.optim.Rprop`.
 
     Example:
         >>> import torch, optfx
         >>> tx = optfx.scale_by_rprop(0.1)
-        >>> state = tx.init({"w": torch.zeros(1)})
-        >>> updates, state = tx.update({"w": torch.tensor([3.0])}, state)
-        >>> updates, state = tx.update({"w": torch.tensor([4.0])}, state)
-        >>> updates
-        {'w': tensor([0.1200])}
+        >>> state = tx.init({"w": torch.zeros(2)})
+        >>> _, state = tx.update({"w": torch.tensor([5.0, -0.1])}, state)
+        >>> tx.update({"w": torch.tensor([3.0, 0.1])}, state)[0]
+        {'w': tensor([0.1200, 0.0000])}
     """
 
     learning_rate: Hyper
@@ -67,14 +70,19 @@ class scale_by_rprop(GradientTransformation):
 
     def init(self, params: Tree) -> ScaleByRpropState:
         count = counter(params)
-        sizes = elementwise(filled, params, value=at(count, self.learning_rate))
-        return ScaleByRpropState(count, sizes, zeros_like(params))
+        steps = elementwise(filled, params, value=at(count, self.learning_rate))
+        return ScaleByRpropState(count, steps, zeros_like(params))
 
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        shrink, grow, low, high = (
-            at(state.count, h) for h in (self.eta_minus, self.eta_plus, self.min_step_size, self.max_step_size)
+        updates, steps, previous = elementwise(
+            rprop,
+            updates,
+            state.step_sizes,
+            state.previous,
+            outs=3,
+            eta_minus=at(state.count, self.eta_minus),
+            eta_plus=at(state.count, self.eta_plus),
+            smallest=at(state.count, self.min_step_size),
+            largest=at(state.count, self.max_step_size),
         )
-        updates, sizes, prev = elementwise(
-            rprop, updates, state.step_sizes, state.prev_updates, outs=3, shrink=shrink, grow=grow, low=low, high=high
-        )
-        return updates, ScaleByRpropState(state.count + 1, sizes, prev)
+        return updates, ScaleByRpropState(state.count + 1, steps, previous)

@@ -39,47 +39,52 @@ def _whole(placement: Any) -> Any:
 
 
 def parts_of(xs: Sequence[Any]) -> tuple[list[Tensor], Any, list[Any]]:
-    """The parts of the leaves in one place that this process has, their mesh, and how they are spread over it: as the
-    first of them.
+    """The parts of the leaves in one place that this process has, their mesh, and how all are spread over it then: as
+    the first in which no sum is pending.
 
     Raises:
         LeafError: plain leaves beside sharded ones, or leaves on different meshes.
     """
-    mesh, placements = xs[0].device_mesh, [_whole(p) for p in xs[0].placements]
-    found = []
+    mesh = xs[0].device_mesh
     for x in xs:
         if not is_sharded(x):
             raise LeafError("a plain leaf beside a sharded one")
         if x.device_mesh != mesh:
             raise LeafError(f"a leaf on the mesh {x.device_mesh} beside one on {mesh}")
-        x = x if list(x.placements) == placements else x.redistribute(mesh, placements)
-        found.append(x.to_local())
-    return found, mesh, placements
+    settled = [x for x in xs if not any(p.is_partial() for p in x.placements)]
+    placements = [_whole(p) for p in (settled or xs)[0].placements]
+    alike = [x if list(x.placements) == placements else x.redistribute(mesh, placements) for x in xs]
+    return [x.to_local() for x in alike], mesh, placements
 
 
 def run_on_parts(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence[Any]) -> list[Tensor]:
-    """What `run` makes of the leaves in one place, part by part."""
+    """What `run` makes of the leaves in one place, part by part; result k is spread as leaf k is."""
     from torch.distributed.tensor import DTensor
 
     parts, mesh, placements = parts_of(xs)
     shape, stride = xs[0].shape, xs[0].stride()
-    return [
-        DTensor.from_local(y, mesh, placements, run_check=False, shape=shape, stride=stride) for y in run(tuple(parts))
-    ]
+    results = []
+    for x, y in zip(xs, run(tuple(parts)), strict=False):
+        y = DTensor.from_local(y, mesh, placements, run_check=False, shape=shape, stride=stride)
+        own = [_whole(p) for p in x.placements]
+        results.append(y if own == placements else y.redistribute(mesh, own))
+    return results
 
 
 def run_on_wholes(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence[Any]) -> list[Tensor]:
     """What `run` makes of the leaves in one place, each gathered; result k is spread as leaf k is."""
+    wholes = tuple([x.full_tensor() if is_sharded(x) else x for x in xs])
+    return [spread_like(x, y) for x, y in zip(xs, run(wholes), strict=False)]
+
+
+def spread_like(x: Any, y: Tensor) -> Tensor:
+    """A tensor that every process has, spread as the leaf `x` is; itself where that is plain."""
+    if not is_sharded(x):
+        return y
     from torch.distributed.tensor import DTensor, Replicate
 
-    results = []
-    for x, y in zip(xs, run(tuple([x.full_tensor() if is_sharded(x) else x for x in xs])), strict=False):
-        if is_sharded(x):
-            everywhere = [Replicate()] * x.device_mesh.ndim
-            y = DTensor.from_local(y, x.device_mesh, everywhere, run_check=False)
-            y = y.redistribute(x.device_mesh, [_whole(p) for p in x.placements])
-        results.append(y)
-    return results
+    y = DTensor.from_local(y, x.device_mesh, [Replicate()] * x.device_mesh.ndim, run_check=False)
+    return y.redistribute(x.device_mesh, [_whole(p) for p in x.placements])
 
 
 def numbers_of(part_of: Callable[[Sequence[Tensor]], Tensor], rows: Sequence[Sequence[Any]]) -> list[Tensor]:

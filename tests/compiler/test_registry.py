@@ -10,9 +10,19 @@ from tests.registry import ROWS
 from tests.schedules.rows import ROWS as SCHEDULES
 
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-# they see whole leaves
-WHOLE = {"clip_by_block_rms", "adaptive_grad_clip", "centralize", "zero_nans", "add_noise"}
-WHOLE |= {"orthogonalize", "scale_by_adafactor", "scale_by_param_block_rms"}
+WHOLE = {  # they see whole leaves
+    "clip_by_block_rms",
+    "adaptive_grad_clip",
+    "centralize",
+    "zero_nans",
+    "add_noise",
+    "scale_by_factored_rms",
+    "scale_by_param_block_rms",
+    "scale_by_muon",
+    "scale_by_shape",
+    "adafactor",
+    "muon",
+}
 
 
 @pytest.fixture(autouse=True)

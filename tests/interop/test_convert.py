@@ -8,7 +8,8 @@ from torch.testing._internal.common_optimizers import optim_db
 
 import optfx
 from optfx import interop
-from optfx.interop.forms import FORMS, read
+from optfx.interop.forms import FORMS
+from optfx.interop.patterns import read
 from tests.interop.parity import cases, difference, give, start
 
 

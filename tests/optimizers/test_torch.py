@@ -15,14 +15,6 @@ STEPS = 15
 SHAPES = {"scalar": (), "vector": (4,), "matrix": (3, 2), "kernel": (2, 2, 1, 3), "dead": (2,)}
 
 
-@pytest.fixture(autouse=True)
-def torchs_scalars_are_wide():
-    """NAdam and ASGD keep numbers as tensors, which torch rounds to the default dtype."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @functools.cache
 def problem():
     """Parameters and gradients, real and complex; "dead" never gets a gradient other than zero."""
@@ -48,25 +40,46 @@ def fading(step):
     return 0.7 ** (step % 4) / (1 + 0.1 * step)
 
 
-def run_ours(make, rate, schedule):
+def everything(name):
+    return True
+
+
+def real(name):
+    return name.endswith("float64")
+
+
+def real_matrix(name):
+    return name == "matrix_torch.float64"
+
+
+ONLY = {"Adafactor": real, "Muon": real_matrix}  # what torch has them for
+
+
+def kept(tree, name):
+    keep = ONLY.get(name.partition(",")[0], everything)
+    return {leaf: x for leaf, x in tree.items() if keep(leaf)}
+
+
+def run_ours(make, rate, schedule, name=""):
     table = torch.tensor([rate * fading(step) for step in range(STEPS)], dtype=torch.float64)
     tx = make((lambda count: table[count]) if schedule else rate)
     params, grads = problem()
+    params = kept(params, name)
     state = tx.init(params)
     for g in grads:
-        updates, state = tx.update(g, state, params)
+        updates, state = tx.update(kept(g, name), state, params)
         params = optfx.apply_updates(params, updates)
         yield params
 
 
-def run_torch(make, rate, schedule):
+def run_torch(make, rate, schedule, name=""):
     start, grads = problem()
-    params = {name: p.clone().requires_grad_() for name, p in start.items()}
-    optimizer = make(params.values(), lr=rate, foreach=False)
+    params = {leaf: p.clone().requires_grad_() for leaf, p in kept(start, name).items()}
+    optimizer = make(params.values(), lr=rate, **({} if name.startswith("Muon") else {"foreach": False}))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, fading if schedule else lambda step: 1.0)
     for g in grads:
-        for name, p in params.items():
-            p.grad = g[name].clone()
+        for leaf, p in params.items():
+            p.grad = g[leaf].clone()
         optimizer.step()
         scheduler.step()
         yield params
@@ -84,15 +97,6 @@ def theirs(optimizer, **options):
     return lambda params, **rest: optimizer(params, **options, **rest)
 
 
-def decoupled(scaled):
-    """torch's `decoupled_weight_decay=True`."""
-
-    def make(rate, weight_decay):
-        return optfx.chain(scaled, optfx.add_decayed_weights(weight_decay), optfx.scale_by_learning_rate(rate))
-
-    return make
-
-
 def adamw_amsgrad(rate, weight_decay):
     return optfx.chain(
         optfx.scale_by_amsgrad(bias_correction_nu="after_max"),
@@ -100,6 +104,9 @@ def adamw_amsgrad(rate, weight_decay):
         optfx.scale_by_learning_rate(rate),
     )
 
+
+ADAFACTOR = {"min_dim_size_to_factor": 1, "eps": None, "factored": "last", "eps_is_floor": True, "relative_step": True}
+MUON = {"eps": 1e-7, "bias_correction": False, "eps_is_floor": True, "ns_dtype": torch.bfloat16}
 
 CASES = {}
 both, off = (False, True), (None, 0.1)
@@ -137,26 +144,54 @@ for maximize, decay in itertools.product(both, off):
         theirs(torch.optim.AdamW, **common, weight_decay=decay or 0.0, amsgrad=True),
     )
 
+    for psi in (4e-3, 0.5):
+        CASES[f"NAdam, {psi}" + label] = (
+            ours(optfx.nadam, **coupled, b1=0.8, b2=0.97, eps=1e-5, momentum_decay=psi),
+            theirs(torch.optim.NAdam, **common, weight_decay=decay or 0.0, momentum_decay=psi, **betas),
+        )
+    CASES["RAdam" + label] = (
+        ours(optfx.radam, **coupled, b1=0.8, b2=0.97, eps=1e-3, eps_before_correction=True),
+        theirs(torch.optim.RAdam, **common, weight_decay=decay or 0.0, betas=(0.8, 0.97), eps=1e-3),
+    )
     CASES["Adamax" + label] = (
         ours(optfx.adamax, **coupled, b1=0.8, b2=0.97, eps=1e-5),
         theirs(torch.optim.Adamax, **common, weight_decay=decay or 0.0, **betas),
     )
-    CASES["NAdam" + label] = (
-        ours(optfx.nadam, **coupled, b1=0.8, b2=0.97, eps=1e-5, momentum_decay=0.1),
-        theirs(torch.optim.NAdam, **common, weight_decay=decay or 0.0, momentum_decay=0.1, **betas),
-    )
-    CASES["NAdam, decoupled" + label] = (
-        ours(decoupled(optfx.scale_by_nadam(0.8, 0.97, 1e-5)), **common, weight_decay=decay or 0.0),
-        theirs(torch.optim.NAdam, **common, weight_decay=decay or 0.0, decoupled_weight_decay=True, **betas),
-    )
-    CASES["RAdam" + label] = (
-        ours(optfx.radam, **coupled, b1=0.8, b2=0.97, eps=1e-5, eps_before_correction=True),
-        theirs(torch.optim.RAdam, **common, weight_decay=decay or 0.0, **betas),
-    )
     CASES["Adadelta" + label] = (
-        ours(optfx.adadelta, **common, weight_decay=decay or 0.0, rho=0.8, eps=1e-5),
-        theirs(torch.optim.Adadelta, **common, weight_decay=decay or 0.0, rho=0.8, eps=1e-5),
+        ours(optfx.adadelta, **common, weight_decay=decay or 0.0, rho=0.7, eps=1e-4),
+        theirs(torch.optim.Adadelta, **common, weight_decay=decay or 0.0, rho=0.7, eps=1e-4),
     )
+    for t0 in (1e6, 4.0):
+        CASES[f"ASGD, {t0}" + label] = (
+            ours(optfx.asgd, **coupled, lambd=0.1, alpha=0.5, t0=t0),
+            theirs(torch.optim.ASGD, **common, weight_decay=decay or 0.0, lambd=0.1, alpha=0.5, t0=t0),
+        )
+    if decay is None:
+        CASES["Rprop" + label] = (
+            ours(optfx.rprop, **common, eta_minus=0.6, eta_plus=1.4, min_step_size=1e-2, max_step_size=0.1),
+            theirs(torch.optim.Rprop, **common, etas=(0.6, 1.4), step_sizes=(1e-2, 0.1)),
+        )
+    for name, mine, other in (
+        ("", {}, {}),
+        (", all", {"eps": 1e-3, "min_scale": 0.5, "clipping_threshold": 1.5}, {"eps": (1e-3, 0.5), "d": 1.5}),
+    ):
+        CASES["Adafactor" + name + label] = (
+            ours(optfx.adafactor, **common, weight_decay_rate=decay, **(ADAFACTOR | mine)),
+            theirs(torch.optim.Adafactor, **common, weight_decay=decay or 0.0, **other),
+        )
+    if not maximize:
+        for name, mine, other in (
+            ("", {}, {}),
+            (
+                ", plain",
+                {"nesterov": False, "consistent_rms": 0.2},
+                {"nesterov": False, "adjust_lr_fn": "match_rms_adamw"},
+            ),
+        ):
+            CASES["Muon" + name + label] = (
+                ours(optfx.muon, weight_decay=decay or 0.0, **(MUON | mine)),
+                theirs(torch.optim.Muon, weight_decay=decay or 0.0, **other),
+            )
 
     for centered, momentum in itertools.product(both, (None, 0.6)):
         name = (", centered" if centered else "") + (", momentum" if momentum else "")
@@ -204,55 +239,24 @@ for maximize, decay in itertools.product(both, off):
         )
 
 
+@pytest.fixture
+def wide_scalars():
+    """torch keeps some numbers of NAdam and ASGD in the default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("schedule", [False, True], ids=["constant", "schedule"])
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_torchs(name, schedule):
+def test_it_is_torchs(name, schedule, wide_scalars):
     mine, expected = CASES[name]
-    for a, b in zip(run_ours(mine, 0.02, schedule), run_torch(expected, 0.02, schedule), strict=True):
+    pairs = zip(run_ours(mine, 0.02, schedule, name), run_torch(expected, 0.02, schedule, name), strict=True)
+    for a, b in pairs:
         for leaf in a:
             torch.testing.assert_close(
                 a[leaf], b[leaf].detach(), rtol=1e-12, atol=1e-13, msg=lambda m, n=leaf: f"{n}: {m}"
             )
-
-
-CONSTANT = {}  # those whose rate torch takes up a step late, or never again
-for maximize in both:
-    label = ", maximize" if maximize else ""
-    steps = {"min_step_size": 1e-3, "max_step_size": 0.05}
-    CONSTANT["Rprop" + label] = (
-        ours(optfx.rprop, maximize, eta_minus=0.4, eta_plus=1.3, **steps),
-        theirs(torch.optim.Rprop, maximize=maximize, etas=(0.4, 1.3), step_sizes=(1e-3, 0.05)),
-    )
-    for decay, t0 in itertools.product(off, (1e6, 3)):
-        name = "ASGD" + label + ("" if decay is None else ", decay") + ("" if t0 > 3 else ", averaged")
-        CONSTANT[name] = (
-            ours(optfx.asgd, maximize, lambd=0.1, alpha=0.6, t0=float(t0), weight_decay=decay),
-            theirs(torch.optim.ASGD, maximize=maximize, lambd=0.1, alpha=0.6, t0=t0, weight_decay=decay or 0.0),
-        )
-
-
-@pytest.mark.parametrize("name", CONSTANT)
-def test_it_is_torchs_at_a_constant_rate(name):
-    mine, expected = CONSTANT[name]
-    for a, b in zip(run_ours(mine, 0.02, False), run_torch(expected, 0.02, False), strict=True):
-        for leaf in a:
-            torch.testing.assert_close(a[leaf], b[leaf].detach(), rtol=1e-12, atol=1e-13)
-
-
-def test_the_mean_of_averaged_sgd_is_torchs():
-    tx = optfx.asgd(0.02, lambd=0.1, t0=3.0)
-    params, grads = problem()
-    state, others = tx.init(params), {name: p.clone().requires_grad_() for name, p in params.items()}
-    optimizer = torch.optim.ASGD(others.values(), lr=0.02, lambd=0.1, t0=3, foreach=False)
-    for g in grads:
-        updates, state = tx.update(g, state, params)
-        params = optfx.apply_updates(params, updates)
-        for name, p in others.items():
-            p.grad = g[name].clone()
-        optimizer.step()
-        average = optfx.tree.get(state, "average")
-        for name, p in others.items():
-            torch.testing.assert_close(average[name], optimizer.state[p]["ax"], rtol=1e-12, atol=1e-13)
 
 
 # The table of `optfx.optimizers`: what torch does when nothing is said, and the arguments that say it here.
@@ -271,39 +275,52 @@ DEFAULTS = {
         ours(optfx.rmsprop, decay=0.99, eps_in_sqrt=False, momentum_after_lr=False),
         1e-2,
     ),
-    "Adamax": (torch.optim.Adamax, ours(optfx.adamax), 2e-3),
-    "NAdam": (torch.optim.NAdam, ours(optfx.nadam, momentum_decay=4e-3), 2e-3),
-    "RAdam": (torch.optim.RAdam, ours(optfx.radam, eps_before_correction=True), 1e-3),
-    "Adadelta": (torch.optim.Adadelta, ours(optfx.adadelta), 1.0),
-    "Rprop": (torch.optim.Rprop, ours(optfx.rprop), 1e-2),
-    "ASGD": (torch.optim.ASGD, ours(optfx.asgd), 1e-2),
     "Adagrad": (
         torch.optim.Adagrad,
         ours(optfx.adagrad, initial_accumulator_value=0.0, eps=1e-10, eps_in_sqrt=False),
         1e-2,
     ),
+    "NAdam": (torch.optim.NAdam, ours(optfx.nadam, momentum_decay=4e-3), 2e-3),
+    "RAdam": (torch.optim.RAdam, ours(optfx.radam, eps_before_correction=True), 1e-3),
+    "Adamax": (torch.optim.Adamax, ours(optfx.adamax), 2e-3),
+    "Adadelta": (torch.optim.Adadelta, ours(optfx.adadelta), 1.0),
+    "Rprop": (torch.optim.Rprop, ours(optfx.rprop), 1e-2),
+    "ASGD": (torch.optim.ASGD, ours(optfx.asgd), 1e-2),
+    "Adafactor": (torch.optim.Adafactor, ours(optfx.adafactor, **ADAFACTOR), 1e-2),
+    "Muon": (torch.optim.Muon, ours(optfx.muon, weight_decay=0.1, **MUON), 1e-3),
 }
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_the_table_gives_torchs_defaults(name):
+def test_the_table_gives_torchs_defaults(name, wide_scalars):
     expected, mine, rate = DEFAULTS[name]
 
-    def with_defaults(params, lr, foreach):
-        return expected(params, foreach=foreach)
+    def with_defaults(params, lr, **options):
+        return expected(params, **options)
 
-    for a, b in zip(run_ours(mine, rate, False), run_torch(with_defaults, rate, False), strict=True):
+    pairs = zip(run_ours(mine, rate, False, name), run_torch(with_defaults, rate, False, name), strict=True)
+    for a, b in pairs:
         for leaf in a:
             torch.testing.assert_close(a[leaf], b[leaf].detach(), rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize(("name", "same"), [("adamw", "AdamW"), ("rmsprop", "RMSprop"), ("adagrad", "Adagrad")])
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("adamw", "AdamW"),
+        ("rmsprop", "RMSprop"),
+        ("adagrad", "Adagrad"),
+        ("nadam", "NAdam"),
+        ("adafactor", "Adafactor"),
+        ("muon", "Muon"),
+    ],
+)
 def test_the_defaults_do_differ(name, same):
     """The table has no row too many: with our defaults, torch's numbers do not come out."""
     expected, _, rate = DEFAULTS[same]
     mine = ours(getattr(optfx, name))
-    *_, a = run_ours(mine, rate, False)
-    *_, b = run_torch(lambda params, lr, foreach: expected(params, foreach=foreach), rate, False)
+    *_, a = run_ours(mine, rate, False, same)
+    *_, b = run_torch(lambda params, lr, **options: expected(params, **options), rate, False, same)
     assert not torch.allclose(a["matrix_torch.float64"], b["matrix_torch.float64"], rtol=1e-6)
 
 
@@ -323,6 +340,9 @@ def test_the_rate_before_or_after_the_momentum_matters_only_under_a_schedule():
         (lambda: optfx.rmsprop(0.1, nesterov=True), "nesterov without a momentum"),
         (lambda: optfx.adam(0.1, mask=True), "no weight_decay"),
         (lambda: optfx.sgd(0.1, mask=True), "no weight_decay"),
+        (lambda: optfx.adafactor(relative_step=True), "relative_step without a learning_rate"),
+        (lambda: optfx.adafactor(0.1, weight_decay_mask=True), "no weight_decay_rate"),
+        (lambda: optfx.scale_by_factored_rms(epsilon=None), "needs epsilon_is_floor=True"),
         (lambda: optfx.amsgrad(0.1, bias_correction_nu="before"), "'before', expected True, False or 'after_max'"),
     ],
 )

@@ -15,6 +15,15 @@ import optfx
 from optfx import tree
 
 STEPS = 30
+
+
+def decay_rate(count: Any, exponent: Any) -> Any:
+    """The rate at which Adafactor's mean of squares decays; optax's own function computes it in float32."""
+    return 1 - (jnp.asarray(count, jnp.float64) + 1) ** -exponent
+
+
+optax.scale_by_factored_rms.__defaults__ = (*optax.scale_by_factored_rms.__defaults__[:-1], decay_rate)
+
 # "dead" never gets a gradient other than zero; "column" has one that never does.
 SHAPES = {"scalar": (), "vector": (5,), "column": (3, 2), "deep": {"kernel": (3, 2, 2, 2), "dead": (2,)}}
 

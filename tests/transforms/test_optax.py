@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import optfx
-from tests.transforms.harness import assert_equal, layout, run_optax, run_ours
+from tests.transforms.harness import assert_equal, layout, problem, run_optax, run_ours
 
 
 def fading(count):
@@ -20,6 +21,19 @@ def fading(count):
 MASK = {"scalar": False, "vector": True, "column": True, "deep": {"kernel": False, "dead": True}}
 ADAM = {"b1": 0.8, "b2": 0.97, "eps": 1e-3, "eps_root": 1e-4}
 OUTSIDE = {"decay": 0.95, "eps": 1e-6, "eps_in_sqrt": False}
+
+
+def muons(**options):
+    """On the matrices of the problem alone."""
+    ours = optfx.masked(optfx.scale_by_muon(**options), optfx.select.ndim(2, 2))
+
+    def axes(updates):
+        return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(), updates)
+
+    return ours, optax.masked(optax.contrib.scale_by_muon(**options, weight_dimension_numbers=axes), MATRICES)
+
+
+MATRICES = {"scalar": False, "vector": False, "column": True, "deep": {"kernel": False, "dead": False}}
 
 CASES = {
     "identity": (optfx.identity(), optax.identity()),
@@ -59,17 +73,31 @@ CASES = {
         optfx.scale_by_amsgrad(**ADAM, bias_correction_mu=False, bias_correction_nu=False),
         optax.scale_by_amsgrad(**ADAM, bias_correction_mu=False, bias_correction_nu=False),
     ),
+    "scale_by_radam": (optfx.scale_by_radam(), optax.scale_by_radam()),
+    "scale_by_radam, all": (
+        optfx.scale_by_radam(**ADAM, threshold=7.0, nesterov=True),
+        optax.scale_by_radam(**ADAM, threshold=7.0, nesterov=True),
+    ),
+    "scale_by_radam, never tractable": (optfx.scale_by_radam(b2=0.5), optax.scale_by_radam(b2=0.5)),
     "scale_by_adamax": (optfx.scale_by_adamax(), optax.scale_by_adamax()),
     "scale_by_adamax, all": (optfx.scale_by_adamax(0.8, 0.97, 1e-3), optax.scale_by_adamax(0.8, 0.97, 1e-3)),
-    "scale_by_radam": (optfx.scale_by_radam(), optax.scale_by_radam()),
-    "scale_by_radam, all": (optfx.scale_by_radam(**ADAM, threshold=4.5), optax.scale_by_radam(**ADAM, threshold=4.5)),
-    "scale_by_radam, nesterov": (
-        optfx.scale_by_radam(**ADAM, nesterov=True),
-        optax.scale_by_radam(**ADAM, nesterov=True),
-    ),
     "scale_by_adadelta": (optfx.scale_by_adadelta(), optax.scale_by_adadelta()),
-    "scale_by_adadelta, all": (optfx.scale_by_adadelta(0.8, 1e-3), optax.scale_by_adadelta(0.8, 1e-3)),
-    "scale_by_param_block_rms": (optfx.scale_by_param_block_rms(0.5), optax.scale_by_param_block_rms(0.5)),
+    "scale_by_adadelta, all": (optfx.scale_by_adadelta(0.7, 1e-3), optax.scale_by_adadelta(0.7, 1e-3)),
+    "scale_by_factored_rms": (optfx.scale_by_factored_rms(), optax.scale_by_factored_rms()),
+    "scale_by_factored_rms, factored": (
+        optfx.scale_by_factored_rms(min_dim_size_to_factor=2),
+        optax.scale_by_factored_rms(min_dim_size_to_factor=2),
+    ),
+    "scale_by_factored_rms, some factored": (
+        optfx.scale_by_factored_rms(True, 0.6, -3, 1, 1e-3),
+        optax.scale_by_factored_rms(True, 0.6, -3, 1, 1e-3),
+    ),
+    "scale_by_factored_rms, none": (optfx.scale_by_factored_rms(False), optax.scale_by_factored_rms(False)),
+    "scale_by_param_block_rms": (optfx.scale_by_param_block_rms(), optax.scale_by_param_block_rms()),
+    "scale_by_param_block_rms, 1": (optfx.scale_by_param_block_rms(1.0), optax.scale_by_param_block_rms(1.0)),
+    "scale_by_muon": muons(),
+    "scale_by_muon, plain": muons(nesterov=False),
+    "scale_by_muon, all": muons(ns_coeffs=((3.0, -3.5, 1.5), (2.8, -3.1, 1.2)), ns_steps=2, beta=0.8, eps=1e-3),
     "scale_by_rms": (optfx.scale_by_rms(), optax.scale_by_rms()),
     "scale_by_rms, eps outside": (optfx.scale_by_rms(**OUTSIDE), optax.scale_by_rms(**OUTSIDE)),
     "scale_by_rms, corrected": (
@@ -115,9 +143,9 @@ CASES = {
 SAME_FIELDS = (
     "mu",
     "nu",
-    "nu_max",
     "e_g",
     "e_x",
+    "nu_max",
     "trace",
     "ema",
     "sum_of_squares",
@@ -140,10 +168,21 @@ def test_it_is_optaxs(name):
             assert_equal(getattr(state, field), getattr(their_state, field))
 
 
+def test_rprop_is_optaxs_a_step_early():
+    """optax keeps the update in its state, and emits it at the next step, where it is zero if the gradient turned."""
+    ours, state = run_ours(optfx.scale_by_rprop(0.1, 0.6, 1.3, 1e-2, 0.5))
+    theirs = optax.scale_by_rprop(0.1, 0.6, 1.3, 1e-2, 0.5)
+    start, grads, _ = problem()
+    their_state = theirs.init(start)
+    for g, mine in zip(grads, ours, strict=True):
+        _, their_state = theirs.update(g, their_state)
+        assert_equal(mine, their_state.prev_updates)
+    assert_equal(state.step_sizes, their_state.step_sizes)
+
+
 def test_every_transform_that_optax_has_is_compared():
     theirs = set(dir(optax)) | set(dir(optax.contrib))
-    compared = {name.partition(",")[0] for name in CASES}
-    compared |= {"add_noise", "scale_by_rprop"}  # which have their own tests
+    compared = {name.partition(",")[0] for name in CASES} | {"add_noise", "scale_by_rprop"}  # with their own tests
     assert {n for n in optfx.transforms.__all__ if n in theirs and not n.endswith("State")} == compared
 
 

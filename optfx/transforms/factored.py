@@ -1,0 +1,180 @@
+"""Adafactor's preconditioner: the mean of squares of a matrix, kept as the means of its rows and of its columns."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from optfx.core import GradientTransformation, Hyper, Memoryless, at, counter, need_params, wide
+from optfx.tree import Tree, elementwise, leafwise, leaves, map, merge, record, safe_sqrt, split, zeros_like
+
+
+class ScaleByFactoredRmsState(NamedTuple):
+    """The state of `scale_by_factored_rms`. A leaf is in the first two trees, or in the last."""
+
+    count: Tensor  # () int64, steps taken
+    v_row: Tree  # of the factored leaves, mean of squares over one dimension, which is kept as 1
+    v_col: Tree  # of the factored leaves, mean of squares over the other
+    v: Tree  # of the other leaves, the mean of squares
+
+
+def factored_dims(shape: torch.Size, factored: bool | Literal["last"], min_size: int) -> tuple[int, int] | None:
+    """The dimensions that `v_col` and `v_row` are means over; None where nothing is factored."""
+    if not factored or len(shape) < 2:
+        return None
+    order = range(len(shape)) if factored == "last" else sorted(range(len(shape)), key=shape.__getitem__)
+    d1, d0 = order[-2], order[-1]
+    return None if min(shape[d1], shape[d0]) < min_size else (d1, d0)
+
+
+def floor_of(x: Tensor, epsilon: Any) -> Any:
+    return torch.finfo(x.dtype).eps if epsilon is None else epsilon
+
+
+def factored_rms(
+    g: Tensor, row: Tensor, col: Tensor, weight: Any, epsilon: Any, floor: bool, factored: Any, min_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    d1, d0 = factored_dims(g.shape, factored, min_size) or (-2, -1)
+    square = g * g if floor else g * g + epsilon
+    row = torch.lerp(row, square.mean(d0, keepdim=True), weight)
+    col = torch.lerp(col, square.mean(d1, keepdim=True), weight)
+    mean = row.mean(d1, keepdim=True)
+    if floor:
+        least = floor_of(g, epsilon)
+        return g * (row * col / mean.clamp(min=least)).clamp(min=least * least).rsqrt(), row, col
+    return g * (row / mean).rsqrt() * col.rsqrt(), row, col
+
+
+def full_rms(g: Tensor, v: Tensor, weight: Any, epsilon: Any, floor: bool) -> tuple[Tensor, Tensor]:
+    if floor:
+        least = floor_of(g, epsilon)
+        v = torch.lerp(v, g * g, weight)
+        return g * v.clamp(min=least * least).rsqrt(), v
+    v = torch.lerp(v, g * g + epsilon, weight)
+    return g * v.rsqrt(), v
+
+
+@record
+class scale_by_factored_rms(GradientTransformation):
+    r"""Divide the gradient by a running root mean square of it, which costs little memory for a matrix.
+
+    Of a matrix, only the means over its rows and over its columns are kept:
+
+    $$R_t = \rho_t R_{t-1} + (1 - \rho_t) \operatorname{mean}_j(G_t^2 + \varepsilon), \qquad
+    C_t = \rho_t C_{t-1} + (1 - \rho_t) \operatorname{mean}_i(G_t^2 + \varepsilon), \qquad
+    \rho_t = 1 - (t - t_0)^{-\kappa}$$
+
+    $$U_t = \frac{G_t}{\sqrt{V_t}}, \qquad V_t = \frac{R_t\, C_t}{\operatorname{mean}(R_t)}$$
+
+    Of any other leaf, $V_t$ is the running mean of $G_t^2 + \varepsilon$ itself.
+
+    Args:
+        factored: True for the two largest dimensions of a leaf (optax), `"last"` for its last two (torch), False for
+            none.
+        decay_rate: $\kappa$.
+        step_offset: $t_0$, the steps before this training; int or () tensor.
+        min_dim_size_to_factor: a leaf is factored if both dimensions are at least this long.
+        epsilon: $\varepsilon$; with `epsilon_is_floor`, None is the machine epsilon of the computation.
+        epsilon_is_floor: leave out $\varepsilon$ above; $V_t$ is at least $\varepsilon^2$, and the mean of $R_t$ at
+            least $\varepsilon$ (torch).
+
+    Raises:
+        ValueError: no epsilon that is not a floor.
+
+    Reference: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
+        <https://arxiv.org/abs/1804.04235>; optax, `scale_by_factored_rms`; `torch.optim.Adafactor`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_factored_rms(min_dim_size_to_factor=1)
+        >>> params = {"w": torch.ones(2, 3)}
+        >>> updates, state = tx.update({"w": torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]])}, tx.init(params))
+        >>> updates["w"], state.v_row["w"].shape, state.v_col["w"].shape
+        (tensor([[1.0000, 1.0000, 1.0000], [1.0000, 1.0000, 1.0000]]), torch.Size([2, 1]), torch.Size([1, 3]))
+    """
+
+    factored: bool | Literal["last"] = True
+    decay_rate: Hyper = 0.8
+    step_offset: int | Tensor = 0
+    min_dim_size_to_factor: int = 128
+    epsilon: Hyper | None = 1e-30
+    epsilon_is_floor: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.epsilon is None and not self.epsilon_is_floor:
+            raise ValueError("scale_by_factored_rms: epsilon=None needs epsilon_is_floor=True")
+
+    def _dims(self, x: Tensor) -> tuple[int, int] | None:
+        return factored_dims(x.shape, self.factored, self.min_dim_size_to_factor)
+
+    def _split(self, x: Tree) -> tuple[Tree, Tree]:
+        return split(x, [self._dims(leaf) is not None for leaf in leaves(x)])
+
+    def init(self, params: Tree) -> ScaleByFactoredRmsState:
+        count, (matrices, others) = counter(params), self._split(params)
+
+        def means(p: Tensor, which: int) -> Tensor:
+            return torch.zeros_like(p.narrow((self._dims(p) or (-2, -1))[which], 0, 1), requires_grad=False)
+
+        rows, cols = map(lambda p: means(p, 1), matrices), map(lambda p: means(p, 0), matrices)
+        return ScaleByFactoredRmsState(count, rows, cols, zeros_like(others))
+
+    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        count = state.count + 1
+        t = (count - self.step_offset).to(wide(count.device))
+        here = {
+            "weight": t ** -at(state.count, self.decay_rate),
+            "epsilon": at(state.count, self.epsilon),
+            "floor": self.epsilon_is_floor,
+        }
+        matrices, others = self._split(updates)
+        matrices, v_row, v_col = leafwise(
+            factored_rms,
+            matrices,
+            state.v_row,
+            state.v_col,
+            outs=3,
+            same_shapes=False,
+            factored=self.factored,
+            min_size=self.min_dim_size_to_factor,
+            **here,
+        )
+        others, v = elementwise(full_rms, others, state.v, outs=2, **here)
+        return merge(matrices, others), ScaleByFactoredRmsState(count, v_row, v_col, v)
+
+
+def times_rms(u: Tensor, p: Tensor, min_scale: Any) -> Tensor:
+    mean_square = p.abs().square().sum() / max(p.numel(), 1)
+    return u * safe_sqrt(mean_square).clamp(min=min_scale)
+
+
+@record
+class scale_by_param_block_rms(Memoryless):
+    r"""Multiply each leaf by the root mean square of its parameter. It needs params.
+
+    $$u_t = \max(\operatorname{rms}(p_{t-1}),\, \sigma)\; g_t$$
+
+    Args:
+        min_scale: $\sigma$, the least factor, so that a parameter can leave zero.
+
+    Raises:
+        ValueError: no params.
+
+    Reference: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
+        <https://arxiv.org/abs/1804.04235>; optax, `scale_by_param_block_rms`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_param_block_rms()
+        >>> params = {"w": torch.tensor([2.0, -2.0])}
+        >>> tx.update({"w": torch.tensor([1.0, 0.5])}, tx.init(params), params)[0]
+        {'w': tensor([2., 1.])}
+    """
+
+    min_scale: Hyper = 1e-3
+
+    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
+        return leafwise(times_rms, updates, need_params(self, params), min_scale=at(count, self.min_scale))

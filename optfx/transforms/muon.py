@@ -1,0 +1,174 @@
+"""Muon: momentum made orthogonal. The rows are torch's: outputs; all but the last two dimensions count as a batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from optfx.core import GradientTransformation, Hyper, Memoryless, at, bias_correction, counter
+from optfx.tree import Tree, leafwise, leaves, paths, record, zeros_like
+
+Coefficients = tuple[float, float, float]
+STANDARD: Coefficients = (3.4445, -4.7750, 2.0315)
+
+
+class ScaleByMuonState(NamedTuple):
+    """The state of `scale_by_muon`."""
+
+    count: Tensor  # () int64, steps taken
+    mu: Tree  # like params, running mean of the gradient
+
+
+def orthogonalize(
+    x: Tensor, eps: Any, coefficients: tuple[Coefficients, ...], eps_is_floor: bool, dtype: torch.dtype | None
+) -> Tensor:
+    """Singular values brought near 1 by Newton-Schulz iterations, for each matrix of a batch."""
+    rows, cols = x.shape[-2:]
+    y = x.to(dtype or x.dtype)
+    if x.ndim > 2:
+        y = y.reshape(math.prod(x.shape[:-2]), rows, cols)
+    if rows > cols:
+        y = y.mT
+    norm = torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True)
+    y = y / (norm.clamp(min=eps) if eps_is_floor else norm + eps)
+    multiply_add = torch.addmm if x.ndim == 2 else torch.baddbmm  # in bfloat16 they round differently
+    for a, b, c in coefficients:
+        gram = y @ y.mT
+        y = multiply_add(y, multiply_add(gram, gram, gram, beta=b, alpha=c), y, beta=a)
+    return (y.mT if rows > cols else y).reshape(x.shape)
+
+
+def muon(
+    g: Tensor, m: Tensor, beta: Any, c1: Any, c1_next: Any, nesterov: bool, **options: Any
+) -> tuple[Tensor, Tensor]:
+    m = torch.lerp(m, g, 1 - beta)
+    if nesterov:
+        mean = torch.lerp(g, m, beta) if c1 is None else beta * m / c1_next + (1 - beta) * g / c1
+    else:
+        mean = m if c1 is None else m / c1
+    return orthogonalize(mean, **options), m
+
+
+@record
+class scale_by_muon(GradientTransformation):
+    r"""Replace each matrix by a nearly orthogonal one that points as a running mean of its gradients does.
+
+    $$M_t = \beta M_{t-1} + (1 - \beta)\, G_t, \qquad U_t = \operatorname{NS}(\hat M_t), \qquad
+    \hat M_t = \frac{\beta M_t}{1 - \beta^{t+1}} + \frac{(1 - \beta)\, G_t}{1 - \beta^t}$$
+
+    or $\hat M_t = M_t / (1 - \beta^t)$ without Nesterov's lookahead. $\operatorname{NS}$ begins with
+    $X = \hat M_t / (\lVert \hat M_t \rVert + \varepsilon)$ and takes steps
+    $X \leftarrow a X + (b A + c A^2) X$, $A = X X^\top$, which bring all singular values near 1.
+
+    Args:
+        ns_coeffs: $(a, b, c)$, or one such triple for each step, of which the last `ns_steps` are taken.
+        ns_steps: how many steps.
+        beta: $\beta$, how much of the mean is kept at each step.
+        eps: $\varepsilon$.
+        mu_dtype: the dtype of the mean; None for that of the parameters.
+        nesterov: look ahead.
+        bias_correction: False leaves $M_t$ and $G_t$ uncorrected (torch).
+        eps_is_floor: divide by $\max(\lVert \hat M_t \rVert, \varepsilon)$ (torch).
+        ns_dtype: the dtype in which the steps are computed, `torch.bfloat16` in torch; None for that of the leaf.
+
+    Leaves of more than two dimensions are batches of matrices, in the last two. Others are for another optimizer:
+    see `muon`, or `masked`.
+
+    Raises:
+        ValueError: a leaf that is no matrix, naming its path; too few triples of coefficients.
+
+    Reference: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
+        <https://kellerjordan.github.io/posts/muon/>; optax, `contrib.scale_by_muon`; `torch.optim.Muon`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_muon(ns_steps=10)
+        >>> state = tx.init({"w": torch.zeros(2, 2)})
+        >>> updates, state = tx.update({"w": torch.tensor([[4.0, 0.0], [0.0, -3.0]])}, state)
+        >>> updates["w"].abs().round(decimals=0)
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+
+    ns_coeffs: Coefficients | tuple[Coefficients, ...] = STANDARD
+    ns_steps: int = 5
+    beta: Hyper = 0.95
+    eps: Hyper = 1e-8
+    mu_dtype: torch.dtype | None = None
+    nesterov: bool = dataclasses.field(default=True, kw_only=True)
+    bias_correction: bool = dataclasses.field(default=True, kw_only=True)
+    eps_is_floor: bool = dataclasses.field(default=False, kw_only=True)
+    ns_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
+
+    def _coefficients(self) -> tuple[Any, ...]:
+        if not isinstance(self.ns_coeffs[0], tuple):
+            return (self.ns_coeffs,) * self.ns_steps
+        if len(self.ns_coeffs) < self.ns_steps:
+            raise ValueError(f"scale_by_muon: {len(self.ns_coeffs)} triples of coefficients for {self.ns_steps} steps")
+        return self.ns_coeffs[len(self.ns_coeffs) - self.ns_steps :]
+
+    def init(self, params: Tree) -> ScaleByMuonState:
+        count, _ = counter(params), self._coefficients()
+        for path, p in zip(paths(params), leaves(params), strict=True):
+            if p.ndim < 2:
+                raise ValueError(f"scale_by_muon: the parameter at {path!r} of shape {tuple(p.shape)} is no matrix")
+        return ScaleByMuonState(count, zeros_like(params, self.mu_dtype))
+
+    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        beta, count = at(state.count, self.beta), state.count + 1
+
+        updates, mu = leafwise(
+            muon,
+            updates,
+            state.mu,
+            outs=2,
+            beta=beta,
+            c1=bias_correction(beta, count) if self.bias_correction else None,
+            c1_next=bias_correction(beta, count + 1) if self.bias_correction else None,
+            nesterov=self.nesterov,
+            eps=at(state.count, self.eps),
+            coefficients=self._coefficients(),
+            eps_is_floor=self.eps_is_floor,
+            dtype=self.ns_dtype,
+        )
+        return updates, ScaleByMuonState(count, mu)
+
+
+def by_shape(u: Tensor, consistent_rms: Any) -> Tensor:
+    rows, cols = u.shape[-2:]
+    if consistent_rms is None:
+        return u * math.sqrt(max(1.0, rows / max(cols, 1)))
+    return u * consistent_rms * math.sqrt(max(rows, cols))
+
+
+@record
+class scale_by_shape(Memoryless):
+    r"""Multiply each matrix by what makes a rate good for one width good for another.
+
+    $$u = \sqrt{\max(1,\; \text{rows} / \text{columns})}\; g \qquad\text{or}\qquad
+    u = \sigma \sqrt{\max(\text{rows},\, \text{columns})}\; g$$
+
+    Args:
+        consistent_rms: $\sigma$, for updates whose root mean square is alike for all shapes; 0.2 is that of AdamW. None
+            is the first form.
+
+    The last two dimensions are rows and columns, outputs and inputs of a linear layer.
+
+    Reference: Liu et al., "Muon is Scalable for LLM Training", 2025, <https://arxiv.org/abs/2502.16982>; optax,
+        `contrib.muon`; `torch.optim.Muon(adjust_lr_fn=...)`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_shape()
+        >>> tx.update({"w": torch.ones(4, 1)}, tx.init({"w": torch.zeros(4, 1)}))[0]["w"].T
+        tensor([[2., 2., 2., 2.]])
+    """
+
+    consistent_rms: Hyper | None = None
+
+    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
+        return leafwise(by_shape, updates, consistent_rms=at(count, self.consistent_rms))
