@@ -39,7 +39,8 @@ class Layers(griffe.Extension):
 
 def _publish(folder: griffe.Module, exported: set[str]) -> bool:
     """Make public what is exported of the files of a folder; whether anything is."""
-    for file in folder.modules.values():
+    files = [file for file in folder.modules.values() if not file.is_alias]  # what is imported is elsewhere
+    for file in files:
         if file.name in exported and file.name not in file.members:  # exported whole
             file.public = True
         else:
@@ -47,7 +48,7 @@ def _publish(folder: griffe.Module, exported: set[str]) -> bool:
             for member in own:
                 member.public = member.name in exported
             file.public = any(m.public for m in own) | _publish(file, exported)
-    return any(file.public for file in folder.modules.values())
+    return any(file.public for file in files)
 
 
 class Sections(griffe.Extension):
