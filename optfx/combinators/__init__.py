@@ -1,18 +1,8 @@
-"""Transforms made of transforms."""
+"""Transforms made of other transforms: one after another, on some leaves, with their numbers in the state."""
 
 from optfx.combinators.chain import chain, named_chain
-from optfx.combinators.finite import ApplyIfFiniteState, apply_if_finite
-from optfx.combinators.inject import InjectState, inject_hyperparams
-from optfx.combinators.masked import PartitionState, masked, partition
+from optfx.combinators.finite import apply_if_finite
+from optfx.combinators.inject import inject_hyperparams
+from optfx.combinators.masked import masked, partition
 
-__all__ = [
-    "ApplyIfFiniteState",
-    "InjectState",
-    "PartitionState",
-    "apply_if_finite",
-    "chain",
-    "inject_hyperparams",
-    "masked",
-    "named_chain",
-    "partition",
-]
+__all__ = ["apply_if_finite", "chain", "inject_hyperparams", "masked", "named_chain", "partition"]

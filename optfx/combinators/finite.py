@@ -7,21 +7,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, as_transform, counter, update_inside
-from optfx.tree import Tree, all_finite, elementwise, record, where
+from optfx import core, tree
+from optfx.core import GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class ApplyIfFiniteState(NamedTuple):
     """The state of `apply_if_finite`."""
 
+    count: Tensor  # () int64, steps taken, those that were skipped too
     notfinite_count: Tensor  # () int64, steps in a row with an infinite or NaN update, up to now
     last_finite: Tensor  # () bool, whether the last updates were finite
     total_notfinite: Tensor  # () int64, such steps in all
     inner: Tree  # the state of the transform inside
 
 
-@record
-class apply_if_finite(GradientTransformation):
+@tree.record
+class apply_if_finite(core.Wrapper):
     """Skip the steps whose updates are not finite: zero updates, and the inner state stays as it was.
 
     Nothing is synchronized with the host. After more than `max_consecutive_errors` such steps in a row the updates
@@ -29,7 +31,7 @@ class apply_if_finite(GradientTransformation):
 
     Args:
         inner: a transform.
-        max_consecutive_errors: steps in a row that are skipped, int or () tensor.
+        max_consecutive_errors: steps in a row that are skipped.
 
     Reference: optax, `apply_if_finite`.
 
@@ -42,23 +44,18 @@ class apply_if_finite(GradientTransformation):
     """
 
     inner: GradientTransformation
-    max_consecutive_errors: int | Tensor
+    max_consecutive_errors: Hyper
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "inner", as_transform(self.inner))
+    def begin(self, params: Tree) -> ApplyIfFiniteState:
+        zero = core.counter(params)
+        finite = torch.ones_like(zero, dtype=torch.bool)
+        return ApplyIfFiniteState(zero, zero.clone(), finite, zero.clone(), self.inner.begin(params))
 
-    def parts(self, state: Any) -> dict[str, Any]:
-        return {"": (self.inner, state.inner)}
-
-    def init(self, params: Tree) -> ApplyIfFiniteState:
-        zero = counter(params)
-        return ApplyIfFiniteState(zero, torch.ones_like(zero, dtype=torch.bool), zero.clone(), self.inner.init(params))
-
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        finite = all_finite(updates).to(state.notfinite_count.device)
+    def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        most = self.at(state.count)["max_consecutive_errors"]
+        finite = tree.all_finite(updates).to(state.count.device)
         in_a_row = torch.where(finite, 0, state.notfinite_count + 1)
         total = torch.where(finite, state.total_notfinite, state.total_notfinite + 1)
-        proceed = finite | (in_a_row > self.max_consecutive_errors)
-        updates, inner = update_inside(self.inner, updates, state.inner, params, extra)
-        updates = where(proceed, updates, elementwise(torch.zeros_like, updates))
-        return updates, ApplyIfFiniteState(in_a_row, finite, total, where(proceed, inner, state.inner))
+        updates, inner = self.inner.run(updates, state.inner, params, extra)
+        updates, inner = core.skip_unless(finite | (in_a_row > most), updates, inner, state.inner)
+        return updates, ApplyIfFiniteState(state.count + 1, in_a_row, finite, total, inner)

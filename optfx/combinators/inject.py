@@ -1,4 +1,4 @@
-"""Hyperparameters that live in the state."""
+"""Numbers that live in the state."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, as_transform, counter, update_inside, wide
-from optfx.tree import Tree, record, walk
+from optfx import core, tree
+from optfx.core import GradientTransformation
+from optfx.tree import Tree
 
 
 class InjectState(NamedTuple):
     """The state of `inject_hyperparams`."""
 
-    transform: Any  # the transform itself: its hyperparameters are the leaves, () float64
+    hyperparams: dict[str, Tensor]  # by path, every number of the transform inside, () float64
     inner: Tree  # its state
 
 
-@record
-class inject_hyperparams(GradientTransformation):
-    """Keep a transform in its own state, so that its hyperparameters are read, set, saved and vmapped like any state.
+@tree.record
+class inject_hyperparams(core.Wrapper):
+    """Keep the numbers of a transform in the state, so that they are read, set, saved and vmapped like any state.
 
-    Every float of `inner`, those of its schedules too, becomes a () float64 tensor of the state; a tensor becomes a
-    copy of itself. Read and set them with `optfx.tree.get` and `optfx.tree.set`; a new value compiles nothing new.
+    Every number of `inner`, those of its schedules too, becomes a () float64 tensor of the state; a tensor becomes a
+    copy of itself. Read and set them with `optfx.tree.get` and `optfx.tree.set`, by the paths that `optfx.hyperparams`
+    has; a new value compiles nothing new.
 
     Args:
         inner: a transform.
@@ -35,29 +37,26 @@ class inject_hyperparams(GradientTransformation):
         >>> tx = optfx.inject_hyperparams(optfx.sgd(0.1))
         >>> params = {"w": torch.ones(1)}
         >>> state = optfx.tree.set(tx.init(params), learning_rate=0.5)
-        >>> tx.update(params, state)[0]
-        {'w': tensor([-0.5000])}
+        >>> tx.update(params, state)[0], state.hyperparams
+        ({'w': tensor([-0.5000])}, {'0.learning_rate': tensor(0.5000, dtype=torch.float64)})
     """
 
     inner: GradientTransformation
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "inner", as_transform(self.inner))
+    def begin(self, params: Tree) -> InjectState:
+        device = core.counter(params).device
+
+        def own(x: Any) -> Tensor:
+            if isinstance(x, Tensor):
+                return x.detach().clone()
+            return torch.tensor(x, dtype=core.scalar_dtype(device), device=device)
+
+        numbers = {path: own(x) for path, x in core.numbers(self.inner).items()}
+        return InjectState(numbers, core.with_numbers(self.inner, numbers).begin(params))
 
     def parts(self, state: Any) -> dict[str, Any]:
-        return {"": (state.transform, state.inner)}
+        return {"": (core.with_numbers(self.inner, state.hyperparams), state.inner)}
 
-    def init(self, params: Tree) -> InjectState:
-        device = counter(params).device
-
-        def own(_: str, v: Any) -> Any:
-            if isinstance(v, Tensor):
-                return v.detach().clone()
-            return torch.tensor(v, dtype=wide(device), device=device) if type(v) is float else v
-
-        inner = walk(own, self.inner)
-        return InjectState(inner, inner.init(params))
-
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        updates, inner = update_inside(state.transform, updates, state.inner, params, extra)
-        return updates, InjectState(state.transform, inner)
+    def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        updates, inner = core.with_numbers(self.inner, state.hyperparams).run(updates, state.inner, params, extra)
+        return updates, InjectState(state.hyperparams, inner)

@@ -1,16 +1,44 @@
-"""Transforms for some leaves only: the others are taken out of the tree, so the inner transform keeps no state for
+"""Transforms for some leaves only: the others are taken out of the tree, so the transform inside keeps no state for
 them and its norms do not see them."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-from optfx.core import GradientTransformation, as_transform, select, update_inside
-from optfx.tree import Tree, merge, record, split
+from torch import Tensor
+
+from optfx import core, tree
+from optfx.core import GradientTransformation, select
+from optfx.tree import Tree
 
 
-@record
-class masked(GradientTransformation):
+def owned(keep: list[bool], updates: Tree, params: Tree, extra: dict[str, Any]) -> tuple[Tree, Tree, Tree, dict]:
+    """The leaves to keep: of the updates (and the rest of those), of params, and of extra arguments like them."""
+    mine, rest = tree.split(updates, keep)
+    structure, alone = tree.flatten(updates)[1], isinstance(updates, Tensor)
+
+    def own(x: Any) -> Any:
+        return tree.split(x, keep)[0] if tree.flatten(x)[1] == structure else x
+
+    # beside a single parameter any tensor looks like it, the loss too: only `grad` is known to be its like
+    extra = {name: own(x) if name == "grad" or not alone else x for name, x in extra.items()}
+    return mine, rest, None if params is None else own(params), extra
+
+
+def seen_by(tx: GradientTransformation, spec: Any, updates: Tree, params: Tree) -> Tree:
+    """The tree that a mask or label is worked out on: params, which only a tree of values can do without."""
+    if params is not None:
+        return params
+    if callable(spec):
+        raise ValueError(
+            f"{type(tx).__name__} needs params, which its mask or labels are computed from: "
+            "call update(updates, state, params)"
+        )
+    return updates
+
+
+@tree.record
+class masked(core.Wrapper):
     """Apply a transform to the leaves that a mask selects; pass the updates of the others through unchanged.
 
     Args:
@@ -18,7 +46,8 @@ class masked(GradientTransformation):
         mask: what to select, always computed from params: a selector (`select.ndim(min=2)`), a function
             `params -> tree of bools`, or a tree of bools or prefix of one.
 
-    The state is that of `inner` on the selected leaves.
+    The state is that of `inner` on the selected leaves. Extra arguments shaped like params are split as the updates
+    are.
 
     Raises:
         ValueError: a mask that does not fit the params, naming the path; a mask that is a function, and no params.
@@ -33,46 +62,32 @@ class masked(GradientTransformation):
         {'b': tensor([0.]), 'w': tensor([1.])}
     """
 
+    partial = True
     inner: GradientTransformation
     mask: Any
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "inner", as_transform(self.inner))
+    def _keep(self, params: Tree) -> list[bool]:
+        return select.resolve(self.mask, params, bool, "masked")
 
-    def parts(self, state: Tree) -> dict[str, Any]:
-        return {"": (self.inner, state)}
+    def states(self, state: Tree) -> dict[str, Tree]:
+        return {"": state}
 
-    def init(self, params: Tree) -> Tree:
-        return self.inner.init(split(params, select.resolve(self.mask, params, bool, "masked"))[0])
+    def begin(self, params: Tree) -> Tree:
+        return self.inner.begin(tree.split(params, self._keep(params))[0])
 
-    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
-        keep = select.resolve(self.mask, seen_by(self, self.mask, updates, params), bool, "masked")
-        mine, rest = split(updates, keep)
-        own = None if params is None else split(params, keep)[0]
-        mine, state = update_inside(self.inner, mine, state, own, extra)
-        return merge(mine, rest), state
+    def step(self, updates: Tree, state: Tree, params: Tree, **extra: Any) -> tuple[Tree, Tree]:
+        keep = self._keep(seen_by(self, self.mask, updates, params))
+        mine, rest, params, extra = owned(keep, updates, params, extra)
+        mine, state = self.inner.run(mine, state, params, extra)
+        return tree.merge(mine, rest), state
 
-
-def seen_by(tx: GradientTransformation, spec: Any, updates: Tree, params: Tree) -> Tree:
-    """The tree that a mask or label is worked out on: params, which only a tree of values can do without."""
-    if params is None:
-        if callable(spec):
-            raise ValueError(
-                f"{type(tx).__name__} needs params, which its mask or labels are computed from: "
-                "call update(updates, state, params)"
-            )
-        return updates
-    return params
+    def eval_params(self, state: Tree, params: Tree) -> Tree:
+        mine, rest = tree.split(params, self._keep(params))
+        return tree.merge(self.inner.eval_params(state, mine), rest)
 
 
-class PartitionState(NamedTuple):
-    """The state of `partition`."""
-
-    inner: dict[str, Tree]  # by label, the state of that transform on its leaves
-
-
-@record
-class partition(GradientTransformation):
+@tree.record
+class partition(core.Wrapper):
     """Different transforms for different leaves.
 
     Args:
@@ -80,8 +95,10 @@ class partition(GradientTransformation):
         param_labels: the label of each leaf, always computed from params: `select.label({...})`, a function
             `params -> tree of strings`, or a tree of strings or prefix of one.
 
-    Each transform sees only its leaves: a `clip_by_global_norm` inside measures the norm of its group. A
-    group that is to stay as it is gets `set_to_zero()`.
+    Each transform sees only its leaves: a `clip_by_global_norm` inside measures the norm of its group. A group that is
+    to stay as it is gets `set_to_zero()`. Extra arguments shaped like params are split as the updates are.
+
+    The state is a dict with an entry for each label.
 
     Raises:
         ValueError: a label that has no transform, naming the path; labels that do not fit the params.
@@ -96,40 +113,36 @@ class partition(GradientTransformation):
         {'body': tensor([-0.1000]), 'head': tensor([-1.])}
     """
 
+    holds, partial = "transforms", True
     transforms: dict[str, GradientTransformation]
     param_labels: Any
 
-    def __post_init__(self) -> None:
-        transforms = {label: as_transform(tx) for label, tx in sorted(self.transforms.items())}
-        object.__setattr__(self, "transforms", transforms)
+    def states(self, state: Any) -> dict[str, Tree]:
+        return {label: state[label] for label in self.transforms}
 
-    def parts(self, state: Tree) -> dict[str, Any]:
-        return {label: (tx, state.inner[label]) for label, tx in self.transforms.items()}
-
-    def _labels(self, params: Tree) -> list[str]:
+    def _keep(self, params: Tree) -> dict[str, list[bool]]:
+        """For each label, which leaves have it."""
         labels = select.resolve(self.param_labels, params, str, "partition")
         if unknown := set(labels) - set(self.transforms):
             raise ValueError(
                 f"partition: no transform for the label {', '.join(sorted(unknown))}; there are {list(self.transforms)}"
             )
-        return labels
+        return {label: [own == label for own in labels] for label in self.transforms}
 
-    def init(self, params: Tree) -> PartitionState:
-        labels = self._labels(params)
-        return PartitionState(
-            {
-                label: tx.init(split(params, [own == label for own in labels])[0])
-                for label, tx in self.transforms.items()
-            }
-        )
+    def begin(self, params: Tree) -> dict[str, Tree]:
+        keep = self._keep(params)
+        return {label: tx.begin(tree.split(params, keep[label])[0]) for label, tx in self.transforms.items()}
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        labels = self._labels(seen_by(self, self.param_labels, updates, params))
-        new = {}
-        for label, tx in self.transforms.items():
-            keep = [own == label for own in labels]
-            mine, rest = split(updates, keep)
-            own = None if params is None else split(params, keep)[0]
-            mine, new[label] = update_inside(tx, mine, state.inner[label], own, extra)
-            updates = merge(mine, rest)
-        return updates, PartitionState(new)
+    def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        new: dict[str, Tree] = {}
+        for label, keep in self._keep(seen_by(self, self.param_labels, updates, params)).items():
+            mine, rest, own, own_extra = owned(keep, updates, params, extra)
+            mine, new[label] = self.transforms[label].run(mine, state[label], own, own_extra)
+            updates = tree.merge(mine, rest)
+        return updates, new
+
+    def eval_params(self, state: Any, params: Tree) -> Tree:
+        for label, keep in self._keep(params).items():
+            mine, rest = tree.split(params, keep)
+            params = tree.merge(self.transforms[label].eval_params(state[label], mine), rest)
+        return params

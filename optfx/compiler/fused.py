@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from optfx import tree
 from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
-from optfx.core.transform import check_beside, check_extra
+from optfx.core.transform import check_extra, check_updates
 from optfx.tree import Tree, flatten, is_wrapped, leaves_in, misfit, paths, unflatten
 
 if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
@@ -119,7 +119,7 @@ class fuse:
         kinds = [_kind(x) for x in _leaves(extra)]
         brought = leaves_in(self._structure, grads)
         if brought is None or list(map(_form, brought)) != self._forms or kinds != self._kinds:
-            check_beside("fuse", self.params, grads)
+            check_updates("fuse", self.params, grads)
             brought = [x.resolve_conj().contiguous() for x in flatten(grads)[0]]
             if list(map(_form, brought)) != self._forms or kinds != self._kinds:
                 self._take_over(state, params)

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from optfx.compiler.recorder import Call, Event, Given, Lazy, Recorder, Reduction, Slot
-from optfx.core import GradientTransformation, apply_updates, wide
+from optfx.core import GradientTransformation, apply_updates, scalar_dtype
 from optfx.tree import Tree, difference, flatten, unflatten
 from optfx.tree.recording import recording
 
@@ -56,7 +56,7 @@ def gather(tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, e
                 leaves.append(x)
             elif is_number(x):
                 extras.append(("scalar", len(scalars)))
-                scalars.append(torch.zeros((), dtype=wide(place), device=place))
+                scalars.append(torch.zeros((), dtype=scalar_dtype(place), device=place))
             else:
                 extras.append(("given", name))
     return Inputs(leaves, scalars, of_state, len(p), extras)

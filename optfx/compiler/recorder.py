@@ -161,7 +161,6 @@ class Recorder:
 
     def update(
         self,
-        update: Callable[..., Any],
         tx: GradientTransformation,
         updates: Tree,
         state: Tree,
@@ -170,7 +169,7 @@ class Recorder:
     ) -> tuple[Tree, Tree]:
         begin = len(self.log), len(self.marks), len(self.stored), len(self.filled), len(self.slots), len(self.inputs)
         try:
-            return update(tx, updates, state, params, **extra)
+            return tx.step(updates, state, params, **extra)
         except Exception as error:
             if not isinstance(error, Unfusable) and "tracing tensor" not in str(error):
                 raise
@@ -246,7 +245,7 @@ class Recorder:
         def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
             left, right = iter(leaves), iter(values)
             tx, updates, state, params, extra = unflatten(structure, [next(left if x else right) for x in is_leaf])
-            updates, state = tx.update(updates, state, params, **extra)
+            updates, state = tx.run(updates, state, params, extra)
             new = flatten(state)[0]
             return [
                 *flatten(updates)[0],

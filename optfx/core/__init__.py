@@ -1,47 +1,64 @@
-"""What a transform is: hyperparameters, the base classes, applying updates, selectors, donation, modules."""
+"""What a transform is: its numbers, the base classes, applying updates, selectors, donation, modules.
+
+The author's kit is here, and only here: `GradientTransformation`, `Stateless`, `Wrapper`, `Hyper`, `Decay`, `counter`,
+`bias_correction`, `skip_unless`. What a training loop needs stands flat in `optfx` too.
+"""
 
 from optfx.core import select
 from optfx.core.donate import donate
-from optfx.core.hyper import Hyper, Schedule, at, bias_correction, counter, hyper_fields, wide
-from optfx.core.hyperparams import hyperparams, in_axes
 from optfx.core.modules import grads, params
+from optfx.core.numbers import (
+    Decay,
+    Hyper,
+    Number,
+    Schedule,
+    bias_correction,
+    counter,
+    hyper_fields,
+    hyperparams,
+    is_number,
+    number_at,
+    numbers,
+    scalar_dtype,
+    with_numbers,
+)
 from optfx.core.transform import (
     EXTRA_ARGS,
     Count,
     GradientTransformation,
-    Memoryless,
+    Stateless,
+    Wrapper,
     as_transform,
-    extra_for,
     from_functions,
-    need_params,
-    update_inside,
 )
-from optfx.core.updates import apply_updates, incremental_update, periodic_update
+from optfx.core.updates import apply_updates, incremental_update, skip_unless
 
 __all__ = [
     "EXTRA_ARGS",
     "Count",
+    "Decay",
     "GradientTransformation",
     "Hyper",
-    "Memoryless",
+    "Number",
     "Schedule",
+    "Stateless",
+    "Wrapper",
     "apply_updates",
     "as_transform",
-    "at",
     "bias_correction",
     "counter",
     "donate",
-    "extra_for",
     "from_functions",
     "grads",
     "hyper_fields",
     "hyperparams",
-    "in_axes",
     "incremental_update",
-    "need_params",
+    "is_number",
+    "number_at",
+    "numbers",
     "params",
-    "periodic_update",
+    "scalar_dtype",
     "select",
-    "update_inside",
-    "wide",
+    "skip_unless",
+    "with_numbers",
 ]

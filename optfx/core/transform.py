@@ -1,13 +1,20 @@
 """What a gradient transformation is: a pure pair `init(params) -> state`, `update(updates, state, params)`.
 
-Updates are added to params; only what owns the step size flips the sign. Every transform is a record, so it is a tree
-of its tensor hyperparameters. Anything with `init` and `update` is accepted where a transform is.
+Three kinds of people meet a transform, and each has methods of its own:
+
+| who | calls or writes | which |
+|---|---|---|
+| a user | `init`, `update` | check what is given, then go inside |
+| a transform that holds others | `begin`, `run` | go inside, with the extra arguments that the part knows |
+| an author | `begin`, `step` | are the transform itself |
+
+Updates are added to params; only a transform that owns the step size flips the sign. Every transform is a record, so it
+is a tree of its tensor numbers. Anything with `init` and `update` is accepted where a transform is.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple
@@ -15,9 +22,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core.hyper import counter
-from optfx.tree import Tree, flatten, misfit, paths, record
+from optfx import tree
+from optfx.core import numbers
+from optfx.tree import Tree
 from optfx.tree.recording import recorder
+from optfx.tree.structure import misfit
 
 EXTRA_ARGS: dict[str, str] = {
     "value": "the loss at params, ()",
@@ -30,16 +39,139 @@ EXTRA_ARGS: dict[str, str] = {
 loop serves every optimizer; any other name must be declared by a transform, or it is an error."""
 
 
-def _extra_names(function: Callable[..., Any], before: int) -> tuple[frozenset[str], bool]:
-    """The keyword arguments that a function declares after its first ones, and whether it takes any other."""
-    parameters = list(inspect.signature(function).parameters.values())[before:]
-    named = frozenset(p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
-    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+class GradientTransformation:
+    """A pure `init`/`update` pair over parameter trees. It unpacks: `init, update = tx`.
+
+    A subclass is a `tree.record` that writes `begin` and `step`, and states these facts where they are so:
+    """
+
+    needs_params: ClassVar[bool] = False  # whether step cannot do without params
+    needs: ClassVar[tuple[str, ...]] = ()  # the extra arguments that step cannot do without
+    final: ClassVar[bool] = False  # whether it owns the step, rate and sign: nothing may scale it afterwards
+    rate: ClassVar[bool] = False  # whether it is the learning rate, which flips the sign
+
+    # ---- what a user calls ------------------------------------------------------------------------
+
+    def init(self, params: Tree) -> Tree:
+        """The state before the first step.
+
+        Args:
+            params: tree of floating or complex tensors. No reference to it is kept.
+
+        Returns:
+            A tree of tensors whose structure, shapes, dtypes and devices never change afterwards.
+
+        Raises:
+            TypeError: naming the path of a leaf that is no tensor, or is neither floating nor complex.
+        """
+        check_params(params)
+        return self.begin(params)
+
+    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
+        """One step: the new updates and the new state; nothing is changed in place.
+
+        Args:
+            updates: tree of gradients, or of what the transform before made of them.
+            state: from `init` or the last `update`.
+            params: tree like `updates`; optional unless the transform needs it.
+            **extra: from `EXTRA_ARGS`, or declared by a transform.
+
+        Returns:
+            `(updates, state)`; the updates have the structure, shapes and dtypes of those given.
+
+        Raises:
+            ValueError: updates that do not fit params, naming the path; params or an extra argument that is missing.
+            TypeError: an extra argument that nothing here knows.
+        """
+        if extra:
+            check_extra(self, extra)
+        if params is not None:
+            check_updates(type(self).__name__, params, updates)
+        return self.run(updates, state, params, extra)
+
+    def eval_params(self, state: Tree, params: Tree) -> Tree:
+        """The parameters to evaluate the model with: an average, say. `params` itself unless a transform says other.
+
+        Args:
+            state: from the last `update`.
+            params: the parameters that are trained.
+
+        Example:
+            >>> import torch, optfx
+            >>> tx = optfx.chain(optfx.sgd(1.0), optfx.params_ema(0.75))
+            >>> params = {"w": torch.tensor([1.0])}
+            >>> updates, state = tx.update({"w": torch.tensor([4.0])}, tx.init(params), params)
+            >>> params = optfx.apply_updates(params, updates)
+            >>> params, tx.eval_params(state, params)
+            ({'w': tensor([-3.])}, {'w': tensor([0.])})
+        """
+        for part, inner in self.parts(state).values():
+            params = part.eval_params(inner, params)
+        return params
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.init, self.update))
+
+    # ---- what a transform that holds this one calls -----------------------------------------------
+
+    def run(self, updates: Tree, state: Tree, params: Tree, extra: dict[str, Any]) -> tuple[Tree, Tree]:
+        """The step, with those of the extra arguments that this transform knows."""
+        if self.needs_params and params is None:
+            raise ValueError(f"{type(self).__name__} needs params: call update(updates, state, params)")
+        for name in self.needs:
+            if extra.get(name) is None:
+                raise ValueError(
+                    f"{type(self).__name__} needs {name}, {EXTRA_ARGS.get(name, 'an extra argument')}: "
+                    f"call update(updates, state, params, {name}=...)"
+                )
+        if extra:
+            known = self.extra_args
+            extra = {name: x for name, x in extra.items() if name in known}
+        if (reader := recorder()) is not None:
+            return reader.update(self, updates, state, params, extra)
+        return self.step(updates, state, params, **extra)
+
+    # ---- what an author writes --------------------------------------------------------------------
+
+    def begin(self, params: Tree) -> Tree:
+        """The state before the first step, of params that have been checked."""
+        raise NotImplementedError(f"{type(self).__name__} has no method `begin(self, params)`")
+
+    def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        """One step; params are there if `needs_params` says so, and the extra arguments are those of `needs`."""
+        raise NotImplementedError(f"{type(self).__name__} has no method `step(self, updates, state, params)`")
+
+    def at(self, count: Tensor) -> dict[str, Any]:
+        """All numbers of this transform after `count` steps, by field: () tensors in the scalar dtype, a `tree.Share`
+        for a `Decay`, None for None."""
+        return numbers.at(self, count)
+
+    # ---- what is inside ---------------------------------------------------------------------------
+
+    @property
+    def extra_args(self) -> frozenset[str]:
+        """The extra arguments that this transform, or one inside it, knows."""
+        return frozenset(self.needs).union(*(tx.extra_args for tx in self.inside().values()))
+
+    def inside(self) -> dict[str, GradientTransformation]:
+        """The transforms that this one holds, by name; none unless it is a `Wrapper`."""
+        return {}
+
+    def parts(self, state: Tree) -> dict[str, tuple[GradientTransformation, Tree]]:
+        """The transforms that this one holds, each with its part of the state."""
+        return {}
 
 
-def extra_for(tx: GradientTransformation, extra: dict[str, Any]) -> dict[str, Any]:
-    """The extra arguments that a wrapper hands on to `tx`: the common ones and those it declares."""
-    return {k: v for k, v in extra.items() if k in EXTRA_ARGS or k in tx.extra_args}
+def check_params(params: Tree) -> None:
+    """Refuse a leaf that is no tensor, or one that is neither floating nor complex."""
+    for i, leaf in enumerate(tree.leaves(params)):
+        if not isinstance(leaf, Tensor):
+            kind = f"a {type(leaf).__name__}, expected a tensor"
+        elif not (leaf.dtype.is_floating_point or leaf.dtype.is_complex):
+            kind = f"{leaf.dtype}, expected a floating or complex dtype"
+        else:
+            continue
+        raise TypeError(f"the parameter at {tree.paths(params)[i]!r} is {kind}")
 
 
 def check_extra(tx: GradientTransformation, extra: Iterable[str]) -> None:
@@ -51,121 +183,20 @@ def check_extra(tx: GradientTransformation, extra: Iterable[str]) -> None:
         )
 
 
-def check_beside(who: str, params: Tree, updates: Tree) -> None:
+def check_updates(who: str, params: Tree, updates: Tree) -> None:
     """Refuse updates that do not fit params, and live `nn.Parameter`s while gradients are recorded: each step would
-    hang its graph on the last one's."""
-    (xs, structure), (ys, other) = flatten(params), flatten(updates)
+    hang its graph on that of the last one."""
+    (xs, structure), (ys, other) = tree.flatten(params), tree.flatten(updates)
     if words := misfit(params, xs, updates, ys if structure == other else None):
-        raise ValueError(f"{who}: beside params, the tree of updates {words}")
+        raise ValueError(f"{who}: the updates do not fit params: the tree of updates {words}")
     if torch.is_grad_enabled():
         for i, p in enumerate(xs):
             if p.requires_grad and isinstance(p, torch.nn.Parameter):
                 raise ValueError(
-                    f"{who}: the parameter at {paths(params)[i]!r} is an nn.Parameter that requires grad, so every "
-                    "update would be recorded and memory would grow with each step. Use optfx.params(module), or "
-                    "torch.no_grad(); to differentiate through the update, pass p.clone()"
+                    f"{who}: the parameter at {tree.paths(params)[i]!r} is an nn.Parameter that requires grad, so "
+                    "every update would be recorded and memory would grow with each step. Use optfx.params(module), "
+                    "or torch.no_grad(); to differentiate through the update, pass p.clone()"
                 )
-
-
-def _checked(update: Callable[..., Any]) -> Callable[..., Any]:
-    declared, takes_any = _extra_names(update, 4)
-
-    def inside(self: Any, updates: Tree, state: Tree, params: Tree, extra: dict[str, Any]) -> Any:
-        if not takes_any:
-            extra = {k: v for k, v in extra.items() if k in declared}
-        if (reader := recorder()) is not None:
-            return reader.update(update, self, updates, state, params, extra)
-        return update(self, updates, state, params, **extra)
-
-    @functools.wraps(update)
-    def checked(self: Any, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> Any:
-        if extra:
-            check_extra(self, extra)
-        if params is not None:
-            check_beside(type(self).__name__, params, updates)
-        return inside(self, updates, state, params, extra)
-
-    checked.inside = inside  # type: ignore[attr-defined]
-    return checked
-
-
-class GradientTransformation:
-    """A pure `init`/`update` pair over parameter trees. It unpacks: `init, update = tx`.
-
-    A subclass is a `record` with the two methods; keyword arguments that its `update` (or `apply`) names beyond
-    `params` are the extra arguments that it declares.
-    """
-
-    _declared: ClassVar[frozenset[str]] = frozenset()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        for name in ("update", "apply"):
-            if name in cls.__dict__:
-                cls._declared = _extra_names(cls.__dict__[name], 4)[0]
-        if "update" in cls.__dict__:
-            cls.update = _checked(cls.__dict__["update"])  # type: ignore[method-assign]
-
-    @property
-    def extra_args(self) -> frozenset[str]:
-        """The extra arguments that this transform, or one inside it, declares."""
-        inside = [tx for f in dataclasses.fields(self) for tx in transforms_in(getattr(self, f.name))]  # type: ignore[arg-type]
-        return self._declared.union(*(tx.extra_args for tx in inside))
-
-    def init(self, params: Tree) -> Tree:
-        """The state before the first step.
-
-        Args:
-            params: tree of floating or complex tensors. No reference to it is kept.
-
-        Returns:
-            A tree of tensors whose structure, shapes, dtypes and devices never change afterwards.
-        """
-        raise NotImplementedError
-
-    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
-        """One step: the new updates and the new state; nothing is changed in place.
-
-        Args:
-            updates: tree of gradients, or of what the transform before made of them.
-            state: from `init` or the last `update`.
-            params: tree like `updates`; optional unless the transform says that it needs it.
-            **extra: from `EXTRA_ARGS`, or declared by a transform.
-
-        Returns:
-            `(updates, state)`; the updates have the structure, shapes and dtypes of those given.
-        """
-        raise NotImplementedError
-
-    def parts(self, state: Tree) -> dict[str, tuple[GradientTransformation, Tree]]:
-        """The transforms inside with their part of the state, by name; empty for one that holds no other."""
-        return {}
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.init, self.update))
-
-
-def transforms_in(value: Any) -> list[GradientTransformation]:
-    """The transforms that the field of a record holds."""
-    if isinstance(value, GradientTransformation):
-        return [value]
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    return [tx for item in items for tx in transforms_in(item)]
-
-
-def need_params(tx: GradientTransformation, params: Tree) -> Tree:
-    """`params`, or an error that names the transform which cannot do without."""
-    if params is None:
-        raise ValueError(f"{type(tx).__name__} needs params: call update(updates, state, params)")
-    return params
-
-
-def update_inside(
-    tx: GradientTransformation, updates: Tree, state: Tree, params: Tree, extra: dict[str, Any]
-) -> tuple[Tree, Tree]:
-    """The update of a transform that another one holds: with the extra arguments that it knows, and without the checks
-    that were made at the edge."""
-    return type(tx).update.inside(tx, updates, state, params, extra_for(tx, extra))  # type: ignore[attr-defined]
 
 
 class Count(NamedTuple):
@@ -174,23 +205,73 @@ class Count(NamedTuple):
     count: Tensor  # () int64, steps taken
 
 
-class Memoryless(GradientTransformation):
-    """A transform that remembers only how many steps it took, so that any field may be a schedule.
+class Stateless(GradientTransformation):
+    """A transform that remembers nothing of the gradients.
 
-    A subclass defines `apply(updates, count, params) -> updates`.
+    A subclass writes `apply(updates, params, **numbers)`, which gets its numbers by the names of the fields. The state
+    is a count of steps where it has numbers, so that each may be a schedule, and else empty.
     """
 
-    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        raise NotImplementedError
+    def apply(self, updates: Tree, params: Tree, **numbers: Any) -> Tree:
+        """The new updates; params are there if `needs_params` says so."""
+        raise NotImplementedError(f"{type(self).__name__} has no method `apply(self, updates, params)`")
 
-    def init(self, params: Tree) -> Count:
-        return Count(counter(params))
+    def begin(self, params: Tree) -> Tree:
+        return Count(numbers.counter(params)) if numbers.hyper_fields(self) else ()
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        return self.apply(updates, state.count, params, **extra), Count(state.count + 1)
+    def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        if not numbers.hyper_fields(self):
+            return self.apply(updates, params, **extra), state
+        return self.apply(updates, params, **self.at(state.count), **extra), Count(state.count + 1)
 
 
-@record
+class Wrapper(GradientTransformation):
+    """A transform around others: it holds them in one field, alone, in a tuple or in a dict.
+
+    A subclass writes `begin` and `step`, which call `begin` and `run` of what it holds. Foreign pairs become transforms
+    when it is made. What it holds goes by its place or key where it is several. Where it is one, it adds nothing to the
+    path of a number, unless the wrapper has numbers of its own: then it goes by the name of the field.
+    """
+
+    holds: ClassVar[str] = "inner"  # the field
+    partial: ClassVar[bool] = False  # whether what it holds sees only some of the leaves
+
+    def __post_init__(self) -> None:
+        held = getattr(self, self.holds)
+        if isinstance(held, dict):
+            held = {k: as_transform(tx) for k, tx in held.items()}
+        else:
+            held = tuple(map(as_transform, held)) if isinstance(held, (tuple, list)) else as_transform(held)
+        object.__setattr__(self, self.holds, held)
+
+    def inside(self) -> dict[str, GradientTransformation]:
+        held = getattr(self, self.holds)
+        if isinstance(held, tuple):
+            return {str(i): tx for i, tx in enumerate(held)}
+        return held if isinstance(held, dict) else {self._name: held}
+
+    @property
+    def _name(self) -> str:
+        return self.holds if numbers.hyper_fields(self) else ""  # a path is that of one number
+
+    def with_inside(self, new: dict[str, GradientTransformation]) -> Any:
+        """The same around other transforms, given by the names of `inside`."""
+        held = getattr(self, self.holds)
+        if not isinstance(held, dict):
+            new = tuple(new.values()) if isinstance(held, tuple) else new[self._name]
+        return tree.replace(self, **{self.holds: new})
+
+    def states(self, state: Any) -> dict[str, Tree]:
+        """The part of the state that belongs to each transform inside: the field `inner`, unless a subclass says
+        other."""
+        return {self._name: state.inner}
+
+    def parts(self, state: Tree) -> dict[str, tuple[GradientTransformation, Tree]]:
+        inside = self.inside()
+        return {name: (inside[name], inner) for name, inner in self.states(state).items()}
+
+
+@tree.record
 class from_functions(GradientTransformation):
     """A pair of functions as a transform.
 
@@ -199,8 +280,9 @@ class from_functions(GradientTransformation):
         update_fn: (updates, state, params, **extra) -> (updates, state).
 
     Example:
-        >>> import torch, optfx
-        >>> tx = optfx.from_functions(lambda params: (), lambda updates, state, params=None: (updates, state))
+        >>> import torch
+        >>> from optfx import core
+        >>> tx = core.from_functions(lambda params: (), lambda updates, state, params=None: (updates, state))
         >>> tx.update({"w": torch.ones(1)}, tx.init({"w": torch.zeros(1)}))
         ({'w': tensor([1.])}, ())
     """
@@ -210,18 +292,20 @@ class from_functions(GradientTransformation):
     names: tuple[str, ...] = dataclasses.field(init=False, repr=False)  # the extra arguments that update_fn takes
 
     def __post_init__(self) -> None:
-        declared, takes_any = _extra_names(self.update_fn, 3)
-        object.__setattr__(self, "names", tuple(sorted(declared | set(EXTRA_ARGS) if takes_any else declared)))
+        parameters = list(inspect.signature(self.update_fn).parameters.values())[3:]
+        names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        object.__setattr__(self, "names", tuple(sorted(names | set(EXTRA_ARGS) if takes_any else names)))
 
     @property
     def extra_args(self) -> frozenset[str]:
         return frozenset(self.names)
 
-    def init(self, params: Tree) -> Tree:
+    def begin(self, params: Tree) -> Tree:
         return self.init_fn(params)
 
-    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
-        return self.update_fn(updates, state, params, **{k: v for k, v in extra.items() if k in self.names})
+    def step(self, updates: Tree, state: Tree, params: Tree, **extra: Any) -> tuple[Tree, Tree]:
+        return self.update_fn(updates, state, params, **extra)
 
 
 def as_transform(x: Any) -> GradientTransformation:

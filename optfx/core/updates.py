@@ -1,14 +1,13 @@
-"""What is done with updates and averages of parameters: functions of trees."""
+"""What is done with updates: add them to params, skip them, average what they lead to."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from optfx.core.transform import check_beside
-from optfx.tree import Tree, elementwise, where
+from optfx import tree
+from optfx.core.transform import check_updates
+from optfx.tree import Tree
 
 
 def apply_updates(params: Tree, updates: Tree) -> Tree:
@@ -26,37 +25,44 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
         >>> optfx.apply_updates({"w": torch.ones(2)}, {"w": torch.full((2,), -0.5)})
         {'w': tensor([0.5000, 0.5000])}
     """
-    check_beside("apply_updates", params, updates)
-    return elementwise(torch.add, params, updates)
+    check_updates("apply_updates", params, updates)
+    return tree.elementwise(torch.add, params, updates)
 
 
-def _toward(old: Tensor, new: Tensor, step_size: Any) -> Tensor:
-    return step_size * new + (1 - step_size) * old
+def skip_unless(proceed: Tensor, updates: Tree, new: Tree, old: Tree) -> tuple[Tree, Tree]:
+    """A step that is taken only if a condition holds: `(updates, new)`, or else zero updates and the old state.
+
+    What is not taken may be infinite or NaN: nothing is multiplied.
+
+    Args:
+        proceed: () bool.
+        updates: the updates of the step.
+        new: the state after it.
+        old: the state before it.
+
+    Example:
+        >>> import torch
+        >>> from optfx import core
+        >>> core.skip_unless(torch.tensor(False), {"w": torch.tensor([torch.nan])}, torch.tensor(2), torch.tensor(1))
+        ({'w': tensor([0.])}, tensor(1))
+    """
+    nothing = tree.elementwise(torch.zeros_like, updates)
+    return tree.where(proceed, updates, nothing), tree.where(proceed, new, old)
 
 
 def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: float | Tensor) -> Tree:
     """step_size * new + (1 - step_size) * old: one step of an exponential moving average (Polyak averaging).
+
+    Args:
+        new_tensors: tree of tensors.
+        old_tensors: tree like it.
+        step_size: the share of the new ones, a number or () tensor.
+
+    Reference: optax, `incremental_update`.
 
     Example:
         >>> import torch, optfx
         >>> optfx.incremental_update({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.0)}, 0.25)
         {'w': tensor(0.2500)}
     """
-    return elementwise(_toward, old_tensors, new_tensors, step_size=step_size)
-
-
-def periodic_update(new_tensors: Tree, old_tensors: Tree, steps: Tensor, update_period: int | Tensor) -> Tree:
-    """The new tensors when `steps` is a multiple of `update_period`, else the old ones.
-
-    Args:
-        new_tensors: tree of tensors.
-        old_tensors: tree like it.
-        steps: () int64, the number of steps taken.
-        update_period: steps between two updates.
-
-    Example:
-        >>> import torch, optfx
-        >>> optfx.periodic_update({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.0)}, torch.tensor(3), 2)
-        {'w': tensor(0.)}
-    """
-    return where(steps % update_period == 0, new_tensors, old_tensors)
+    return tree.elementwise(torch.lerp, old_tensors, new_tensors, weight=step_size)

@@ -74,7 +74,7 @@ def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
     state = tx.init(params)
     flat = to_dict(state)
     for (i, steps), part in parts.items():
-        of_part = (f"inner.{labels[i, steps]}.", state.inner[labels[i, steps]]) if len(parts) > 1 else ("", state)
+        of_part = (f"{labels[i, steps]}.", state[labels[i, steps]]) if len(parts) > 1 else ("", state)
         for name, p in part.items():
             flat |= _kept(form, name, optimizer.state.get(p, {}), *of_part)
         flat |= {of_part[0] + path: torch.full_like(x, steps) for path, x in get_all(of_part[1], "count").items()}
@@ -137,7 +137,7 @@ def to_torch(tx: Any, params: Tree, state: Tree) -> Optimizer:
     names, values = paths(params), leaves(params)
     labels, parts, states = [""] * len(names), {"": tx}, {"": state}
     if isinstance(tx, partition):
-        labels, parts, states = select.resolve(tx.param_labels, params, str, "partition"), tx.transforms, state.inner
+        labels, parts, states = select.resolve(tx.param_labels, params, str, "partition"), tx.transforms, state
     forms = {}
     for label in dict.fromkeys(labels):
         found = read(parts[label])

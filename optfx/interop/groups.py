@@ -1,23 +1,23 @@
 """The numbers of an optimizer under the names of `torch.optim`, and one optimizer with other numbers for each group.
 
-An optimizer is data: a chain is taken apart, each transform in it is given the numbers of a group as tensors, and is
-put back. A transform that looks across leaves, such as `clip_by_global_norm`, stays one for all groups.
+An optimizer is data: a transform that treats parameters one by one is copied for each group, with the numbers of that
+group as tensors. One that looks across parameters, such as `clip_by_global_norm`, stays one for all groups.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from optfx.combinators import PartitionState, inject_hyperparams, partition
-from optfx.core import EXTRA_ARGS, GradientTransformation, hyper_fields, wide
-from optfx.core.transform import transforms_in
-from optfx.tree import Tree, replace
-from optfx.tree.record import with_children
+from optfx import core, tree
+from optfx.combinators import inject_hyperparams
+from optfx.core import EXTRA_ARGS, GradientTransformation
+from optfx.core.numbers import join
+from optfx.transforms import identity
+from optfx.tree import Tree
 from optfx.tree.recording import recording
 from optfx.tree.verbs import combined, run_leaf
 
@@ -34,25 +34,53 @@ _BETAS = ("b1", "b2")
 class Knob(NamedTuple):
     """A number of the optimizer, or a tuple of numbers, that groups may have different values of."""
 
-    path: str  # of the transform, as `optfx.hyperparams` has it
-    fields: tuple[str, ...]  # of the transform; more than one for `betas`
+    paths: tuple[str, ...]  # as `core.numbers` has them; more than one for `betas`
     value: Any  # float, tensor, or a tuple of them
+    shared: str  # the transform that looks across all parameters, so that groups must agree; "" for none
 
 
-def rewrite(f: Callable[[str, GradientTransformation], Any], x: Any, path: str = "") -> Any:
-    """`x` with `f(path, transform)` in place of each transform that holds no other."""
-    if isinstance(x, GradientTransformation):
-        below = {d.name: v for d in dataclasses.fields(x) if transforms_in(v := getattr(x, d.name))}  # type: ignore[arg-type]
-        if not below:
-            return f(path, x)
-        return with_children(x, {name: rewrite(f, v, path) for name, v in below.items()})
-    pairs = x.items() if isinstance(x, dict) else enumerate(x)
-    new = {k: rewrite(f, v, f"{path}.{k}" if path else str(k)) if transforms_in(v) else v for k, v in pairs}
-    return new if isinstance(x, dict) else type(x)(new.values())
+class GroupState(NamedTuple):
+    """The state of `by_group`."""
+
+    inner: dict[str, Tree]  # by group, the state of its transform
 
 
-def _is_number(x: Any) -> bool:
-    return isinstance(x, (int, float, Tensor)) and not isinstance(x, bool)
+@tree.record
+class by_group(core.Wrapper):
+    """One transform with other numbers for each group of parameters, of a flat dict.
+
+    Args:
+        transforms: `{group: transform}`.
+        names: `{group: names of its parameters}`.
+    """
+
+    holds, partial = "transforms", True
+    transforms: dict[str, GradientTransformation]
+    names: dict[str, tuple[str, ...]]
+
+    def states(self, state: Any) -> dict[str, Tree]:
+        return state.inner
+
+    def own(self, group: str, x: Any) -> Any:
+        """What belongs to a group of something by parameter; anything else belongs to all."""
+        return {name: x[name] for name in self.names[group] if name in x} if isinstance(x, dict) else x
+
+    def begin(self, params: Tree) -> GroupState:
+        return GroupState({group: tx.begin(self.own(group, params)) for group, tx in self.transforms.items()})
+
+    def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        new, states = {}, {}
+        for group, tx in self.transforms.items():
+            mine, theirs = self.own(group, updates), {name: self.own(group, x) for name, x in extra.items()}
+            mine, states[group] = tx.run(mine, state.inner[group], self.own(group, params), theirs)
+            new |= mine
+        return {name: new[name] for name in updates}, GroupState(states)
+
+    def eval_params(self, state: Any, params: Tree) -> Tree:
+        new: dict[str, Any] = {}
+        for group, tx in self.transforms.items():
+            new |= tx.eval_params(state.inner[group], self.own(group, params))
+        return {name: new[name] for name in params}
 
 
 class _Watch:
@@ -60,8 +88,8 @@ class _Watch:
 
     across = False
 
-    def update(self, update: Callable[..., Any], tx: Any, updates: Tree, state: Tree, params: Tree, extra: Any) -> Any:
-        return update(tx, updates, state, params, **extra)
+    def update(self, tx: Any, updates: Tree, state: Tree, params: Tree, extra: Any) -> Any:
+        return tx.step(updates, state, params, **extra)
 
     def run_leaf(self, f: Callable[..., Any], xs: Any, scalars: Any, outs: int, whole: bool) -> Any:
         return run_leaf(f, xs, scalars, outs)
@@ -71,59 +99,86 @@ class _Watch:
         return combined(f, combine, rows, scalars)
 
 
-def looks_across(tx: GradientTransformation, params: Tree) -> bool:
-    """Whether an update of these parameters looks across leaves: a norm of all, a test that all are finite."""
-    watch = _Watch()
-    zero = torch.zeros(())
-    extra = dict.fromkeys(EXTRA_ARGS, lambda _: zero) | {"value": zero, "grad": params}
-    with recording(watch), torch.no_grad():
-        tx.update(params, tx.init(params), params, **extra)
-    return watch.across
+def across(tx: GradientTransformation) -> str:
+    """The name of the transform here, or inside, that looks across leaves (a norm of all, a test that all are finite);
+    "" for none. What is seen of a wrapper itself is what it does around transforms that do nothing."""
+    inside = tx.inside()
+    if not (isinstance(tx, core.Wrapper) and tx.partial):
+        alone = tx.with_inside(dict.fromkeys(inside, identity())) if isinstance(tx, core.Wrapper) else tx
+        watch, zero = _Watch(), torch.zeros(())
+        params = {"a": torch.zeros(2, 2), "b": torch.zeros(2, 2)}
+        extra = {name: params if name == "grad" else zero for name in {*EXTRA_ARGS, *alone.extra_args}}
+        extra |= {name: lambda _: zero for name in ("value_fn", "grad_fn", "obj_fn")}
+        with recording(watch), torch.no_grad():
+            alone.update(params, alone.init(params), params, **extra)
+        if watch.across:
+            return type(tx).__name__
+    return next((name for part in inside.values() if (name := across(part))), "")
+
+
+def _each(tx: GradientTransformation, path: str = "") -> Iterator[tuple[str, GradientTransformation]]:
+    """A transform and all inside it, with their paths."""
+    yield path, tx
+    for name, part in tx.inside().items():
+        yield from _each(part, join(path, name))
+
+
+def _own_numbers(tx: GradientTransformation) -> dict[str, Any]:
+    """The fields of a transform that hold numbers."""
+    return {name: value for name in core.hyper_fields(tx) if core.is_number(value := getattr(tx, name))}
 
 
 class Knobs:
     """The knobs of an optimizer, by name.
 
     A number is known by torch's name for it (`lr`, `betas`, `momentum`, `alpha`), else by that of its field; where two
-    transforms of the chain have one of the same name, by the path of the transform and the name (`"0.weight_decay"`).
+    transforms of the chain have one of the same name, by the path of the number (`"0.weight_decay"`).
     """
 
     def __init__(self, tx: GradientTransformation):
-        if _injected(tx):
+        if any(isinstance(part, inject_hyperparams) for _, part in _each(tx)):
             raise TypeError(
                 "inject_hyperparams keeps numbers in the state, where param_groups cannot reach them: "
                 "hand over the transform inside it, whose numbers the groups then hold"
             )
         self.tx = tx
+        self.copied: set[str] = set()  # the paths of transforms of which each group has its own
         self._why_not: dict[str, str] = {}  # names that a group cannot set
-        rows: list[dict[str, Knob]] = []  # of each transform, in the order of `rewrite`
-        rewrite(lambda path, atom: rows.append(self._read(path, atom)) or atom, tx)
-        names = [name for row in rows for name in row]
-        self.found: dict[str, Knob] = {}
-        self._of: list[list[str]] = []  # the names of the knobs of each transform
-        for row in rows:
-            unique = {name if names.count(name) == 1 else f"{k.path}.{name}": k for name, k in row.items()}
-            self.found |= unique
-            self._of.append(list(unique))
+        rows = list(self._read(tx, ""))
+        names = [name for name, _, _ in rows]
+        self.found: dict[str, Knob] = {
+            name if names.count(name) == 1 else join(path, name): knob for name, path, knob in rows
+        }
         for name in set(names) - self.found.keys():
             full = [repr(key) for key in self.found if key.endswith(f".{name}")]
             self._why_not[name] = f"is ambiguous, there are {', '.join(full)}"
 
-    def _read(self, path: str, atom: GradientTransformation) -> dict[str, Knob]:
-        """The knobs of one transform, by name."""
-        fields, who = hyper_fields(atom), type(atom).__name__
-        for field in fields:
-            if callable(getattr(atom, field)):
-                self._why_not[_name(atom, field)] = f"is a schedule in {who}, which counts its own steps"
-        numbers = {field: value for field in fields if _is_number(value := getattr(atom, field))}
-        knobs = {}
+    def _read(self, tx: GradientTransformation, path: str) -> Iterator[tuple[str, str, Knob]]:
+        """The knobs of a transform and what is inside it: (name, path of the transform, knob)."""
+        if _own_numbers(tx):
+            who = across(tx)
+            if not who:
+                self.copied.add(path)
+                for inner, part in _each(tx, path):
+                    yield from self._knobs(part, inner, "")
+                return
+            yield from self._knobs(tx, path, who)
+        else:
+            yield from self._knobs(tx, path, "")
+        for name, part in tx.inside().items():
+            yield from self._read(part, join(path, name))
+
+    def _knobs(self, tx: GradientTransformation, path: str, shared: str) -> Iterator[tuple[str, str, Knob]]:
+        """The knobs of one transform."""
+        who, numbers = type(tx).__name__, _own_numbers(tx)
+        for field in core.hyper_fields(tx):
+            if callable(getattr(tx, field)):
+                self._why_not[_name(tx, field)] = f"is a schedule in {who}, which counts its own steps"
         if numbers.keys() >= set(_BETAS):
-            knobs["betas"] = Knob(path, _BETAS, tuple(numbers.pop(field) for field in _BETAS))
-        knobs |= {_name(atom, field): Knob(path, (field,), value) for field, value in numbers.items()}
-        if knobs and looks_across(atom, {"a": torch.zeros(2, 2), "b": torch.zeros(2, 2)}):
-            self._why_not |= dict.fromkeys(knobs, f"belongs to {who}, which looks across all parameters")
-            return {}
-        return knobs
+            betas = tuple(numbers.pop(field) for field in _BETAS)
+            yield "betas", path, Knob(tuple(join(path, field) for field in _BETAS), betas, shared)
+        for field, value in numbers.items():
+            yield _name(tx, field), path, Knob((join(path, field),), value, shared)
 
     def check(self, names: Iterable[str]) -> None:
         """Refuse names of numbers that the optimizer does not have, or that groups cannot set."""
@@ -135,13 +190,23 @@ class Knobs:
 
     def check_value(self, name: str, value: Any) -> None:
         """Refuse what cannot take the place of a number, or of a pair of them."""
-        knob = self.found[name]
-        values = values_of(value)
-        if len(values) != len(knob.fields) or not all(map(_is_number, values)):
-            wanted = "a number" if len(knob.fields) == 1 else f"{len(knob.fields)} numbers"
+        knob, values = self.found[name], values_of(value)
+        if len(values) != len(knob.paths) or not all(map(core.is_number, values)):
+            wanted = "a number" if len(knob.paths) == 1 else f"{len(knob.paths)} numbers"
             raise TypeError(f"{name!r} is {value!r}, expected {wanted}, tensors or not")
         if shapes := [tuple(v.shape) for v in values if isinstance(v, Tensor) and v.numel() != 1]:
             raise ValueError(f"Tensor {name} must be 1-element, got the shape {shapes[0]}")
+
+    def check_shared(self, groups: list[dict[str, Any]]) -> None:
+        """Refuse groups that disagree on a number of a transform that looks across all parameters."""
+        for name, knob in self.found.items():
+            for group in groups[1:] if knob.shared else ():
+                pairs = zip(values_of(groups[0][name]), values_of(group[name]), strict=True)
+                if any(x is not y and float(x) != float(y) for x, y in pairs):
+                    raise ValueError(
+                        f"the groups have different {name!r}: it belongs to {knob.shared}, which looks across all "
+                        "parameters, so it is one for all groups"
+                    )
 
     def hold(self, group: dict[str, Any]) -> dict[str, list[Tensor]]:
         """Tensors that hold the numbers of a group, for `read` to renew."""
@@ -156,47 +221,40 @@ class Knobs:
                 else:
                     tensor.fill_(value)
 
-    def transform(self, held: list[dict[str, list[Tensor]]], labels: dict[str, str]) -> GradientTransformation:
+    def transform(self, held: list[dict[str, list[Tensor]]], names: list[list[str]]) -> GradientTransformation:
         """The optimizer with the numbers that are held for each group.
 
         Args:
             held: for each group, from `hold`.
-            labels: the group of each parameter, one of `label(i)`.
+            names: for each group, those of its parameters.
         """
-        of = iter(self._of)
+        numbers = [
+            {path: x for name, xs in of.items() for path, x in zip(self.found[name].paths, xs, strict=True)}
+            for of in held
+        ]
+        owned = {str(i): tuple(own) for i, own in enumerate(names)}
 
-        def write(_: str, atom: GradientTransformation) -> Any:
-            names = next(of)
-            if not names:
-                return atom
-            each = {}
-            for i, tensors in enumerate(held):
-                pairs = [(field, x) for n in names for field, x in zip(self.found[n].fields, tensors[n], strict=True)]
-                each[label(i)] = replace(atom, **dict(pairs))
-            return each[label(0)] if len(each) == 1 else partition(each, labels)
+        def go(tx: GradientTransformation, path: str) -> Any:
+            inside = tx.inside()
+            if path in self.copied and core.hyper_fields(tx):
+                each = {str(i): _with(tx, path, of) for i, of in enumerate(numbers)}
+                return by_group(each, owned) if len(each) > 1 else each["0"]
+            if isinstance(tx, core.Wrapper):
+                tx = tx.with_inside({name: go(part, join(path, name)) for name, part in inside.items()})
+            own = {name: numbers[0][join(path, name)] for name in _own_numbers(tx)}
+            return tree.replace(tx, **own) if own else tx
 
-        return rewrite(write, self.tx)
-
-
-def label(group: int) -> str:
-    """The label under which `partition` has the part of a group."""
-    return f"param_group {group:06d}"
-
-
-def group_of(state: Any) -> dict[int, Any] | None:
-    """The states of the groups, where `state` is that of a transform with other numbers for each."""
-    if isinstance(state, PartitionState) and all(name.startswith("param_group ") for name in state.inner):
-        return {int(name.removeprefix("param_group ")): inner for name, inner in state.inner.items()}
-    return None
+        return go(self.tx, "")
 
 
-def _injected(tx: GradientTransformation) -> bool:
-    inside = [x for d in dataclasses.fields(tx) for x in transforms_in(getattr(tx, d.name))]  # type: ignore[arg-type]
-    return isinstance(tx, inject_hyperparams) or any(map(_injected, inside))
+def _with(tx: GradientTransformation, path: str, numbers: dict[str, Tensor]) -> GradientTransformation:
+    """The transform at this path with its numbers of these."""
+    mine = {name: numbers[join(path, name)] for name in core.numbers(tx) if join(path, name) in numbers}
+    return core.with_numbers(tx, mine)
 
 
-def _name(atom: GradientTransformation, field: str) -> str:
-    return _TORCH.get(f"{type(atom).__name__}.{field}", _TORCH.get(field, field))
+def _name(tx: GradientTransformation, field: str) -> str:
+    return _TORCH.get(f"{type(tx).__name__}.{field}", _TORCH.get(field, field))
 
 
 def values_of(value: Any) -> tuple[Any, ...]:
@@ -206,6 +264,6 @@ def values_of(value: Any) -> tuple[Any, ...]:
 
 def _holder(value: Any) -> Tensor:
     if isinstance(value, Tensor):
-        dtype = wide(value.device) if value.dtype.is_floating_point else value.dtype
+        dtype = core.scalar_dtype(value.device) if value.dtype.is_floating_point else value.dtype
         return value.detach().reshape(()).to(dtype, copy=True)
-    return torch.tensor(value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
+    return torch.tensor(float(value), dtype=torch.float64)

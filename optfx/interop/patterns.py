@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from optfx.core import GradientTransformation
+from optfx.core import GradientTransformation, is_number
 from optfx.interop.forms import BOTH, FORMS, MARKED, Form, Options, make
 from optfx.tree import is_record
 
@@ -73,8 +73,7 @@ def _gathered(options: Options) -> Options:
 def _fits(pattern: Any, x: Any, found: Options) -> bool:
     """Whether `x` is what the pattern is, with numbers where that has marks; they are put into `found`."""
     if isinstance(pattern, Mark):
-        number = isinstance(x, (int, float, Tensor)) and not isinstance(x, bool)
-        return number and _same(found.setdefault(pattern.name, x), x)
+        return is_number(x) and _same(found.setdefault(pattern.name, x), x)
     if is_record(pattern):
         names = [field.name for field in dataclasses.fields(pattern)]
         return type(x) is type(pattern) and all(_fits(getattr(pattern, n), getattr(x, n), found) for n in names)

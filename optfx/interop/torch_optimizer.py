@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from optfx.compiler import fuse
 from optfx.core import as_transform
-from optfx.interop.groups import Knobs, label, looks_across, values_of
+from optfx.interop.groups import Knobs, across, values_of
 from optfx.interop.torch_state import Place, check, copied, places_of, uncast
 from optfx.tree import Hole, Tree, flatten, leaves, unflatten, unflatten_like
 
@@ -75,7 +75,7 @@ class TorchOptimizer(Optimizer):
         super().__init__(params, values | numbers | {"maximize": maximize})
         self._building = False
         self._build()
-        if _in_zero() and looks_across(self.tx, {name: torch.zeros_like(p) for name, p in self._named().items()}):
+        if _in_zero() and across(self.tx):
             raise ValueError(
                 f"{self.tx!r} looks across parameters, and ZeroRedundancyOptimizer shows each rank only some of them"
             )
@@ -131,8 +131,8 @@ class TorchOptimizer(Optimizer):
         group_of_param = {p: i for i, group in enumerate(self.param_groups) for p in group["params"]}
         self._group = [group_of_param[p] for p in self._params]
         self._held = [self._knobs.hold(group) for group in self.param_groups]
-        labels = {name: label(i) for name, i in zip(self._names, self._group, strict=True)}
-        self._tx = self._knobs.transform(self._held, labels)
+        names = [[n for n, g in zip(self._names, self._group, strict=True) if g == i] for i in range(len(self._held))]
+        self._tx = self._knobs.transform(self._held, names)
         state = self._tx.init({name: p.detach() for name, p in named.items()})
         self._places = places_of(state, self._names, self._group)
         self._skeleton = unflatten_like(state, range(len(self._places)))
@@ -172,6 +172,7 @@ class TorchOptimizer(Optimizer):
         active = tuple([p.grad is not None for p in self._params])
         if not any(active):
             return loss
+        self._knobs.check_shared(self.param_groups)
         for group, held in zip(self.param_groups, self._held, strict=True):
             self._knobs.read(group, held)
         grads = self._only(active, [self._gradient(i) if mine else None for i, mine in enumerate(active)])

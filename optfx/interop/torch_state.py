@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from optfx.interop.groups import group_of
+from optfx.interop.groups import GroupState
 from optfx.tree import Tree, entries
 
 
@@ -35,13 +35,13 @@ def places_of(state: Tree, names: Sequence[str], group: Sequence[int]) -> list[P
     found: list[Place] = []
 
     def go(node: Any, key: tuple[str, ...], of: int | None, owner: int | None) -> None:
-        pairs, groups = entries(node), group_of(node)
+        pairs = entries(node)
         if pairs is None:
             owners = [owner] if owner is not None else [i for i, g in enumerate(group) if of in (None, g)]
             found.append(Place(".".join(key), tuple(owners), owner is None))
-        elif groups is not None:
-            for g, child in groups.items():
-                go(child, key, g, owner)
+        elif isinstance(node, GroupState):
+            for g, child in node.inner.items():
+                go(child, key, int(g), owner)
         elif owner is None and isinstance(node, dict) and node.keys() == number.keys():
             for name, child in pairs:
                 go(child, key, of, number[name])

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.core import wide
+from optfx.core import scalar_dtype
 
 Number = float | Tensor
 """A number of a schedule: a Python number, or a () tensor."""
@@ -23,7 +23,7 @@ def numbers(count: Tensor | int, *values: Number) -> list[Tensor]:
     """The count and the numbers of a schedule as () tensors, float64 where the device has it, on the count's device."""
     if not isinstance(count, Tensor):
         count = torch.tensor(count, device=next((x.device for x in values if isinstance(x, Tensor)), None))
-    device, dtype = count.device, wide(count.device)
+    device, dtype = count.device, scalar_dtype(count.device)
     return [
         x.to(device, dtype) if isinstance(x, Tensor) else torch.full((), x, dtype=dtype, device=device)
         for x in (count, *values)
@@ -39,7 +39,7 @@ def alike(values: Iterable[Number]) -> tuple[Number, ...]:
     return tuple(
         x
         if isinstance(x, Tensor)
-        else torch.full_like(first, x, dtype=torch.int64 if isinstance(x, int) else wide(first.device))
+        else torch.full_like(first, x, dtype=torch.int64 if isinstance(x, int) else scalar_dtype(first.device))
         for x in values
     )
 

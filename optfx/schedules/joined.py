@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.core import Schedule, wide
+from optfx.core import Schedule, scalar_dtype
 from optfx.schedules.fields import Number, alike, numbers
 from optfx.tree import is_record, record
 
@@ -44,7 +44,7 @@ class from_function:
 def _edge(count: Tensor, boundary: Number) -> Tensor:
     """A boundary as a () tensor beside the count, an integer as long as it is one: so are then the counts from it."""
     fraction = boundary.is_floating_point() if isinstance(boundary, Tensor) else isinstance(boundary, float)
-    dtype = wide(count.device) if fraction else torch.int64
+    dtype = scalar_dtype(count.device) if fraction else torch.int64
     if isinstance(boundary, Tensor):
         return boundary.to(count.device, dtype)
     return torch.full((), boundary, dtype=dtype, device=count.device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from optfx.core import wide
+from optfx.core import scalar_dtype
 from optfx.tree import record
 
 
@@ -46,7 +46,7 @@ class table_schedule:
         count = count if isinstance(count, Tensor) else torch.tensor(count, device=self.values.device)
         index = count.to(torch.int64).clamp(0, len(self.values) - 1)
         # index_select, not self.values[index]: under vmap the index may be a batch.
-        return self.values.to(count.device, wide(count.device)).index_select(0, index.reshape(1)).reshape(())
+        return self.values.to(count.device, scalar_dtype(count.device)).index_select(0, index.reshape(1)).reshape(())
 
 
 def from_torch_scheduler(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from optfx import random
-from optfx.core import GradientTransformation, apply_updates, as_transform, wide
+from optfx.core import GradientTransformation, apply_updates, as_transform, scalar_dtype
 from optfx.sweep.stacking import stacked
 from optfx.tree import Tree, leaves, map, paths
 
@@ -93,7 +93,7 @@ class Members:
         params = owned(self._params(index))
         device = leaves(params)[0].device
         configs = {
-            name: x[index.to(x.device)].to(device, wide(device) if x.is_floating_point() else x.dtype)
+            name: x[index.to(x.device)].to(device, scalar_dtype(device) if x.is_floating_point() else x.dtype)
             for name, x in self.configs.items()
         }
         txs = owned(vmap(self._optimizer)(configs))

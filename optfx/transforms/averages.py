@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, apply_updates, at, counter, need_params
-from optfx.tree import Tree, elementwise, record
+from optfx import core, tree
+from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class ParamsEmaState(NamedTuple):
@@ -18,21 +19,17 @@ class ParamsEmaState(NamedTuple):
     ema: Tree  # like params, their running mean
 
 
-def copied(p: Tensor) -> Tensor:
-    return p.clone()
+def average(e: Tensor, p: Tensor, decay: Any) -> Tensor:
+    return tree.mean(e, p, decay)
 
 
-def toward(e: Tensor, p: Tensor, weight: Any) -> Tensor:
-    return torch.lerp(e, p, weight)
-
-
-@record
+@tree.record
 class params_ema(GradientTransformation):
     r"""Keep a running mean of the parameters, and pass the updates on. It needs params, and stands last in a chain.
 
     $$e_t = \mu\, e_{t-1} + (1 - \mu)\, p_t, \qquad p_t = p_{t-1} + u_t, \qquad e_0 = p_0$$
 
-    The mean is `ema` of the state: evaluate the model with it.
+    The mean is `ema` of the state, and what `eval_params` gives: evaluate the model with it.
 
     Args:
         decay: $\mu$, how much of the mean is kept at each step.
@@ -52,12 +49,69 @@ class params_ema(GradientTransformation):
         {'w': tensor([0.])}
     """
 
-    decay: Hyper
+    needs_params = True
+    decay: Decay
 
-    def init(self, params: Tree) -> ParamsEmaState:
-        return ParamsEmaState(counter(params), elementwise(copied, params))
+    def begin(self, params: Tree) -> ParamsEmaState:
+        return ParamsEmaState(core.counter(params), tree.copy(params))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        new = apply_updates(need_params(self, params), updates)
-        ema = elementwise(toward, state.ema, new, weight=1 - at(state.count, self.decay))
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        new = core.apply_updates(params, updates)
+        ema = tree.elementwise(average, state.ema, new, decay=self.at(state.count)["decay"])
         return updates, ParamsEmaState(state.count + 1, ema)
+
+    def eval_params(self, state: Any, params: Tree) -> Tree:
+        return state.ema
+
+
+class ParamsAverageState(NamedTuple):
+    """The state of `params_average`."""
+
+    count: Tensor  # () int64, steps taken
+    weight: Tensor  # () float64, of the next parameters in the mean
+    average: Tree  # like params, their mean
+
+
+@tree.record
+class params_average(GradientTransformation):
+    r"""Keep the mean of the parameters from some step on, and pass the updates on. It needs params, and stands last.
+
+    $$a_t = a_{t-1} + \frac{p_t - a_{t-1}}{\max(1,\; t - 1 - t_0)}, \qquad p_t = p_{t-1} + u_t$$
+
+    The mean is `average` of the state, and what `eval_params` gives: evaluate the model with it. Until the mean begins,
+    it is $p_t$.
+
+    Args:
+        start: $t_0$, the number of steps before the mean begins.
+
+    Raises:
+        ValueError: no params.
+
+    Reference: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; `torch.optim.ASGD`,
+        whose `ax` this is.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.chain(optfx.sgd(1.0), optfx.params_average(start=0))
+        >>> params = {"w": torch.tensor([1.0])}
+        >>> _, state = tx.update({"w": torch.tensor([4.0])}, tx.init(params), params)
+        >>> optfx.tree.get(state, "average")
+        {'w': tensor([-3.])}
+    """
+
+    needs_params = True
+    start: Hyper = 0.0
+
+    def begin(self, params: Tree) -> ParamsAverageState:
+        count = core.counter(params)
+        one = torch.ones_like(count, dtype=core.scalar_dtype(count.device))
+        return ParamsAverageState(count, one, tree.copy(params))
+
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        count, new = state.count + 1, core.apply_updates(params, updates)
+        average = tree.elementwise(torch.lerp, state.average, new, weight=state.weight)
+        weight = 1 / (count - self.at(state.count)["start"]).clamp(min=1.0)
+        return updates, ParamsAverageState(count, weight, average)
+
+    def eval_params(self, state: Any, params: Tree) -> Tree:
+        return state.average

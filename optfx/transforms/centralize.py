@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
-from optfx.core import GradientTransformation
-from optfx.tree import Tree, leafwise, record
+from optfx import core, tree
+from optfx.tree import Tree
 
 
 def center(u: Tensor) -> Tensor:
     return u - u.mean(tuple(range(1, u.ndim)), keepdim=True) if u.ndim > 1 else u
 
 
-@record
-class centralize(GradientTransformation):
+@tree.record
+class centralize(core.Stateless):
     r"""Subtract from the updates of each unit their mean. The state is empty.
 
     $$u_i = g_i - \operatorname{mean}(g_i)$$
@@ -35,8 +33,5 @@ class centralize(GradientTransformation):
                 [-2.,  2.]])}
     """
 
-    def init(self, params: Tree) -> tuple[()]:
-        return ()
-
-    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
-        return leafwise(center, updates), state
+    def apply(self, updates: Tree, params: Tree) -> Tree:
+        return tree.leafwise(center, updates)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, Memoryless, at, counter, need_params, wide
-from optfx.tree import Tree, elementwise, leafwise, norm, record, safe_sqrt
+from optfx import core, tree
+from optfx.core import GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 def shrink(size: Tensor, limit: Any) -> Tensor:
@@ -22,8 +23,8 @@ def clamp(u: Tensor, max_delta: Any) -> Tensor:
     return u.clamp(-max_delta, max_delta)
 
 
-@record
-class clip(Memoryless):
+@tree.record
+class clip(core.Stateless):
     r"""Limit each element of the updates to $[-\delta, \delta]$.
 
     Args:
@@ -42,17 +43,17 @@ class clip(Memoryless):
 
     max_delta: Hyper
 
-    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        return elementwise(clamp, updates, max_delta=at(count, self.max_delta))
+    def apply(self, updates: Tree, params: Tree, max_delta: Any) -> Tree:
+        return tree.elementwise(clamp, updates, max_delta=max_delta)
 
 
 def limit_rms(u: Tensor, threshold: Any) -> Tensor:
     mean_square = u.abs().square().sum() / max(u.numel(), 1)  # an empty leaf has none, and must not make a NaN
-    return u * shrink(safe_sqrt(mean_square), threshold)
+    return u * shrink(tree.safe_sqrt(mean_square), threshold)
 
 
-@record
-class clip_by_block_rms(Memoryless):
+@tree.record
+class clip_by_block_rms(core.Stateless):
     r"""Shrink each leaf so that the root mean square of its elements is at most a threshold.
 
     $$u = g \cdot \min\!\left(1, \frac{\theta}{\operatorname{rms}(g)}\right)$$
@@ -72,8 +73,8 @@ class clip_by_block_rms(Memoryless):
 
     threshold: Hyper
 
-    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        return leafwise(limit_rms, updates, threshold=at(count, self.threshold))
+    def apply(self, updates: Tree, params: Tree, threshold: Any) -> Tree:
+        return tree.leafwise(limit_rms, updates, threshold=threshold)
 
 
 class ClipByGlobalNormState(NamedTuple):
@@ -83,7 +84,7 @@ class ClipByGlobalNormState(NamedTuple):
     norm: Tensor  # () float64, the norm of the last updates before they were clipped
 
 
-@record
+@tree.record
 class clip_by_global_norm(GradientTransformation):
     r"""Shrink the whole tree of updates so that its 2-norm is at most a limit.
 
@@ -109,28 +110,28 @@ class clip_by_global_norm(GradientTransformation):
 
     max_norm: Hyper
 
-    def init(self, params: Tree) -> ClipByGlobalNormState:
-        count = counter(params)
-        return ClipByGlobalNormState(count, torch.zeros_like(count, dtype=wide(count.device)))
+    def begin(self, params: Tree) -> ClipByGlobalNormState:
+        count = core.counter(params)
+        return ClipByGlobalNormState(count, torch.zeros_like(count, dtype=core.scalar_dtype(count.device)))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        size = norm(updates).to(state.norm)
-        factor = shrink(size, at(state.count, self.max_norm))
-        return elementwise(torch.mul, updates, other=factor), ClipByGlobalNormState(state.count + 1, size)
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        size = tree.norm(updates).to(state.norm)
+        factor = shrink(size, self.at(state.count)["max_norm"])
+        return tree.elementwise(torch.mul, updates, other=factor), ClipByGlobalNormState(state.count + 1, size)
 
 
 def unit_norms(x: Tensor) -> Tensor:
     """The norm of what belongs to each output of a layer: of x[i], or of all of a scalar or vector."""
     dims = tuple(range(1, x.ndim)) if x.ndim > 1 else tuple(range(x.ndim))
-    return safe_sqrt(x.abs().square().sum(dims, keepdim=True))
+    return tree.safe_sqrt(x.abs().square().sum(dims, keepdim=True))
 
 
 def limit_units(u: Tensor, p: Tensor, clipping: Any, eps: Any) -> Tensor:
     return u * shrink(unit_norms(u) / unit_norms(p).clamp(min=eps), clipping)
 
 
-@record
-class adaptive_grad_clip(Memoryless):
+@tree.record
+class adaptive_grad_clip(core.Stateless):
     r"""Limit the norm of each unit's update to a fraction of the norm of the unit's parameters. It needs params.
 
     $$u_i = g_i \cdot \min\!\left(1, \frac{\lambda \max(\lVert p_i \rVert, \varepsilon)}{\lVert g_i \rVert}\right)$$
@@ -158,14 +159,9 @@ class adaptive_grad_clip(Memoryless):
                 [0.1000, 0.0000]])}
     """
 
+    needs_params = True
     clipping: Hyper
     eps: Hyper = 1e-3
 
-    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        return leafwise(
-            limit_units,
-            updates,
-            need_params(self, params),
-            clipping=at(count, self.clipping),
-            eps=at(count, self.eps),
-        )
+    def apply(self, updates: Tree, params: Tree, clipping: Any, eps: Any) -> Tree:
+        return tree.leafwise(limit_units, updates, params, clipping=clipping, eps=eps)

@@ -6,17 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
-from optfx.combinators import masked
-from optfx.core import Count, Hyper, Memoryless, at, need_params
-from optfx.tree import Tree, elementwise, record
+from optfx import core, tree
+from optfx.core import Hyper, select
+from optfx.tree import Tree
 
 
 def decay(u: Tensor, p: Tensor, weight_decay: Any) -> Tensor:
     return u + weight_decay * p
 
 
-@record
-class add_decayed_weights(Memoryless):
+@tree.record
+class add_decayed_weights(core.Stateless):
     r"""Add a multiple of each parameter to its update. It needs params.
 
     $$u_t = g_t + \lambda\, p_t$$
@@ -43,11 +43,14 @@ class add_decayed_weights(Memoryless):
         {'w': tensor([[0.1000]]), 'b': tensor([0.])}
     """
 
+    needs_params = True
     weight_decay: Hyper = 0.0
     mask: Any = None
 
-    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        params = need_params(self, params)
-        if self.mask is not None:
-            return masked(add_decayed_weights(self.weight_decay), self.mask).update(updates, Count(count), params)[0]
-        return elementwise(decay, updates, params, weight_decay=at(count, self.weight_decay))
+    def apply(self, updates: Tree, params: Tree, weight_decay: Any) -> Tree:
+        if self.mask is None:
+            return tree.elementwise(decay, updates, params, weight_decay=weight_decay)
+        keep = select.resolve(self.mask, params, bool, "add_decayed_weights")
+        mine, rest = tree.split(updates, keep)
+        mine = tree.elementwise(decay, mine, tree.split(params, keep)[0], weight_decay=weight_decay)
+        return tree.merge(mine, rest)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, at, bias_correction, counter, wide
-from optfx.tree import Tree, elementwise, record, zeros_like
+from optfx import core, tree
+from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class TraceState(NamedTuple):
@@ -18,12 +19,12 @@ class TraceState(NamedTuple):
     trace: Tree  # like params, the decaying sum of the updates
 
 
-def accumulate(g: Tensor, m: Tensor, decay: Any, weight: Any, nesterov: bool) -> tuple[Tensor, Tensor]:
-    m = decay * m + (g if weight is None else weight * g)
+def accumulate(g: Tensor, m: Tensor, decay: Any, undamped: Any, nesterov: bool) -> tuple[Tensor, Tensor]:
+    m = decay * m + (g if undamped is None else undamped * g)
     return (g + decay * m if nesterov else m), m
 
 
-@record
+@tree.record
 class trace(GradientTransformation):
     r"""Momentum: replace the updates by a decaying sum of them.
 
@@ -55,16 +56,15 @@ class trace(GradientTransformation):
     accumulator_dtype: torch.dtype | None = None
     dampening: Hyper | None = None
 
-    def init(self, params: Tree) -> TraceState:
-        return TraceState(counter(params), zeros_like(params, self.accumulator_dtype))
+    def begin(self, params: Tree) -> TraceState:
+        return TraceState(core.counter(params), tree.zeros_like(params, self.accumulator_dtype))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        decay, weight = at(state.count, self.decay), None
-        if self.dampening is not None:
-            later = (state.count > 0).to(wide(state.count.device))
-            weight = 1 - later * at(state.count, self.dampening)
-        updates, m = elementwise(
-            accumulate, updates, state.trace, outs=2, decay=decay, weight=weight, nesterov=self.nesterov
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now, undamped = self.at(state.count), None
+        if now["dampening"] is not None:
+            undamped = 1 - (state.count > 0) * now["dampening"]
+        updates, m = tree.elementwise(
+            accumulate, updates, state.trace, outs=2, decay=now["decay"], undamped=undamped, nesterov=self.nesterov
         )
         return updates, TraceState(state.count + 1, m)
 
@@ -76,12 +76,12 @@ class EmaState(NamedTuple):
     ema: Tree  # like params, the running mean of the updates, as it is before its correction
 
 
-def average(g: Tensor, m: Tensor, weight: Any, correction: Any) -> tuple[Tensor, Tensor]:
-    m = torch.lerp(m, g, weight)
+def average(g: Tensor, m: Tensor, decay: Any, correction: Any) -> tuple[Tensor, Tensor]:
+    m = tree.mean(m, g, decay)
     return m / correction, m
 
 
-@record
+@tree.record
 class ema(GradientTransformation):
     r"""Replace the updates by a running mean of them.
 
@@ -104,15 +104,15 @@ class ema(GradientTransformation):
         ({'w': tensor([1.])}, {'w': tensor([0.1000])})
     """
 
-    decay: Hyper
+    decay: Decay
     debias: bool = True
     accumulator_dtype: torch.dtype | None = None
 
-    def init(self, params: Tree) -> EmaState:
-        return EmaState(counter(params), zeros_like(params, self.accumulator_dtype))
+    def begin(self, params: Tree) -> EmaState:
+        return EmaState(core.counter(params), tree.zeros_like(params, self.accumulator_dtype))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        decay, count = at(state.count, self.decay), state.count + 1
-        correction = bias_correction(decay, count) if self.debias else 1.0
-        updates, m = elementwise(average, updates, state.ema, outs=2, weight=1 - decay, correction=correction)
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        decay, count = self.at(state.count)["decay"], state.count + 1
+        correction = core.bias_correction(decay, count) if self.debias else 1.0
+        updates, m = tree.elementwise(average, updates, state.ema, outs=2, decay=decay, correction=correction)
         return updates, EmaState(count, m)

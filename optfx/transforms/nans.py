@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from optfx import tree
 from optfx.core import GradientTransformation
-from optfx.tree import Tree, leafwise, map, record
+from optfx.tree import Tree
 
 
 class ZeroNansState(NamedTuple):
@@ -22,7 +23,7 @@ def without_nans(u: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(missing, 0.0, u), missing.any()
 
 
-@record
+@tree.record
 class zero_nans(GradientTransformation):
     """Put zeros in the place of NaNs, and remember in which leaves there were any. Infinite updates stay.
 
@@ -37,9 +38,9 @@ class zero_nans(GradientTransformation):
         ({'w': tensor([0., 1.])}, ZeroNansState(found_nan={'w': tensor(True)}))
     """
 
-    def init(self, params: Tree) -> ZeroNansState:
-        return ZeroNansState(map(lambda p: torch.zeros((), dtype=torch.bool, device=p.device), params))
+    def begin(self, params: Tree) -> ZeroNansState:
+        return ZeroNansState(tree.map(lambda p: torch.zeros((), dtype=torch.bool, device=p.device), params))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        updates, found = leafwise(without_nans, updates, state.found_nan, outs=2, same_shapes=False)
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        updates, found = tree.leafwise(without_nans, updates, state.found_nan, outs=2, same_shapes=False)
         return updates, ZeroNansState(found)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from optfx import random
-from optfx.core import GradientTransformation, Hyper, at, counter, wide
-from optfx.tree import Tree, leafwise, map, record, safe_sqrt
+from optfx import core, random, tree
+from optfx.core import GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class AddNoiseState(NamedTuple):
@@ -22,7 +22,7 @@ def noisy(u: Tensor, key: Tensor, std: Any) -> Tensor:
     return u + std * random.normal(key, u.shape, u.dtype)
 
 
-@record
+@tree.record
 class add_noise(GradientTransformation):
     r"""Add Gaussian noise that dies down.
 
@@ -53,13 +53,13 @@ class add_noise(GradientTransformation):
     gamma: Hyper
     key: int | Tensor
 
-    def init(self, params: Tree) -> AddNoiseState:
+    def begin(self, params: Tree) -> AddNoiseState:
         key = self.key if isinstance(self.key, Tensor) else random.key(self.key)
         keys = random.split_like(key, params)
-        return AddNoiseState(counter(params), map(lambda k, p: k.to(p.device, copy=True), keys, params))
+        return AddNoiseState(core.counter(params), tree.map(lambda k, p: k.to(p.device, copy=True), keys, params))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        eta, gamma, count = at(state.count, self.eta), at(state.count, self.gamma), state.count + 1
-        std = safe_sqrt(eta / count.to(wide(count.device)) ** gamma)
-        keys = leafwise(random.fold_in, state.keys, data=count)
-        return leafwise(noisy, updates, keys, same_shapes=False, std=std), AddNoiseState(count, state.keys)
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now, count = self.at(state.count), state.count + 1
+        std = tree.safe_sqrt(now["eta"] / count.to(core.scalar_dtype(count.device)) ** now["gamma"])
+        keys = tree.leafwise(random.fold_in, state.keys, data=count)
+        return tree.leafwise(noisy, updates, keys, same_shapes=False, std=std), AddNoiseState(count, state.keys)

@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, at, counter, wide
-from optfx.tree import Tree, elementwise, record
+from optfx import core, tree
+from optfx.core import GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class ReduceOnPlateauState(NamedTuple):
@@ -23,7 +24,7 @@ class ReduceOnPlateauState(NamedTuple):
     avg_count: Tensor  # () int64, how many those are
 
 
-@record
+@tree.record
 class reduce_on_plateau(GradientTransformation):
     r"""Multiply the updates by a factor that falls when a value has stopped improving.
 
@@ -63,6 +64,7 @@ class reduce_on_plateau(GradientTransformation):
         {'w': tensor([-0.5000])}
     """
 
+    needs = ("value",)
     factor: Hyper = 0.1
     patience: Hyper = 10
     rtol: Hyper = 1e-4
@@ -76,26 +78,20 @@ class reduce_on_plateau(GradientTransformation):
         if self.mode not in ("min", "max"):
             raise ValueError(f"reduce_on_plateau: mode is {self.mode!r}, expected 'min' or 'max'")
 
-    def init(self, params: Tree) -> ReduceOnPlateauState:
-        count = counter(params)
-        one = torch.ones_like(count, dtype=wide(count.device))
+    def begin(self, params: Tree) -> ReduceOnPlateauState:
+        count = core.counter(params)
+        one = torch.ones_like(count, dtype=core.scalar_dtype(count.device))
         worst = one * (float("inf") if self.mode == "min" else float("-inf"))
         return ReduceOnPlateauState(
             count, one, worst, count.clone(), count.clone(), torch.zeros_like(one), count.clone()
         )
 
-    def update(
-        self, updates: Tree, state: Any, params: Tree = None, *, value: Any = None, **extra: Any
-    ) -> tuple[Tree, Any]:
-        value = self._checked_value(value, state.avg_value)
-        now = {name: at(state.count, getattr(self, name)) for name in ("factor", "patience", "rtol", "atol")}
-        cooldown, size, min_scale = (
-            at(state.count, h) for h in (self.cooldown, self.accumulation_size, self.min_scale)
-        )
+    def step(self, updates: Tree, state: Any, params: Tree, *, value: Any) -> tuple[Tree, Any]:
+        value, now = self._checked_value(value, state.avg_value), self.at(state.count)
 
         avg_count = state.avg_count + 1
         avg = state.avg_value + (value - state.avg_value) / avg_count
-        judge = avg_count >= size
+        judge = avg_count >= now["accumulation_size"]
 
         if self.mode == "min":
             better = avg < (1 - now["rtol"]) * state.best_value - now["atol"]
@@ -105,19 +101,17 @@ class reduce_on_plateau(GradientTransformation):
         bad = torch.where(better | cooling, 0, state.plateau_count + 1)
         reduce = judge & (bad > now["patience"])
 
-        scale = torch.where(reduce, (state.scale * now["factor"]).clamp(min=min_scale), state.scale)
+        scale = torch.where(reduce, (state.scale * now["factor"]).clamp(min=now["min_scale"]), state.scale)
         best = torch.where(judge & better, avg, state.best_value)
         plateau = torch.where(reduce, 0, torch.where(judge, bad, state.plateau_count))
         left = torch.where(judge & cooling, state.cooldown_count - 1, state.cooldown_count)
-        left = torch.where(reduce, cooldown, left).to(torch.int64)
+        left = torch.where(reduce, now["cooldown"], left).to(torch.int64)
         new = ReduceOnPlateauState(
             state.count + 1, scale, best, plateau, left, torch.where(judge, 0.0, avg), torch.where(judge, 0, avg_count)
         )
-        return elementwise(torch.mul, updates, other=scale), new
+        return tree.elementwise(torch.mul, updates, other=scale), new
 
     def _checked_value(self, value: Any, like: Tensor) -> Tensor:
-        if value is None:
-            raise ValueError("reduce_on_plateau needs the loss: call update(updates, state, params, value=loss)")
         value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
         if value.ndim:
             raise ValueError(f"reduce_on_plateau: value has the shape {tuple(value.shape)}, expected a () tensor")

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optfx import core, tree
 from optfx.combinators import masked
-from optfx.core import GradientTransformation, Hyper, Memoryless, at
-from optfx.tree import Tree, elementwise, record
+from optfx.core import Hyper
+from optfx.tree import Tree
 
 
-@record
-class identity(GradientTransformation):
+@tree.record
+class identity(core.Stateless):
     """Leave the updates as they are. The state is empty.
 
     Reference: optax, `identity`.
@@ -27,15 +28,12 @@ class identity(GradientTransformation):
         ({'w': tensor([1.])}, ())
     """
 
-    def init(self, params: Tree) -> tuple[()]:
-        return ()
-
-    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
-        return updates, state
+    def apply(self, updates: Tree, params: Tree) -> Tree:
+        return updates
 
 
-@record
-class set_to_zero(GradientTransformation):
+@tree.record
+class set_to_zero(core.Stateless):
     """Put zeros in the place of the updates, of infinite ones and NaNs too. The state is empty.
 
     Reference: optax, `set_to_zero`.
@@ -47,11 +45,8 @@ class set_to_zero(GradientTransformation):
         ({'w': tensor([0.])}, ())
     """
 
-    def init(self, params: Tree) -> tuple[()]:
-        return ()
-
-    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
-        return elementwise(torch.zeros_like, updates), state
+    def apply(self, updates: Tree, params: Tree) -> Tree:
+        return tree.elementwise(torch.zeros_like, updates)
 
 
 def freeze(mask: Any) -> masked:
@@ -76,8 +71,8 @@ def freeze(mask: Any) -> masked:
     return masked(set_to_zero(), mask)
 
 
-@record
-class stateless(GradientTransformation):
+@tree.record
+class stateless(core.Stateless):
     """A function of updates and parameters as a transform. The state is empty.
 
     Args:
@@ -95,15 +90,12 @@ class stateless(GradientTransformation):
 
     f: Callable[[Tree, Tree], Tree]
 
-    def init(self, params: Tree) -> tuple[()]:
-        return ()
-
-    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
-        return self.f(updates, params), state
+    def apply(self, updates: Tree, params: Tree) -> Tree:
+        return self.f(updates, params)
 
 
-@record
-class scale(Memoryless):
+@tree.record
+class scale(core.Stateless):
     r"""Multiply the updates by a number.
 
     $$u_t = s_t\, g_t$$
@@ -122,12 +114,12 @@ class scale(Memoryless):
 
     step_size: Hyper
 
-    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        return elementwise(torch.mul, updates, other=at(count, self.step_size))
+    def apply(self, updates: Tree, params: Tree, step_size: Any) -> Tree:
+        return tree.elementwise(torch.mul, updates, other=step_size)
 
 
-@record
-class scale_by_schedule(Memoryless):
+@tree.record
+class scale_by_schedule(core.Stateless):
     r"""Multiply the updates by the value of a schedule.
 
     $$u_t = s(t - 1)\, g_t, \qquad t = 1, 2, \dots$$
@@ -149,12 +141,12 @@ class scale_by_schedule(Memoryless):
 
     step_size_fn: Hyper
 
-    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        return elementwise(torch.mul, updates, other=at(count, self.step_size_fn))
+    def apply(self, updates: Tree, params: Tree, step_size_fn: Any) -> Tree:
+        return tree.elementwise(torch.mul, updates, other=step_size_fn)
 
 
-@record
-class scale_by_learning_rate(Memoryless):
+@tree.record
+class scale_by_learning_rate(core.Stateless):
     r"""Multiply the updates by minus the learning rate: the one place where the sign flips.
 
     $$u_t = -\eta_t\, g_t$$
@@ -172,20 +164,20 @@ class scale_by_learning_rate(Memoryless):
         {'w': tensor([-0.1000])}
     """
 
+    rate = True
     learning_rate: Hyper
     flip_sign: bool = dataclasses.field(default=True, kw_only=True)
 
-    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        rate = at(count, self.learning_rate)
-        return elementwise(torch.mul, updates, other=-rate if self.flip_sign else rate)
+    def apply(self, updates: Tree, params: Tree, learning_rate: Any) -> Tree:
+        return tree.elementwise(torch.mul, updates, other=-learning_rate if self.flip_sign else learning_rate)
 
 
 def sign(u: Tensor) -> Tensor:
     return torch.where(u.isnan(), u, u.sign())  # torch's own sign hides a NaN as a zero
 
 
-@record
-class scale_by_sign(GradientTransformation):
+@tree.record
+class scale_by_sign(core.Stateless):
     r"""Keep only the sign of each element: -1, 0 or 1. The state is empty.
 
     $$u_t = \operatorname{sign}(g_t)$$
@@ -202,8 +194,5 @@ class scale_by_sign(GradientTransformation):
         {'w': tensor([-1.,  0.,  1.])}
     """
 
-    def init(self, params: Tree) -> tuple[()]:
-        return ()
-
-    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
-        return elementwise(sign, updates), state
+    def apply(self, updates: Tree, params: Tree) -> Tree:
+        return tree.elementwise(sign, updates)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, Memoryless, at, bias_correction, counter
-from optfx.tree import Tree, leafwise, leaves, paths, record, zeros_like
+from optfx import core, tree
+from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.tree import Tree
 
 Coefficients = tuple[float, float, float]
 STANDARD: Coefficients = (3.4445, -4.7750, 2.0315)
@@ -45,15 +46,15 @@ def orthogonalize(
 def muon(
     g: Tensor, m: Tensor, beta: Any, c1: Any, c1_next: Any, nesterov: bool, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    m = torch.lerp(m, g, 1 - beta)
+    m = tree.mean(m, g, beta)
     if nesterov:
-        mean = torch.lerp(g, m, beta) if c1 is None else beta * m / c1_next + (1 - beta) * g / c1
+        mean = tree.mean(m, g, beta) if c1 is None else beta * m / c1_next + (1 - beta) * g / c1
     else:
         mean = m if c1 is None else m / c1
     return orthogonalize(mean, **options), m
 
 
-@record
+@tree.record
 class scale_by_muon(GradientTransformation):
     r"""Replace each matrix by a nearly orthogonal one that points as a running mean of its gradients does.
 
@@ -96,7 +97,7 @@ class scale_by_muon(GradientTransformation):
 
     ns_coeffs: Coefficients | tuple[Coefficients, ...] = STANDARD
     ns_steps: int = 5
-    beta: Hyper = 0.95
+    beta: Decay = 0.95
     eps: Hyper = 1e-8
     mu_dtype: torch.dtype | None = None
     nesterov: bool = dataclasses.field(default=True, kw_only=True)
@@ -111,64 +112,27 @@ class scale_by_muon(GradientTransformation):
             raise ValueError(f"scale_by_muon: {len(self.ns_coeffs)} triples of coefficients for {self.ns_steps} steps")
         return self.ns_coeffs[len(self.ns_coeffs) - self.ns_steps :]
 
-    def init(self, params: Tree) -> ScaleByMuonState:
-        count, _ = counter(params), self._coefficients()
-        for path, p in zip(paths(params), leaves(params), strict=True):
+    def begin(self, params: Tree) -> ScaleByMuonState:
+        count, _ = core.counter(params), self._coefficients()
+        for path, p in zip(tree.paths(params), tree.leaves(params), strict=True):
             if p.ndim < 2:
                 raise ValueError(f"scale_by_muon: the parameter at {path!r} of shape {tuple(p.shape)} is no matrix")
-        return ScaleByMuonState(count, zeros_like(params, self.mu_dtype))
+        return ScaleByMuonState(count, tree.zeros_like(params, self.mu_dtype))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        beta, count = at(state.count, self.beta), state.count + 1
-
-        updates, mu = leafwise(
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now, count = self.at(state.count), state.count + 1
+        c1, c1_next = (core.bias_correction(now["beta"], t) for t in (count, count + 1))
+        updates, mu = tree.leafwise(
             muon,
             updates,
             state.mu,
             outs=2,
-            beta=beta,
-            c1=bias_correction(beta, count) if self.bias_correction else None,
-            c1_next=bias_correction(beta, count + 1) if self.bias_correction else None,
+            c1=c1 if self.bias_correction else None,
+            c1_next=c1_next if self.bias_correction else None,
             nesterov=self.nesterov,
-            eps=at(state.count, self.eps),
             coefficients=self._coefficients(),
             eps_is_floor=self.eps_is_floor,
             dtype=self.ns_dtype,
+            **now,
         )
         return updates, ScaleByMuonState(count, mu)
-
-
-def by_shape(u: Tensor, consistent_rms: Any) -> Tensor:
-    rows, cols = u.shape[-2:]
-    if consistent_rms is None:
-        return u * math.sqrt(max(1.0, rows / max(cols, 1)))
-    return u * consistent_rms * math.sqrt(max(rows, cols))
-
-
-@record
-class scale_by_shape(Memoryless):
-    r"""Multiply each matrix by what makes a rate good for one width good for another.
-
-    $$u = \sqrt{\max(1,\; \text{rows} / \text{columns})}\; g \qquad\text{or}\qquad
-    u = \sigma \sqrt{\max(\text{rows},\, \text{columns})}\; g$$
-
-    Args:
-        consistent_rms: $\sigma$, for updates whose root mean square is alike for all shapes; 0.2 is that of AdamW. None
-            is the first form.
-
-    The last two dimensions are rows and columns, outputs and inputs of a linear layer.
-
-    Reference: Liu et al., "Muon is Scalable for LLM Training", 2025, <https://arxiv.org/abs/2502.16982>; optax,
-        `contrib.muon`; `torch.optim.Muon(adjust_lr_fn=...)`.
-
-    Example:
-        >>> import torch, optfx
-        >>> tx = optfx.scale_by_shape()
-        >>> tx.update({"w": torch.ones(4, 1)}, tx.init({"w": torch.zeros(4, 1)}))[0]["w"].T
-        tensor([[2., 2., 2., 2.]])
-    """
-
-    consistent_rms: Hyper | None = None
-
-    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        return leafwise(by_shape, updates, consistent_rms=at(count, self.consistent_rms))

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, at, bias_correction, counter
-from optfx.tree import Tree, elementwise, record, safe_sqrt, zeros_like
+from optfx import core, tree
+from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class ScaleByAdamState(NamedTuple):
@@ -20,22 +21,22 @@ class ScaleByAdamState(NamedTuple):
     nu: Tree  # like params, running mean of its square
 
 
-def adam(g: Tensor, m: Tensor, v: Tensor, w1: Any, w2: Any, eps: Any, eps_root: Any, c1: Any, c2: Any) -> Any:
-    m = torch.lerp(m, g, w1)
-    v = torch.lerp(v, g * g, w2)
-    return (m / c1) / (safe_sqrt(v / c2 + eps_root) + eps), m, v
+def adam(
+    g: Tensor, m: Tensor, v: Tensor, b1: Any, b2: Any, eps: Any, eps_root: Any, c1: Any, c1_next: Any, c2: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    m = tree.mean(m, g, b1)
+    v = tree.mean(v, g * g, b2)
+    m_hat = m / c1 if c1_next is None else b1 * m / c1_next + (1 - b1) * g / c1
+    return m_hat / (tree.safe_sqrt(v / c2 + eps_root) + eps), m, v
 
 
-def nadam(
-    g: Tensor, m: Tensor, v: Tensor, w1: Any, w2: Any, eps: Any, eps_root: Any, c1: Any, c1_next: Any, c2: Any
-) -> Any:
-    m = torch.lerp(m, g, w1)
-    v = torch.lerp(v, g * g, w2)
-    ahead = (1 - w1) * m / c1_next + w1 * g / c1
-    return ahead / (safe_sqrt(v / c2 + eps_root) + eps), m, v
+def corrections(now: dict[str, Any], count: Tensor, nesterov: bool) -> dict[str, Any]:
+    """What Adam's means are divided by after `count` steps, and after one more to look ahead."""
+    c1, c2 = (core.bias_correction(now[b], count) for b in ("b1", "b2"))
+    return {"c1": c1, "c2": c2, "c1_next": core.bias_correction(now["b1"], count + 1) if nesterov else None}
 
 
-@record
+@tree.record
 class scale_by_adam(GradientTransformation):
     r"""Divide a running mean of the gradient by a running root mean square of it.
 
@@ -68,23 +69,18 @@ class scale_by_adam(GradientTransformation):
         {'w': tensor([ 1.0000, -1.0000])}
     """
 
-    b1: Hyper = 0.9
-    b2: Hyper = 0.999
+    b1: Decay = 0.9
+    b2: Decay = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
     mu_dtype: torch.dtype | None = None
     nesterov: bool = dataclasses.field(default=False, kw_only=True)
 
-    def init(self, params: Tree) -> ScaleByAdamState:
-        return ScaleByAdamState(counter(params), zeros_like(params, self.mu_dtype), zeros_like(params))
+    def begin(self, params: Tree) -> ScaleByAdamState:
+        return ScaleByAdamState(core.counter(params), tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        b1, b2, eps, eps_root = (at(state.count, h) for h in (self.b1, self.b2, self.eps, self.eps_root))
-        count = state.count + 1
-        scalars = {"w1": 1 - b1, "w2": 1 - b2, "eps": eps, "eps_root": eps_root}
-        scalars |= {"c1": bias_correction(b1, count), "c2": bias_correction(b2, count)}
-        if self.nesterov:
-            scalars["c1_next"] = bias_correction(b1, count + 1)
-        rule = nadam if self.nesterov else adam
-        updates, mu, nu = elementwise(rule, updates, state.mu, state.nu, outs=3, **scalars)
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now, count = self.at(state.count), state.count + 1
+        now |= corrections(now, count, self.nesterov)
+        updates, mu, nu = tree.elementwise(adam, updates, state.mu, state.nu, outs=3, **now)
         return updates, ScaleByAdamState(count, mu, nu)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, at, bias_correction, counter, wide
-from optfx.tree import Tree, elementwise, record, safe_sqrt, zeros_like
+from optfx import core, tree
+from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class ScaleByNadamState(NamedTuple):
@@ -20,15 +21,15 @@ class ScaleByNadamState(NamedTuple):
     nu: Tree  # like params, running mean of its square
 
 
-def dozat(
-    g: Tensor, m: Tensor, v: Tensor, w1: Any, w2: Any, eps: Any, eps_root: Any, now: Any, ahead: Any, c2: Any
+def nadam(
+    g: Tensor, m: Tensor, v: Tensor, b1: Any, b2: Any, eps: Any, eps_root: Any, now: Any, ahead: Any, c2: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    m = torch.lerp(m, g, w1)
-    v = torch.lerp(v, g * g, w2)
-    return (now * g + ahead * m) / (safe_sqrt(v / c2 + eps_root) + eps), m, v
+    m = tree.mean(m, g, b1)
+    v = tree.mean(v, g * g, b2)
+    return (now * g + ahead * m) / (tree.safe_sqrt(v / c2 + eps_root) + eps), m, v
 
 
-@record
+@tree.record
 class scale_by_nadam(GradientTransformation):
     r"""Adam with Nesterov's lookahead, under a momentum that grows from half of $\beta_1$ to all of it.
 
@@ -59,36 +60,32 @@ class scale_by_nadam(GradientTransformation):
         ({'w': tensor([1.0565])}, tensor(0.4501, dtype=torch.float64))
     """
 
-    b1: Hyper = 0.9
-    b2: Hyper = 0.999
+    b1: Decay = 0.9
+    b2: Decay = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
     mu_dtype: torch.dtype | None = None
     momentum_decay: Hyper = 4e-3
 
-    def init(self, params: Tree) -> ScaleByNadamState:
-        count = counter(params)
-        product = torch.ones_like(count, dtype=wide(count.device))
-        return ScaleByNadamState(count, product, zeros_like(params, self.mu_dtype), zeros_like(params))
+    def begin(self, params: Tree) -> ScaleByNadamState:
+        count = core.counter(params)
+        product = torch.ones_like(count, dtype=core.scalar_dtype(count.device))
+        return ScaleByNadamState(count, product, tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        b1, b2, eps, eps_root = (at(state.count, h) for h in (self.b1, self.b2, self.eps, self.eps_root))
-        decay, count = at(state.count, self.momentum_decay), state.count + 1
-        t = count.to(wide(count.device))
-        momentum, following = (b1 * (1 - 0.5 * 0.96 ** (s * decay)) for s in (t, t + 1))
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now, count = self.at(state.count), state.count + 1
+        t, psi = count.to(core.scalar_dtype(count.device)), now.pop("momentum_decay")
+        momentum, following = (now["b1"] * (1 - 0.5 * 0.96 ** (s * psi)) for s in (t, t + 1))
         product = state.mu_product * momentum
-        updates, mu, nu = elementwise(
-            dozat,
+        updates, mu, nu = tree.elementwise(
+            nadam,
             updates,
             state.mu,
             state.nu,
             outs=3,
-            w1=1 - b1,
-            w2=1 - b2,
-            eps=eps,
-            eps_root=eps_root,
             now=(1 - momentum) / (1 - product),
             ahead=following / (1 - product * following),
-            c2=bias_correction(b2, count),
+            c2=core.bias_correction(now["b2"], count),
+            **now,
         )
         return updates, ScaleByNadamState(count, product, mu, nu)

@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, Memoryless, at, counter, need_params, wide
-from optfx.tree import Tree, elementwise, leafwise, leaves, map, merge, record, safe_sqrt, split, zeros_like
+from optfx import core, tree
+from optfx.core import GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class ScaleByFactoredRmsState(NamedTuple):
@@ -35,12 +36,12 @@ def floor_of(x: Tensor, epsilon: Any) -> Any:
 
 
 def factored_rms(
-    g: Tensor, row: Tensor, col: Tensor, weight: Any, epsilon: Any, floor: bool, factored: Any, min_size: int
+    g: Tensor, row: Tensor, col: Tensor, rho: Any, epsilon: Any, floor: bool, factored: Any, min_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     d1, d0 = factored_dims(g.shape, factored, min_size) or (-2, -1)
     square = g * g if floor else g * g + epsilon
-    row = torch.lerp(row, square.mean(d0, keepdim=True), weight)
-    col = torch.lerp(col, square.mean(d1, keepdim=True), weight)
+    row = tree.mean(row, square.mean(d0, keepdim=True), rho)
+    col = tree.mean(col, square.mean(d1, keepdim=True), rho)
     mean = row.mean(d1, keepdim=True)
     if floor:
         least = floor_of(g, epsilon)
@@ -48,16 +49,16 @@ def factored_rms(
     return g * (row / mean).rsqrt() * col.rsqrt(), row, col
 
 
-def full_rms(g: Tensor, v: Tensor, weight: Any, epsilon: Any, floor: bool) -> tuple[Tensor, Tensor]:
+def full_rms(g: Tensor, v: Tensor, rho: Any, epsilon: Any, floor: bool) -> tuple[Tensor, Tensor]:
     if floor:
         least = floor_of(g, epsilon)
-        v = torch.lerp(v, g * g, weight)
+        v = tree.mean(v, g * g, rho)
         return g * v.clamp(min=least * least).rsqrt(), v
-    v = torch.lerp(v, g * g + epsilon, weight)
+    v = tree.mean(v, g * g + epsilon, rho)
     return g * v.rsqrt(), v
 
 
-@record
+@tree.record
 class scale_by_factored_rms(GradientTransformation):
     r"""Divide the gradient by a running root mean square of it, which costs little memory for a matrix.
 
@@ -75,7 +76,7 @@ class scale_by_factored_rms(GradientTransformation):
         factored: True for the two largest dimensions of a leaf (optax), `"last"` for its last two (torch), False for
             none.
         decay_rate: $\kappa$.
-        step_offset: $t_0$, the steps before this training; int or () tensor.
+        step_offset: $t_0$, the steps before this training.
         min_dim_size_to_factor: a leaf is factored if both dimensions are at least this long.
         epsilon: $\varepsilon$; with `epsilon_is_floor`, None is the machine epsilon of the computation.
         epsilon_is_floor: leave out $\varepsilon$ above; $V_t$ is at least $\varepsilon^2$, and the mean of $R_t$ at
@@ -98,7 +99,7 @@ class scale_by_factored_rms(GradientTransformation):
 
     factored: bool | Literal["last"] = True
     decay_rate: Hyper = 0.8
-    step_offset: int | Tensor = 0
+    step_offset: Hyper = 0
     min_dim_size_to_factor: int = 128
     epsilon: Hyper | None = 1e-30
     epsilon_is_floor: bool = dataclasses.field(default=False, kw_only=True)
@@ -111,27 +112,25 @@ class scale_by_factored_rms(GradientTransformation):
         return factored_dims(x.shape, self.factored, self.min_dim_size_to_factor)
 
     def _split(self, x: Tree) -> tuple[Tree, Tree]:
-        return split(x, [self._dims(leaf) is not None for leaf in leaves(x)])
+        return tree.split(x, [self._dims(leaf) is not None for leaf in tree.leaves(x)])
 
-    def init(self, params: Tree) -> ScaleByFactoredRmsState:
-        count, (matrices, others) = counter(params), self._split(params)
+    def begin(self, params: Tree) -> ScaleByFactoredRmsState:
+        count, (matrices, others) = core.counter(params), self._split(params)
 
-        def means(p: Tensor, which: int) -> Tensor:
-            return torch.zeros_like(p.narrow((self._dims(p) or (-2, -1))[which], 0, 1), requires_grad=False)
+        def means_over(p: Tensor, dim: int) -> Tensor:
+            return torch.zeros_like(p.narrow(dim, 0, 1), requires_grad=False)
 
-        rows, cols = map(lambda p: means(p, 1), matrices), map(lambda p: means(p, 0), matrices)
-        return ScaleByFactoredRmsState(count, rows, cols, zeros_like(others))
+        rows = tree.map(lambda p: means_over(p, self._dims(p)[1]), matrices)
+        cols = tree.map(lambda p: means_over(p, self._dims(p)[0]), matrices)
+        return ScaleByFactoredRmsState(count, rows, cols, tree.zeros_like(others))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        count = state.count + 1
-        t = (count - self.step_offset).to(wide(count.device))
-        here = {
-            "weight": t ** -at(state.count, self.decay_rate),
-            "epsilon": at(state.count, self.epsilon),
-            "floor": self.epsilon_is_floor,
-        }
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now, count = self.at(state.count), state.count + 1
+        new = (count - now["step_offset"]) ** -now["decay_rate"]
+        rho = tree.Share(1 - new, new)
+        here = {"rho": rho, "epsilon": now["epsilon"], "floor": self.epsilon_is_floor}
         matrices, others = self._split(updates)
-        matrices, v_row, v_col = leafwise(
+        matrices, v_row, v_col = tree.leafwise(
             factored_rms,
             matrices,
             state.v_row,
@@ -142,39 +141,5 @@ class scale_by_factored_rms(GradientTransformation):
             min_size=self.min_dim_size_to_factor,
             **here,
         )
-        others, v = elementwise(full_rms, others, state.v, outs=2, **here)
-        return merge(matrices, others), ScaleByFactoredRmsState(count, v_row, v_col, v)
-
-
-def times_rms(u: Tensor, p: Tensor, min_scale: Any) -> Tensor:
-    mean_square = p.abs().square().sum() / max(p.numel(), 1)
-    return u * safe_sqrt(mean_square).clamp(min=min_scale)
-
-
-@record
-class scale_by_param_block_rms(Memoryless):
-    r"""Multiply each leaf by the root mean square of its parameter. It needs params.
-
-    $$u_t = \max(\operatorname{rms}(p_{t-1}),\, \sigma)\; g_t$$
-
-    Args:
-        min_scale: $\sigma$, the least factor, so that a parameter can leave zero.
-
-    Raises:
-        ValueError: no params.
-
-    Reference: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
-        <https://arxiv.org/abs/1804.04235>; optax, `scale_by_param_block_rms`.
-
-    Example:
-        >>> import torch, optfx
-        >>> tx = optfx.scale_by_param_block_rms()
-        >>> params = {"w": torch.tensor([2.0, -2.0])}
-        >>> tx.update({"w": torch.tensor([1.0, 0.5])}, tx.init(params), params)[0]
-        {'w': tensor([2., 1.])}
-    """
-
-    min_scale: Hyper = 1e-3
-
-    def apply(self, updates: Tree, count: Tensor, params: Tree, **extra: Any) -> Tree:
-        return leafwise(times_rms, updates, need_params(self, params), min_scale=at(count, self.min_scale))
+        others, v = tree.elementwise(full_rms, others, state.v, outs=2, **here)
+        return tree.merge(matrices, others), ScaleByFactoredRmsState(count, v_row, v_col, v)

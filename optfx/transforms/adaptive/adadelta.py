@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, at, counter
-from optfx.tree import Tree, elementwise, record, safe_sqrt, zeros_like
+from optfx import core, tree
+from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class ScaleByAdadeltaState(NamedTuple):
@@ -19,13 +19,13 @@ class ScaleByAdadeltaState(NamedTuple):
     e_x: Tree  # like params, running mean of the squared update
 
 
-def adadelta(g: Tensor, e_g: Tensor, e_x: Tensor, weight: Any, eps: Any) -> tuple[Tensor, Tensor, Tensor]:
-    e_g = torch.lerp(e_g, g * g, weight)
-    u = safe_sqrt(e_x + eps) / safe_sqrt(e_g + eps) * g
-    return u, e_g, torch.lerp(e_x, u * u, weight)
+def adadelta(g: Tensor, e_g: Tensor, e_x: Tensor, rho: Any, eps: Any) -> tuple[Tensor, Tensor, Tensor]:
+    e_g = tree.mean(e_g, g * g, rho)
+    u = tree.safe_sqrt(e_x + eps) / tree.safe_sqrt(e_g + eps) * g
+    return u, e_g, tree.mean(e_x, u * u, rho)
 
 
-@record
+@tree.record
 class scale_by_adadelta(GradientTransformation):
     r"""Scale the gradient by the root mean square of past updates over that of the gradient.
 
@@ -47,13 +47,13 @@ class scale_by_adadelta(GradientTransformation):
         {'w': tensor([ 0.0020, -0.0020])}
     """
 
-    rho: Hyper = 0.9
+    rho: Decay = 0.9
     eps: Hyper = 1e-6
 
-    def init(self, params: Tree) -> ScaleByAdadeltaState:
-        return ScaleByAdadeltaState(counter(params), zeros_like(params), zeros_like(params))
+    def begin(self, params: Tree) -> ScaleByAdadeltaState:
+        return ScaleByAdadeltaState(core.counter(params), tree.zeros_like(params), tree.zeros_like(params))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        rho, eps = at(state.count, self.rho), at(state.count, self.eps)
-        updates, e_g, e_x = elementwise(adadelta, updates, state.e_g, state.e_x, outs=3, weight=1 - rho, eps=eps)
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now = self.at(state.count)
+        updates, e_g, e_x = tree.elementwise(adadelta, updates, state.e_g, state.e_x, outs=3, **now)
         return updates, ScaleByAdadeltaState(state.count + 1, e_g, e_x)

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, at, bias_correction, counter
-from optfx.tree import Tree, elementwise, record, safe_sqrt, zeros_like
-
-
-def filled(p: Tensor, value: Any) -> Tensor:
-    return torch.zeros_like(p) + value
+from optfx import core, tree
+from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 def root(x: Tensor, eps: Any, eps_in_sqrt: bool) -> Tensor:
-    return safe_sqrt(x + eps) if eps_in_sqrt else safe_sqrt(x) + eps
+    return tree.safe_sqrt(x + eps) if eps_in_sqrt else tree.safe_sqrt(x) + eps
+
+
+def numbers_of(tx: Any, count: Tensor) -> dict[str, Any]:
+    """What the leaf functions of the running mean and the running variance take beside leaves."""
+    now = tx.at(count)
+    del now["initial_scale"]  # it is in the state
+    now["correction"] = core.bias_correction(now["decay"], count + 1) if tx.bias_correction else 1.0
+    return now | {"eps_in_sqrt": tx.eps_in_sqrt}
 
 
 class ScaleByRmsState(NamedTuple):
@@ -30,12 +34,12 @@ class ScaleByRmsState(NamedTuple):
     nu: Tree  # like params, running mean of the squared gradient
 
 
-def rms(g: Tensor, v: Tensor, weight: Any, eps: Any, correction: Any, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
-    v = torch.lerp(v, g * g, weight)
+def rms(g: Tensor, v: Tensor, decay: Any, eps: Any, correction: Any, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
+    v = tree.mean(v, g * g, decay)
     return g / root(v / correction, eps, eps_in_sqrt), v
 
 
-@record
+@tree.record
 class scale_by_rms(GradientTransformation):
     r"""Divide the gradient by a running root mean square of it.
 
@@ -63,30 +67,19 @@ class scale_by_rms(GradientTransformation):
         {'w': tensor([ 2.0000, -2.0000])}
     """
 
-    decay: Hyper = 0.9
+    decay: Decay = 0.9
     eps: Hyper = 1e-8
     initial_scale: Hyper = 0.0
     eps_in_sqrt: bool = True
     bias_correction: bool = False
 
-    def init(self, params: Tree) -> ScaleByRmsState:
-        count = counter(params)
-        return ScaleByRmsState(count, elementwise(filled, params, value=at(count, self.initial_scale)))
+    def begin(self, params: Tree) -> ScaleByRmsState:
+        count = core.counter(params)
+        return ScaleByRmsState(count, tree.full_like(params, self.at(count)["initial_scale"]))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        decay, eps, count = at(state.count, self.decay), at(state.count, self.eps), state.count + 1
-        correction = bias_correction(decay, count) if self.bias_correction else 1.0
-        updates, nu = elementwise(
-            rms,
-            updates,
-            state.nu,
-            outs=2,
-            weight=1 - decay,
-            eps=eps,
-            correction=correction,
-            eps_in_sqrt=self.eps_in_sqrt,
-        )
-        return updates, ScaleByRmsState(count, nu)
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        updates, nu = tree.elementwise(rms, updates, state.nu, outs=2, **numbers_of(self, state.count))
+        return updates, ScaleByRmsState(state.count + 1, nu)
 
 
 class ScaleByStddevState(NamedTuple):
@@ -98,15 +91,15 @@ class ScaleByStddevState(NamedTuple):
 
 
 def stddev(
-    g: Tensor, m: Tensor, v: Tensor, weight: Any, eps: Any, correction: Any, eps_in_sqrt: bool
+    g: Tensor, m: Tensor, v: Tensor, decay: Any, eps: Any, correction: Any, eps_in_sqrt: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    m = torch.lerp(m, g, weight)
-    v = torch.lerp(v, g * g, weight)
+    m = tree.mean(m, g, decay)
+    v = tree.mean(v, g * g, decay)
     variance = v / correction - (m / correction).square()
     return g / root(variance, eps, eps_in_sqrt), m, v
 
 
-@record
+@tree.record
 class scale_by_stddev(GradientTransformation):
     r"""Divide the gradient by a running standard deviation of it.
 
@@ -135,31 +128,21 @@ class scale_by_stddev(GradientTransformation):
         {'w': tensor([ 2.0000, -2.0000])}
     """
 
-    decay: Hyper = 0.9
+    decay: Decay = 0.9
     eps: Hyper = 1e-8
     initial_scale: Hyper = 0.0
     eps_in_sqrt: bool = True
     bias_correction: bool = False
 
-    def init(self, params: Tree) -> ScaleByStddevState:
-        count = counter(params)
-        nu = elementwise(filled, params, value=at(count, self.initial_scale))
-        return ScaleByStddevState(count, zeros_like(params), nu)
+    def begin(self, params: Tree) -> ScaleByStddevState:
+        count = core.counter(params)
+        nu = tree.full_like(params, self.at(count)["initial_scale"])
+        return ScaleByStddevState(count, tree.zeros_like(params), nu)
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        decay, eps, count = at(state.count, self.decay), at(state.count, self.eps), state.count + 1
-        updates, mu, nu = elementwise(
-            stddev,
-            updates,
-            state.mu,
-            state.nu,
-            outs=3,
-            weight=1 - decay,
-            eps=eps,
-            correction=bias_correction(decay, count) if self.bias_correction else 1.0,
-            eps_in_sqrt=self.eps_in_sqrt,
-        )
-        return updates, ScaleByStddevState(count, mu, nu)
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now = numbers_of(self, state.count)
+        updates, mu, nu = tree.elementwise(stddev, updates, state.mu, state.nu, outs=3, **now)
+        return updates, ScaleByStddevState(state.count + 1, mu, nu)
 
 
 class ScaleByRssState(NamedTuple):
@@ -174,7 +157,7 @@ def rss(g: Tensor, s: Tensor, eps: Any, eps_in_sqrt: bool) -> tuple[Tensor, Tens
     return g / root(s, eps, eps_in_sqrt), s
 
 
-@record
+@tree.record
 class scale_by_rss(GradientTransformation):
     r"""Divide the gradient by the root of the sum of all its squares so far.
 
@@ -203,12 +186,13 @@ class scale_by_rss(GradientTransformation):
     eps: Hyper = 1e-7
     eps_in_sqrt: bool = True
 
-    def init(self, params: Tree) -> ScaleByRssState:
-        count = counter(params)
-        return ScaleByRssState(count, elementwise(filled, params, value=at(count, self.initial_accumulator_value)))
+    def begin(self, params: Tree) -> ScaleByRssState:
+        count = core.counter(params)
+        return ScaleByRssState(count, tree.full_like(params, self.at(count)["initial_accumulator_value"]))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        updates, total = elementwise(
-            rss, updates, state.sum_of_squares, outs=2, eps=at(state.count, self.eps), eps_in_sqrt=self.eps_in_sqrt
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        eps = self.at(state.count)["eps"]
+        updates, total = tree.elementwise(
+            rss, updates, state.sum_of_squares, outs=2, eps=eps, eps_in_sqrt=self.eps_in_sqrt
         )
         return updates, ScaleByRssState(state.count + 1, total)

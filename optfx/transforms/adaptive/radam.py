@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, at, bias_correction, counter, wide
-from optfx.transforms.adam import ScaleByAdamState
-from optfx.tree import Tree, elementwise, record, safe_sqrt, zeros_like
+from optfx import core, tree
+from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.transforms.adaptive.adam import ScaleByAdamState, corrections
+from optfx.tree import Tree
 
 
 def radam(
     g: Tensor,
     m: Tensor,
     v: Tensor,
-    w1: Any,
-    w2: Any,
+    b1: Any,
+    b2: Any,
     eps: Any,
     eps_root: Any,
     c1: Any,
@@ -27,13 +28,13 @@ def radam(
     rectified: Any,
     tractable: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    m = torch.lerp(m, g, w1)
-    v = torch.lerp(v, g * g, w2)
-    mean = m / c1 if c1_next is None else (1 - w1) * m / c1_next + w1 * g / c1
-    return torch.where(tractable, rectified * mean / (safe_sqrt(v / c2 + eps_root) + eps), mean), m, v
+    m = tree.mean(m, g, b1)
+    v = tree.mean(v, g * g, b2)
+    m_hat = m / c1 if c1_next is None else b1 * m / c1_next + (1 - b1) * g / c1
+    return torch.where(tractable, rectified * m_hat / (tree.safe_sqrt(v / c2 + eps_root) + eps), m_hat), m, v
 
 
-@record
+@tree.record
 class scale_by_radam(GradientTransformation):
     r"""Adam, rectified for the variance of its mean of squares; momentum alone while that cannot be told.
 
@@ -68,41 +69,29 @@ class scale_by_radam(GradientTransformation):
         {'w': tensor([ 5.0000, -0.1000])}
     """
 
-    b1: Hyper = 0.9
-    b2: Hyper = 0.999
+    b1: Decay = 0.9
+    b2: Decay = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
     threshold: Hyper = 5.0
     nesterov: bool = dataclasses.field(default=False, kw_only=True)
     eps_before_correction: bool = dataclasses.field(default=False, kw_only=True)
 
-    def init(self, params: Tree) -> ScaleByAdamState:
-        return ScaleByAdamState(counter(params), zeros_like(params), zeros_like(params))
+    def begin(self, params: Tree) -> ScaleByAdamState:
+        return ScaleByAdamState(core.counter(params), tree.zeros_like(params), tree.zeros_like(params))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        b1, b2, eps, eps_root = (at(state.count, h) for h in (self.b1, self.b2, self.eps, self.eps_root))
-        count = state.count + 1
-        c2, t = bias_correction(b2, count), count.to(wide(count.device))
-        longest = 2 / (1 - b2) - 1
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now, count = self.at(state.count), state.count + 1
+        now |= corrections(now, count, self.nesterov)
+        c2, t = now["c2"], count.to(core.scalar_dtype(count.device))
+        longest = 2 / (1 - now["b2"]) - 1
         length = longest - 2 * t * (1 - c2) / c2
-        tractable = (length >= at(state.count, self.threshold)) & (length > 4)
+        tractable = (length >= now.pop("threshold")) & (length > 4)
         # the inner wheres keep the derivative of a root that is not used finite
         above = torch.where(tractable, (length - 4) * (length - 2) * longest, 1.0)
         below = torch.where(tractable, (longest - 4) * (longest - 2) * length, 1.0)
-        updates, mu, nu = elementwise(
-            radam,
-            updates,
-            state.mu,
-            state.nu,
-            outs=3,
-            w1=1 - b1,
-            w2=1 - b2,
-            eps=eps / c2.sqrt() if self.eps_before_correction else eps,
-            eps_root=eps_root,
-            c1=bias_correction(b1, count),
-            c1_next=bias_correction(b1, count + 1) if self.nesterov else None,
-            c2=c2,
-            rectified=(above / below).sqrt(),
-            tractable=tractable,
-        )
+        now |= {"rectified": (above / below).sqrt(), "tractable": tractable}
+        if self.eps_before_correction:
+            now["eps"] = now["eps"] / c2.sqrt()
+        updates, mu, nu = tree.elementwise(radam, updates, state.mu, state.nu, outs=3, **now)
         return updates, ScaleByAdamState(count, mu, nu)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, at, bias_correction, counter
-from optfx.tree import Tree, elementwise, record, zeros_like
+from optfx import core, tree
+from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class ScaleByAdamaxState(NamedTuple):
@@ -19,13 +20,13 @@ class ScaleByAdamaxState(NamedTuple):
     nu: Tree  # like params, decaying maximum of its absolute value
 
 
-def adamax(g: Tensor, m: Tensor, v: Tensor, w1: Any, b2: Any, eps: Any, c1: Any) -> tuple[Tensor, Tensor, Tensor]:
-    m = torch.lerp(m, g, w1)
+def adamax(g: Tensor, m: Tensor, v: Tensor, b1: Any, b2: Any, eps: Any, c1: Any) -> tuple[Tensor, Tensor, Tensor]:
+    m = tree.mean(m, g, b1)
     v = torch.maximum(b2 * v, g.abs() + eps)
     return m / c1 / v, m, v
 
 
-@record
+@tree.record
 class scale_by_adamax(GradientTransformation):
     r"""Divide a running mean of the gradient by a decaying maximum of its absolute value.
 
@@ -48,17 +49,15 @@ class scale_by_adamax(GradientTransformation):
         ({'w': tensor([ 1.0000, -1.0000])}, {'w': tensor([5.0000, 0.1000])})
     """
 
-    b1: Hyper = 0.9
+    b1: Decay = 0.9
     b2: Hyper = 0.999
     eps: Hyper = 1e-8
 
-    def init(self, params: Tree) -> ScaleByAdamaxState:
-        return ScaleByAdamaxState(counter(params), zeros_like(params), zeros_like(params))
+    def begin(self, params: Tree) -> ScaleByAdamaxState:
+        return ScaleByAdamaxState(core.counter(params), tree.zeros_like(params), tree.zeros_like(params))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        b1, b2, eps = (at(state.count, h) for h in (self.b1, self.b2, self.eps))
-        count = state.count + 1
-        updates, mu, nu = elementwise(
-            adamax, updates, state.mu, state.nu, outs=3, w1=1 - b1, b2=b2, eps=eps, c1=bias_correction(b1, count)
-        )
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now, count = self.at(state.count), state.count + 1
+        now["c1"] = core.bias_correction(now["b1"], count)
+        updates, mu, nu = tree.elementwise(adamax, updates, state.mu, state.nu, outs=3, **now)
         return updates, ScaleByAdamaxState(count, mu, nu)

@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, at, bias_correction, counter
-from optfx.tree import Tree, elementwise, record, safe_sqrt, zeros_like
+from optfx import core, tree
+from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class ScaleByAmsgradState(NamedTuple):
@@ -25,21 +26,21 @@ def amsgrad(
     m: Tensor,
     v: Tensor,
     v_max: Tensor,
-    w1: Any,
-    w2: Any,
+    b1: Any,
+    b2: Any,
     eps: Any,
     eps_root: Any,
     c1: Any,
     before: Any,
     after: Any,
-) -> Any:
-    m = torch.lerp(m, g, w1)
-    v = torch.lerp(v, g * g, w2)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    m = tree.mean(m, g, b1)
+    v = tree.mean(v, g * g, b2)
     v_max = torch.maximum(v_max, v / before)
-    return (m / c1) / (safe_sqrt(v_max / after + eps_root) + eps), m, v, v_max
+    return (m / c1) / (tree.safe_sqrt(v_max / after + eps_root) + eps), m, v, v_max
 
 
-@record
+@tree.record
 class scale_by_amsgrad(GradientTransformation):
     r"""Adam over the largest mean of squares so far, so that the step size never grows again.
 
@@ -79,8 +80,8 @@ class scale_by_amsgrad(GradientTransformation):
         {'w': tensor([ 1.0000, -1.0000])}
     """
 
-    b1: Hyper = 0.9
-    b2: Hyper = 0.999
+    b1: Decay = 0.9
+    b2: Decay = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
     mu_dtype: torch.dtype | None = None
@@ -94,27 +95,23 @@ class scale_by_amsgrad(GradientTransformation):
                 "expected True, False or 'after_max'"
             )
 
-    def init(self, params: Tree) -> ScaleByAmsgradState:
-        mu, nu, nu_max = zeros_like(params, self.mu_dtype), zeros_like(params), zeros_like(params)
-        return ScaleByAmsgradState(counter(params), mu, nu, nu_max)
+    def begin(self, params: Tree) -> ScaleByAmsgradState:
+        mu, nu, nu_max = tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params), tree.zeros_like(params)
+        return ScaleByAmsgradState(core.counter(params), mu, nu, nu_max)
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        b1, b2, eps, eps_root = (at(state.count, h) for h in (self.b1, self.b2, self.eps, self.eps_root))
-        count = state.count + 1
-        c2 = bias_correction(b2, count)
-        updates, *moments = elementwise(
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now, count = self.at(state.count), state.count + 1
+        c2 = core.bias_correction(now["b2"], count)
+        updates, *moments = tree.elementwise(
             amsgrad,
             updates,
             state.mu,
             state.nu,
             state.nu_max,
             outs=4,
-            w1=1 - b1,
-            w2=1 - b2,
-            eps=eps,
-            eps_root=eps_root,
-            c1=bias_correction(b1, count) if self.bias_correction_mu else 1.0,
+            c1=core.bias_correction(now["b1"], count) if self.bias_correction_mu else 1.0,
             before=c2 if self.bias_correction_nu is True else 1.0,
             after=c2 if self.bias_correction_nu == "after_max" else 1.0,
+            **now,
         )
         return updates, ScaleByAmsgradState(count, *moments)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation, Hyper, at, counter
-from optfx.transforms.rms import filled
-from optfx.tree import Tree, elementwise, record, zeros_like
+from optfx import core, tree
+from optfx.core import GradientTransformation, Hyper
+from optfx.tree import Tree
 
 
 class ScaleByRpropState(NamedTuple):
@@ -21,16 +21,22 @@ class ScaleByRpropState(NamedTuple):
 
 
 def rprop(
-    g: Tensor, step: Tensor, previous: Tensor, eta_minus: Any, eta_plus: Any, smallest: Any, largest: Any
+    g: Tensor,
+    step: Tensor,
+    previous: Tensor,
+    eta_minus: Any,
+    eta_plus: Any,
+    min_step_size: Any,
+    max_step_size: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     agreement = g * previous
     factor = torch.where(agreement > 0, eta_plus, torch.where(agreement < 0, eta_minus, torch.ones_like(g)))
-    step = (step * factor).clamp(min=smallest).clamp(max=largest)
+    step = (step * factor).clamp(min=min_step_size).clamp(max=max_step_size)
     g = torch.where(agreement < 0, torch.zeros_like(g), g)  # a turn is skipped, and counts once
     return step * g.sign(), step, g
 
 
-@record
+@tree.record
 class scale_by_rprop(GradientTransformation):
     r"""Steps in the direction of the gradient's sign, of a size that each element has for itself.
 
@@ -68,21 +74,13 @@ class scale_by_rprop(GradientTransformation):
     min_step_size: Hyper = 1e-6
     max_step_size: Hyper = 50.0
 
-    def init(self, params: Tree) -> ScaleByRpropState:
-        count = counter(params)
-        steps = elementwise(filled, params, value=at(count, self.learning_rate))
-        return ScaleByRpropState(count, steps, zeros_like(params))
+    def begin(self, params: Tree) -> ScaleByRpropState:
+        count = core.counter(params)
+        sizes = tree.full_like(params, self.at(count)["learning_rate"])
+        return ScaleByRpropState(count, sizes, tree.zeros_like(params))
 
-    def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        updates, steps, previous = elementwise(
-            rprop,
-            updates,
-            state.step_sizes,
-            state.previous,
-            outs=3,
-            eta_minus=at(state.count, self.eta_minus),
-            eta_plus=at(state.count, self.eta_plus),
-            smallest=at(state.count, self.min_step_size),
-            largest=at(state.count, self.max_step_size),
-        )
-        return updates, ScaleByRpropState(state.count + 1, steps, previous)
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now = self.at(state.count)
+        del now["learning_rate"]  # the size of the first step: it is in the state
+        updates, sizes, previous = tree.elementwise(rprop, updates, state.step_sizes, state.previous, outs=3, **now)
+        return updates, ScaleByRpropState(state.count + 1, sizes, previous)

@@ -1,0 +1,224 @@
+"""The numbers of an optimizer: what may stand for one, how they are read at a step, and where each is found.
+
+Every number of a transform is a float, a () tensor or a schedule. A transform reads all of them at once, as () tensors
+in float64 (where the device has it); they are cast only where they meet a leaf, because float32 would cost 1e-5 in
+`1 - b2`. Nothing here branches on a value or leaves the device.
+
+A number has one path: that of its transform in the optimizer and the name of its field, `1.0.learning_rate`. The number
+of a schedule follows the field that holds the schedule, `1.0.learning_rate.init_value`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers as _numbers
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import torch
+from torch import Tensor
+
+from optfx import tree
+from optfx.tree import Tree
+
+Schedule = Callable[[Tensor], Any]
+"""Step count, () int64 -> value, float or () tensor."""
+
+Number = float | Tensor
+"""A Python number (an int or a numpy scalar too, but no bool) or a () tensor."""
+
+Hyper = float | Tensor | Schedule
+"""What every number of a transform may be."""
+
+Decay = float | Tensor | Schedule
+"""A `Hyper` that is a share kept at each step, such as Adam's b1: it is read as a `tree.Share`."""
+
+_NAMES = frozenset(("Hyper", "Decay", "Number", "float"))
+
+
+def is_number(x: Any) -> bool:
+    """Whether `x` is a number: a tensor, an int, a float, or a numpy scalar, but no bool."""
+    return isinstance(x, (Tensor, _numbers.Real)) and not isinstance(x, bool)
+
+
+def scalar_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of scalar work on a device: float64 where it exists."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def counter(params: Tree) -> Tensor:
+    """A fresh step count for these parameters: () int64 zero on the device of the first leaf."""
+    found = tree.leaves(params)
+    return torch.zeros((), dtype=torch.int64, device=found[0].device if found else None)
+
+
+def bias_correction(decay: Any, count: Tensor) -> Tensor:
+    """1 - decay**count, () float64: what a running mean that began at zero must be divided by after `count` steps."""
+    return 1 - decay ** count.to(scalar_dtype(count.device))
+
+
+def hyper_fields(record: Any) -> tuple[str, ...]:
+    """The names of the fields of a record that are numbers: those annotated `Hyper`, `Decay`, `Number` or `float`,
+    alone or in a union."""
+    return tuple(_fields(type(record)))
+
+
+def _fields(cls: Any) -> dict[str, bool]:
+    """The fields of a class that are numbers, each with whether it is a `Decay`; read once for each class."""
+    if cls in _known and not torch.compiler.is_compiling():
+        return _known[cls]
+    found = {f.name: _alternatives(f.type) for f in dataclasses.fields(cls)}
+    found = {name: "Decay" in kinds for name, kinds in found.items() if not _NAMES.isdisjoint(kinds)}
+    if not torch.compiler.is_compiling():
+        _known[cls] = found
+    return found
+
+
+_known: dict[type, dict[str, bool]] = {}
+
+
+def _alternatives(annotation: Any) -> list[str]:
+    """The names of the types in the union that an annotation is."""
+    if isinstance(annotation, str):  # under `from __future__ import annotations`
+        return [part.strip().rpartition(".")[2] for part in annotation.split("|")]
+    one_of = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return ["float"] if float in one_of else []
+
+
+def at(record: Any, count: Tensor) -> dict[str, Any]:
+    """All numbers of a transform at a step.
+
+    Args:
+        record: the transform.
+        count: () int64, the steps taken before this one: the first update reads `schedule(0)`.
+
+    Returns:
+        `{field: () tensor in the scalar dtype}`; a `tree.Share` for a field annotated `Decay`, and None for None.
+
+    Raises:
+        ValueError: a tensor that is not (): batches of optimizers run under `torch.func.vmap`.
+    """
+    now = {}
+    for name, decays in _fields(type(record)).items():
+        value = number_at(getattr(record, name), count, f"{type(record).__name__}.{name}")
+        now[name] = tree.Share(value) if decays and value is not None else value
+    return now
+
+
+def number_at(hyper: Any, count: Tensor, who: str) -> Any:
+    """One number at a step, as `at` gives it."""
+    value = hyper(count) if callable(hyper) else hyper
+    if value is None:
+        return None
+    dtype = scalar_dtype(count.device)
+    if not isinstance(value, Tensor):
+        return torch.full((), value, dtype=dtype, device=count.device)
+    if value.ndim:
+        raise ValueError(
+            f"{who} has the shape {tuple(value.shape)} where a () tensor was expected: "
+            "batches of optimizers run under torch.func.vmap"
+        )
+    return value.to(scalar_dtype(value.device))
+
+
+# ---- all numbers of an optimizer, by path -----------------------------------------------------------
+
+
+def numbers(tx: Any) -> dict[str, Any]:
+    """Every number of an optimizer by path, those of its schedules too.
+
+    Example:
+        >>> import optfx
+        >>> from optfx import core
+        >>> core.numbers(optfx.chain(optfx.clip(1.0), optfx.sgd(optfx.linear_schedule(0.1, 0.0, 10))))
+        {'0.max_delta': 1.0, '1.0.learning_rate.init_value': 0.1, '1.0.learning_rate.end_value': 0.0,
+         '1.0.learning_rate.transition_steps': 10, '1.0.learning_rate.transition_begin': 0}
+    """
+    found: dict[str, Any] = {}
+    for name, value in _below(tx).items():
+        if is_number(value):
+            found[name] = value
+        else:
+            found |= {join(name, path): x for path, x in numbers(value).items()}
+    return found
+
+
+def with_numbers(tx: Any, values: Mapping[str, Any]) -> Any:
+    """The optimizer with other numbers.
+
+    Args:
+        tx: a transform.
+        values: `{path: number}`, as `numbers` has them; the others stay.
+
+    Raises:
+        KeyError: a path at which there is no number.
+    """
+    if unknown := set(values) - set(numbers(tx)):
+        raise KeyError(f"no number at {sorted(unknown)}; there are {list(numbers(tx))}")
+    return _with_numbers(tx, "", values)
+
+
+def _with_numbers(x: Any, path: str, values: Mapping[str, Any]) -> Any:
+    if is_number(x):
+        return values.get(path, x)
+    below = _below(x)
+    return _put(x, {k: _with_numbers(v, join(path, k), values) for k, v in below.items()}) if below else x
+
+
+def join(path: str, name: str) -> str:
+    """A path and what follows it; either may be empty."""
+    return f"{path}.{name}" if path and name else path or name
+
+
+def _below(x: Any) -> dict[str, Any]:
+    """What holds numbers in a transform (its fields, and the transforms inside), in a schedule, or in a container."""
+    if hasattr(x, "inside"):
+        return {name: getattr(x, name) for name in hyper_fields(x)} | x.inside()
+    if tree.is_record(x):
+        named = hyper_fields(x)
+        values = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
+        return {k: v for k, v in values.items() if k in named or not is_number(v) or isinstance(v, (float, Tensor))}
+    if isinstance(x, (tuple, list)):
+        return {str(i): v for i, v in enumerate(x)}
+    return dict(x) if isinstance(x, dict) else {}
+
+
+def _put(x: Any, new: dict[str, Any]) -> Any:
+    if hasattr(x, "inside"):
+        inside = x.inside()
+        fields = {k: v for k, v in new.items() if k not in inside}
+        x = tree.replace(x, **fields)
+        return x.with_inside({k: new[k] for k in inside}) if inside else x
+    if tree.is_record(x):
+        return tree.replace(x, **new)
+    if isinstance(x, dict):
+        return new
+    return type(x)(*new.values()) if hasattr(x, "_fields") else type(x)(new.values())
+
+
+def hyperparams(tx: Any, state: Tree) -> dict[str, Tensor]:
+    """The hyperparameters that the next update will use, by path; schedules are evaluated, nothing is synchronized.
+
+    Args:
+        tx: an optimizer or any other transform.
+        state: its state.
+
+    Returns:
+        `{path: () float64 tensor}`: the path is that of the transform in the optimizer and the name of the field.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.chain(optfx.clip_by_global_norm(1.0), optfx.sgd(optfx.linear_schedule(0.1, 0.0, 10)))
+        >>> optfx.hyperparams(tx, tx.init({"w": torch.zeros(2)}))
+        {'0.max_norm': tensor(1., dtype=torch.float64), '1.0.learning_rate': tensor(0.1000, dtype=torch.float64)}
+    """
+    found: dict[str, Tensor] = {}
+    named = hyper_fields(tx) if tree.is_record(tx) else ()
+    for name in named:
+        value = number_at(getattr(tx, name), getattr(state, "count", torch.zeros((), dtype=torch.int64)), name)
+        if value is not None:
+            found[name] = value
+    for name, (part, inner) in tx.parts(state).items():
+        found |= {join(name, path): x for path, x in hyperparams(part, inner).items()}
+    return found

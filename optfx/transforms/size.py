@@ -1,0 +1,83 @@
+"""Updates in proportion to the size of what they change: of the parameters in a leaf, or of a matrix's shape."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from optfx import core, tree
+from optfx.core import Hyper
+from optfx.tree import Tree
+
+
+def times_rms(u: Tensor, p: Tensor, min_scale: Any) -> Tensor:
+    mean_square = p.abs().square().sum() / max(p.numel(), 1)
+    return u * tree.safe_sqrt(mean_square).clamp(min=min_scale)
+
+
+@tree.record
+class scale_by_param_block_rms(core.Stateless):
+    r"""Multiply each leaf by the root mean square of its parameter. It needs params.
+
+    $$u_t = \max(\operatorname{rms}(p_{t-1}),\, \sigma)\; g_t$$
+
+    Args:
+        min_scale: $\sigma$, the least factor, so that a parameter can leave zero.
+
+    Raises:
+        ValueError: no params.
+
+    Reference: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
+        <https://arxiv.org/abs/1804.04235>; optax, `scale_by_param_block_rms`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_param_block_rms()
+        >>> params = {"w": torch.tensor([2.0, -2.0])}
+        >>> tx.update({"w": torch.tensor([1.0, 0.5])}, tx.init(params), params)[0]
+        {'w': tensor([2., 1.])}
+    """
+
+    needs_params = True
+    min_scale: Hyper = 1e-3
+
+    def apply(self, updates: Tree, params: Tree, min_scale: Any) -> Tree:
+        return tree.leafwise(times_rms, updates, params, min_scale=min_scale)
+
+
+def by_shape(u: Tensor, consistent_rms: Any) -> Tensor:
+    rows, cols = u.shape[-2:]
+    if consistent_rms is None:
+        return u * math.sqrt(max(1.0, rows / max(cols, 1)))
+    return u * consistent_rms * math.sqrt(max(rows, cols))
+
+
+@tree.record
+class scale_by_shape(core.Stateless):
+    r"""Multiply each matrix by what makes a rate good for one width good for another.
+
+    $$u = \sqrt{\max(1,\; \text{rows} / \text{columns})}\; g \qquad\text{or}\qquad
+    u = \sigma \sqrt{\max(\text{rows},\, \text{columns})}\; g$$
+
+    Args:
+        consistent_rms: $\sigma$, for updates whose root mean square is alike for all shapes; 0.2 is that of AdamW. None
+            is the first form.
+
+    The last two dimensions are rows and columns, outputs and inputs of a linear layer.
+
+    Reference: Liu et al., "Muon is Scalable for LLM Training", 2025, <https://arxiv.org/abs/2502.16982>; optax,
+        `contrib.muon`; `torch.optim.Muon(adjust_lr_fn=...)`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_shape()
+        >>> tx.update({"w": torch.ones(4, 1)}, tx.init({"w": torch.zeros(4, 1)}))[0]["w"].T
+        tensor([[2., 2., 2., 2.]])
+    """
+
+    consistent_rms: Hyper | None = None
+
+    def apply(self, updates: Tree, params: Tree, consistent_rms: Any) -> Tree:
+        return tree.leafwise(by_shape, updates, consistent_rms=consistent_rms)
