@@ -1,4 +1,8 @@
-"""Trees of tensors: records, the verbs, holes, paths, the algebra. Nothing here knows what an optimizer is."""
+"""Trees of tensors: records, the verbs, holes, paths, the algebra.
+
+Only `record` and `nodes` know optree. Nothing here knows what an optimizer is, though the examples of `get` and `set`
+read the state of one.
+"""
 
 from optfx.tree.access import from_dict, get, get_all, set, to_dict
 from optfx.tree.algebra import (
@@ -10,6 +14,7 @@ from optfx.tree.algebra import (
     cast_like,
     clip,
     conj,
+    copy,
     div,
     full_like,
     max,
@@ -27,29 +32,27 @@ from optfx.tree.algebra import (
     where,
     zeros_like,
 )
-from optfx.tree.record import children, is_record, is_wrapped, record, replace, show, walk
-from optfx.tree.structure import (
-    Hole,
+from optfx.tree.holes import Hole, broadcast, merge, split
+from optfx.tree.nodes import (
     Tree,
-    broadcast,
-    difference,
     entries,
     flatten,
     leaves,
     leaves_in,
     map,
-    merge,
-    misfit,
     nodes,
     paths,
-    split,
     unflatten,
     unflatten_like,
 )
+from optfx.tree.record import children, is_record, is_wrapped, record, replace, show, walk
+from optfx.tree.share import Share, mean
 from optfx.tree.verbs import elementwise, leafwise, reduce
+from optfx.tree.words import difference, misfit
 
 __all__ = [
     "Hole",
+    "Share",
     "Tree",
     "add",
     "add_scale",
@@ -61,6 +64,7 @@ __all__ = [
     "children",
     "clip",
     "conj",
+    "copy",
     "difference",
     "div",
     "elementwise",
@@ -77,6 +81,7 @@ __all__ = [
     "leaves_in",
     "map",
     "max",
+    "mean",
     "merge",
     "min",
     "misfit",
