@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from optfx.core import GradientTransformation, as_transform, update_inside
-from optfx.tree import Tree, record, show
+from optfx.tree import Tree, record
+from optfx.tree.record import show
 
 
 def run_in_turn(steps: Any, states: Any, updates: Tree, params: Tree, extra: dict[str, Any]) -> tuple[Tree, list[Tree]]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from optfx.core import GradientTransformation, as_transform, counter, update_inside, wide
-from optfx.tree import Tree, record, walk
+from optfx.tree import Tree, record
+from optfx.tree.record import walk
 
 
 class InjectState(NamedTuple):

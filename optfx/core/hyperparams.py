@@ -8,7 +8,8 @@ from torch import Tensor
 
 from optfx.core.hyper import at, hyper_fields
 from optfx.core.transform import GradientTransformation
-from optfx.tree import Tree, is_record, leaves, unflatten_like
+from optfx.tree import Tree, leaves, unflatten_like
+from optfx.tree.record import is_record
 
 
 def hyperparams(tx: GradientTransformation, state: Tree) -> dict[str, float | Tensor]:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from optfx.core.hyper import counter
-from optfx.tree import Tree, flatten, misfit, paths, record
+from optfx.tree import Tree, flatten, paths, record
 from optfx.tree.recording import recorder
+from optfx.tree.words import misfit
 
 EXTRA_ARGS: dict[str, str] = {
     "value": "the loss at params, ()",

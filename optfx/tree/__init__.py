@@ -32,23 +32,19 @@ from optfx.tree.algebra import (
     where,
     zeros_like,
 )
-from optfx.tree.holes import Hole, broadcast, merge, split
+from optfx.tree.holes import Hole, merge, split
 from optfx.tree.nodes import (
     Tree,
-    entries,
     flatten,
     leaves,
-    leaves_in,
     map,
-    nodes,
     paths,
     unflatten,
     unflatten_like,
 )
-from optfx.tree.record import children, is_record, is_wrapped, record, replace, show, walk
+from optfx.tree.record import record, replace
 from optfx.tree.share import Share, mean
 from optfx.tree.verbs import elementwise, leafwise, reduce
-from optfx.tree.words import difference, misfit
 
 __all__ = [
     "Hole",
@@ -58,35 +54,26 @@ __all__ = [
     "add_scale",
     "all_finite",
     "allclose",
-    "broadcast",
     "cast",
     "cast_like",
-    "children",
     "clip",
     "conj",
     "copy",
-    "difference",
     "div",
     "elementwise",
-    "entries",
     "flatten",
     "from_dict",
     "full_like",
     "get",
     "get_all",
-    "is_record",
-    "is_wrapped",
     "leafwise",
     "leaves",
-    "leaves_in",
     "map",
     "max",
     "mean",
     "merge",
     "min",
-    "misfit",
     "mul",
-    "nodes",
     "norm",
     "ones_like",
     "paths",
@@ -97,7 +84,6 @@ __all__ = [
     "safe_sqrt",
     "scale",
     "set",
-    "show",
     "size",
     "split",
     "sub",
@@ -106,7 +92,6 @@ __all__ = [
     "unflatten",
     "unflatten_like",
     "vdot",
-    "walk",
     "where",
     "zeros_like",
 ]
