@@ -33,7 +33,7 @@ from optfx.transforms import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [  # noqa: F405
+__all__ = [
     "apply_updates",
     "constant_schedule",
     "core",

@@ -6,6 +6,7 @@ from torch.func import functional_call, grad, grad_and_value, hessian, vmap
 
 import optfx
 from optfx import tree
+from optfx.tree.record import walk
 
 N = 64
 
@@ -93,7 +94,7 @@ def test_derivatives_of_a_training_run_with_respect_to_the_optimizer(problem):
     for name, value, delta in (("learning_rate", 1e-2, 1e-6), ("b1", 0.9, 1e-6), ("weight_decay", 0.1, 1e-6)):
 
         def at(x, name=name):
-            return tree.walk(lambda n, v: scalar(x) if n == name else v, tx)
+            return walk(lambda n, v: scalar(x) if n == name else v, tx)
 
         numeric = (outcome(at(value + delta)) - outcome(at(value - delta))) / (2 * delta)
         exact = next(getattr(s, name) for s in g.steps if hasattr(s, name))

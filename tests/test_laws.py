@@ -12,6 +12,7 @@ from torch.func import vmap
 import optfx
 from optfx import tree
 from optfx.tree import verbs
+from optfx.tree.nodes import nodes
 from tests.registry import ROWS
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -126,7 +127,7 @@ def test_states_and_updates_keep_their_form(row, dtype, grad_dtype):
 @rows
 def test_every_leaf_of_a_state_is_a_tensor(row):
     state = row.make(**row.hypers).init(params())
-    for path, node in tree.nodes(state):
+    for path, node in nodes(state):
         assert node is not None, path
         if path and path[-1] == "count":
             assert (node.shape, node.dtype) == ((), torch.int64)

@@ -8,6 +8,7 @@ from typing import Any
 from optfx import core, tree
 from optfx.core import GradientTransformation
 from optfx.tree import Tree
+from optfx.tree.record import show
 
 
 def run_in_turn(
@@ -130,7 +131,7 @@ class named_chain(core.Wrapper):
         refuse_two_steps("named_chain", list(self.steps.values()))
 
     def __repr__(self) -> str:
-        return f"named_chain({', '.join(map(tree.show, self.steps.items()))})"
+        return f"named_chain({', '.join(map(show, self.steps.items()))})"
 
     def states(self, state: Any) -> dict[str, Tree]:
         return {name: state[name] for name in self.steps}

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from optfx import tree
 from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
 from optfx.core.transform import check_extra, check_updates
-from optfx.tree import Tree, flatten, is_wrapped, leaves_in, misfit, paths, unflatten
+from optfx.tree import Tree, flatten, paths, unflatten
+from optfx.tree.nodes import leaves_in
+from optfx.tree.record import is_wrapped
+from optfx.tree.words import misfit
 
 if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
     from optfx.compiler.plan import Plan, Unit

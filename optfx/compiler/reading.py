@@ -12,8 +12,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from optfx.compiler.recorder import Call, Event, Given, Lazy, Recorder, Reduction, Slot
 from optfx.core import GradientTransformation, apply_updates, scalar_dtype
-from optfx.tree import Tree, difference, flatten, unflatten
+from optfx.tree import Tree, flatten, unflatten
 from optfx.tree.recording import recording
+from optfx.tree.words import difference
 
 
 class Inputs(NamedTuple):

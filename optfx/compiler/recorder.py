@@ -157,7 +157,7 @@ class Recorder:
         mark = self.mark((2,), dtype, rows[0][0].device)
         self.log.append(Reduction(f, leaves, named, mark))
         parts = self.marks[mark]
-        return combine(parts, **scalars.beside([parts]).scalars)
+        return combine(parts, **scalars.kind_of([parts]).scalars)
 
     def update(
         self,

@@ -6,8 +6,7 @@ The author's kit is here, and only here: `GradientTransformation`, `Stateless`, 
 
 from optfx.core import select
 from optfx.core.donate import donate
-from optfx.core.modules import grads, params
-from optfx.core.numbers import (
+from optfx.core.hyper import (
     Decay,
     Hyper,
     Number,
@@ -22,6 +21,7 @@ from optfx.core.numbers import (
     scalar_dtype,
     with_numbers,
 )
+from optfx.core.modules import grads, params
 from optfx.core.transform import (
     EXTRA_ARGS,
     Count,

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.tree import Tree, difference, flatten, is_wrapped, paths, unflatten
+from optfx.tree import Tree, flatten, paths, unflatten
+from optfx.tree.record import is_wrapped
+from optfx.tree.words import difference
 
 
 def donate(step: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:

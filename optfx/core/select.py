@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from optfx.tree import Tree, broadcast, leaves, paths, record, unflatten_like
+from optfx.tree import Tree, leaves, paths, record, unflatten_like
+from optfx.tree.holes import broadcast
 
 
 class Selector:

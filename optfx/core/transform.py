@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from optfx import tree
-from optfx.core import numbers
+from optfx.core import hyper
 from optfx.tree import Tree
 from optfx.tree.recording import recorder
-from optfx.tree.structure import misfit
+from optfx.tree.words import misfit
 
 EXTRA_ARGS: dict[str, str] = {
     "value": "the loss at params, ()",
@@ -144,7 +144,7 @@ class GradientTransformation:
     def at(self, count: Tensor) -> dict[str, Any]:
         """All numbers of this transform after `count` steps, by field: () tensors in the scalar dtype, a `tree.Share`
         for a `Decay`, None for None."""
-        return numbers.at(self, count)
+        return hyper.at(self, count)
 
     # ---- what is inside ---------------------------------------------------------------------------
 
@@ -217,10 +217,10 @@ class Stateless(GradientTransformation):
         raise NotImplementedError(f"{type(self).__name__} has no method `apply(self, updates, params)`")
 
     def begin(self, params: Tree) -> Tree:
-        return Count(numbers.counter(params)) if numbers.hyper_fields(self) else ()
+        return Count(hyper.counter(params)) if hyper.hyper_fields(self) else ()
 
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
-        if not numbers.hyper_fields(self):
+        if not hyper.hyper_fields(self):
             return self.apply(updates, params, **extra), state
         return self.apply(updates, params, **self.at(state.count), **extra), Count(state.count + 1)
 
@@ -252,7 +252,7 @@ class Wrapper(GradientTransformation):
 
     @property
     def _name(self) -> str:
-        return self.holds if numbers.hyper_fields(self) else ""  # a path is that of one number
+        return self.holds if hyper.hyper_fields(self) else ""  # a path is that of one number
 
     def with_inside(self, new: dict[str, GradientTransformation]) -> Any:
         """The same around other transforms, given by the names of `inside`."""

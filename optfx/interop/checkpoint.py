@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx import tree
-from optfx.tree import Tree, files
+from optfx import files, tree
+from optfx.tree import Tree
 from optfx.tree.sharded import is_sharded
 
 

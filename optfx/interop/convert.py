@@ -12,7 +12,8 @@ from optfx.combinators import partition
 from optfx.core import as_transform, select
 from optfx.interop.forms import FORMS, Form, Options, make
 from optfx.interop.patterns import read
-from optfx.tree import Tree, entries, from_dict, get_all, leaves, paths, to_dict
+from optfx.tree import Tree, from_dict, get_all, leaves, paths, to_dict
+from optfx.tree.nodes import entries
 
 _WHY_NOT = {
     torch.optim.SparseAdam: "its gradients are sparse, and optfx has only dense ones: use Adam, and `sparse=False`",

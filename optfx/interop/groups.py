@@ -15,7 +15,7 @@ from torch import Tensor
 from optfx import core, tree
 from optfx.combinators import inject_hyperparams
 from optfx.core import EXTRA_ARGS, GradientTransformation
-from optfx.core.numbers import join
+from optfx.core.hyper import join
 from optfx.transforms import identity
 from optfx.tree import Tree
 from optfx.tree.recording import recording

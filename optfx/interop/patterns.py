@@ -16,7 +16,7 @@ from torch import Tensor
 
 from optfx.core import GradientTransformation, is_number
 from optfx.interop.forms import BOTH, FORMS, MARKED, Form, Options, make
-from optfx.tree import is_record
+from optfx.tree.record import is_record
 
 
 class Mark(float):

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from optfx.interop.groups import GroupState
-from optfx.tree import Tree, entries
+from optfx.tree import Tree
+from optfx.tree.nodes import entries
 
 
 class Place(NamedTuple):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from optfx.core import Schedule, scalar_dtype
 from optfx.schedules.fields import Number, alike, numbers
-from optfx.tree import is_record, record
+from optfx.tree import record
+from optfx.tree.record import is_record
 
 
 @record

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from optfx.sweep import plot, storage
+from optfx import files
+from optfx.sweep import plot
 from optfx.tree import Tree, from_dict, map, to_dict
 
 TRAIN_LOSS = "train_loss"
@@ -171,8 +173,8 @@ class Result:
         tensors = {"losses": self.losses, "diverged": self.diverged}
         for group, of in (("configs", self.configs), ("metrics", self.metrics), ("params", to_dict(self.params))):
             tensors |= {f"{group}/{name}": x for name, x in of.items()}
-        facts = {name: getattr(self, name) for name in _FACTS}
-        storage.write(path, tensors, {"kind": _KIND, **facts})
+        facts = {"kind": _KIND, **{name: getattr(self, name) for name in _FACTS}}
+        files.write(path, {"facts": json.dumps(facts), "tensors": {k: x.contiguous() for k, x in tensors.items()}})
 
 
 def _number(x: float) -> str:
@@ -190,7 +192,11 @@ def load(path: str | Path, params: Tree = None) -> Result:
     Raises:
         ValueError: another kind of file; parameters that do not fit, listing their paths.
     """
-    tensors, facts = storage.read(path, _KIND)
+    found = files.read(path)
+    facts = json.loads(found["facts"]) if isinstance(found, dict) and "facts" in found else {}
+    if not isinstance(facts, dict) or facts.get("kind") != _KIND:
+        raise ValueError(f"{path} holds no {_KIND}")
+    tensors = found["tensors"]
     groups: dict[str, dict[str, Tensor]] = {"configs": {}, "metrics": {}, "params": {}}
     for name, x in tensors.items():
         group, _, rest = name.partition("/")

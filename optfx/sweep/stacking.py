@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from optfx.core import as_transform
-from optfx.tree import Tree, is_record, leaves, paths, replace, unflatten_like
+from optfx.tree import Tree, leaves, paths, replace, unflatten_like
+from optfx.tree.record import is_record
 
 
 def stack(txs: Sequence[Any]) -> Any:

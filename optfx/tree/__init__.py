@@ -1,4 +1,8 @@
-"""Trees of tensors: records, the verbs, holes, paths, the algebra. Nothing here knows what an optimizer is."""
+"""Trees of tensors: records, the verbs, holes, paths, the algebra.
+
+Only `record` and `nodes` know optree. Nothing here knows what an optimizer is, though the examples of `get` and `set`
+read the state of one.
+"""
 
 from optfx.tree.access import from_dict, get, get_all, set, to_dict
 from optfx.tree.algebra import (
@@ -10,6 +14,7 @@ from optfx.tree.algebra import (
     cast_like,
     clip,
     conj,
+    copy,
     div,
     full_like,
     max,
@@ -27,61 +32,48 @@ from optfx.tree.algebra import (
     where,
     zeros_like,
 )
-from optfx.tree.record import children, is_record, is_wrapped, record, replace, show, walk
-from optfx.tree.structure import (
-    Hole,
+from optfx.tree.holes import Hole, merge, split
+from optfx.tree.nodes import (
     Tree,
-    broadcast,
-    difference,
-    entries,
     flatten,
     leaves,
-    leaves_in,
     map,
-    merge,
-    misfit,
-    nodes,
     paths,
-    split,
     unflatten,
     unflatten_like,
 )
+from optfx.tree.record import record, replace
+from optfx.tree.share import Share, mean
 from optfx.tree.verbs import elementwise, leafwise, reduce
 
 __all__ = [
     "Hole",
+    "Share",
     "Tree",
     "add",
     "add_scale",
     "all_finite",
     "allclose",
-    "broadcast",
     "cast",
     "cast_like",
-    "children",
     "clip",
     "conj",
-    "difference",
+    "copy",
     "div",
     "elementwise",
-    "entries",
     "flatten",
     "from_dict",
     "full_like",
     "get",
     "get_all",
-    "is_record",
-    "is_wrapped",
     "leafwise",
     "leaves",
-    "leaves_in",
     "map",
     "max",
+    "mean",
     "merge",
     "min",
-    "misfit",
     "mul",
-    "nodes",
     "norm",
     "ones_like",
     "paths",
@@ -92,7 +84,6 @@ __all__ = [
     "safe_sqrt",
     "scale",
     "set",
-    "show",
     "size",
     "split",
     "sub",
@@ -101,7 +92,6 @@ __all__ = [
     "unflatten",
     "unflatten_like",
     "vdot",
-    "walk",
     "where",
     "zeros_like",
 ]

@@ -1,7 +1,7 @@
-"""Reading and writing parts of a state by name, and as `{path: tensor}`.
+"""Reading and writing the nodes of a tree by name, and its leaves as `{path: tensor}`.
 
-A name is a field of a NamedTuple or record, or a dotted path whose last part it is. Fields come before the names of
-parameters, so a parameter called `mu` does not hide Adam's `mu`.
+A name is that of a field of a NamedTuple or record, or a dotted path, or the end of one. Fields come before the keys of
+dicts, so in a state of Adam a parameter called `mu` does not hide the field `mu`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.tree import structure
+from optfx.tree.nodes import Tree, entries, is_namedtuple, leaves, paths, unflatten_like
 from optfx.tree.record import is_record
-from optfx.tree.structure import Tree, entries, is_namedtuple, leaves, paths, unflatten_like
+from optfx.tree.words import difference
 
 
 def _named_nodes(node: Any, path: tuple[str, ...], fields: tuple[bool, ...], found: list[Any]) -> None:
-    """Every node below, with the names on the way to it and whether each is the name of a field."""
+    """Collect every node below, with the names on the way to it and whether each is the name of a field."""
     found.append((path, fields, node))
     is_field = is_namedtuple(node) or is_record(node)
     for name, child in entries(node) or ():
@@ -29,11 +29,11 @@ def get_all(tree: Tree, name: str) -> dict[str, Any]:
     """Every node called `name`, by path.
 
     Args:
-        tree: a state.
+        tree: any tree, such as a state.
         name: a field name (`"mu"`), or a dotted path or its end (`"0.mu"`, `"mu.layer1.weight"`).
 
     Returns:
-        `{path: node}`, outermost matches only. Where a field and the key of a dict share the name, the fields.
+        `{path: node}`, outermost matches only. Where a field and a key of a dict share the name, only the fields.
 
     Example:
         >>> import torch, optfx
@@ -50,14 +50,14 @@ def get_all(tree: Tree, name: str) -> dict[str, Any]:
     for path, fields, node in found:
         dotted = "." + ".".join(path)
         if path and dotted.endswith(wanted):
-            # the entry in which the match begins: at the root, a field, or only the key of a container
+            # does the match begin at the root or at a field, or only at the key of a container?
             begin = len(path) if dotted == wanted else dotted[: -len(wanted)].count(".")
             starts_well = dotted == wanted or (begin < len(fields) and fields[begin])
             matches.append((".".join(path), starts_well, node))
     if any(well for _, well, _ in matches):
         matches = [m for m in matches if m[1]]
     outermost: dict[str, Any] = {}
-    for path, _, node in matches:  # a node comes before what is below it
+    for path, _, node in matches:  # a node comes before those below it
         if not any(path.startswith(above + ".") for above in outermost):
             outermost[path] = node
     return outermost
@@ -76,11 +76,11 @@ def get(tree: Tree, name: str) -> Any:
     """The one node called `name`: a leaf or a subtree.
 
     Args:
-        tree: a state.
+        tree: any tree, such as a state.
         name: a field name, or a dotted path or its end.
 
     Raises:
-        KeyError: no match, or several; it lists them.
+        KeyError: nothing has the name, or several nodes do; the error lists them.
 
     Example:
         >>> import torch, optfx
@@ -94,17 +94,17 @@ def get(tree: Tree, name: str) -> Any:
 
 
 def set(tree: Tree, values: Mapping[str, Any] | None = None, /, **named: Any) -> Tree:
-    """A copy of a state with some nodes replaced.
+    """A copy of a tree with some nodes replaced.
 
     Args:
-        tree: a state.
-        values: `{name: value}`, names as for `get`.
-        **named: the same, for names without dots. A value for a leaf is a tensor of its shape, or a number, which
-            fills it; it is brought to the leaf's dtype and device. A value for a subtree is a tree of its structure.
+        tree: any tree, such as a state.
+        values: `{name: value}`, names as for `get`. A leaf takes a tensor of its shape, or a number to fill it; either
+            is brought to the leaf's dtype and device. A subtree takes a tree of its structure.
+        **named: the same, for names without dots.
 
     Raises:
-        KeyError: a name with no match or several.
-        ValueError: a value of another structure or shape, naming the path. Nothing is changed then.
+        KeyError: nothing has the name, or several nodes do.
+        ValueError: a value has another structure or shape, naming the path.
 
     Example:
         >>> import torch, optfx
@@ -117,7 +117,7 @@ def set(tree: Tree, values: Mapping[str, Any] | None = None, /, **named: Any) ->
     for name, value in {**(values or {}), **named}.items():
         path, node = _one(tree, name)
         single = entries(node) is None
-        if not single and (words := structure.difference(node, value)):
+        if not single and (words := difference(node, value)):
             raise ValueError(f"the value for {path!r} {words}")
         for below, old, leaf in zip(paths(node), leaves(node), [value] if single else leaves(value), strict=True):
             at = f"{path}.{below}" if below else path
@@ -139,7 +139,7 @@ def to_dict(tree: Tree) -> dict[str, Tensor]:
     """The leaves of a tree by path, ready for `torch.save` or safetensors.
 
     Raises:
-        ValueError: two leaves with one path (`{"a.b": {"c": x}}` beside `{"a": {"b.c": y}}`).
+        ValueError: two leaves have one path, as in `{"a.b": {"c": x}, "a": {"b.c": y}}`.
 
     Example:
         >>> import torch, optfx
@@ -155,14 +155,14 @@ def to_dict(tree: Tree) -> dict[str, Tensor]:
 
 
 def from_dict(like: Tree, flat: Mapping[str, Tensor]) -> Tree:
-    """The tree like `like` whose leaves are `flat`, the inverse of `to_dict`. The tensors are taken as they are.
+    """A tree like `like` with the leaves `flat`, which are not copied: the inverse of `to_dict`.
 
     Args:
         like: a tree with the wanted structure, such as `tx.init(params)`.
         flat: `{path: tensor}`.
 
     Raises:
-        ValueError: listing every path that is missing, unexpected, misshapen or of another dtype.
+        ValueError: some path is missing or unexpected, or has another shape or dtype; the error lists them all.
 
     Example:
         >>> import torch, optfx

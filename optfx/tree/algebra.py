@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.tree import structure, verbs
-from optfx.tree.structure import Tree
+from optfx.tree import nodes, verbs
+from optfx.tree.nodes import Tree
 from optfx.tree.verbs import elementwise, reduce
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
-    """Square root whose derivative at zero is zero, not infinite. At zero it is the root of the tiniest number.
+    """Square root whose derivative at zero is zero, not infinite. At zero it is the root of the smallest normal number.
 
     Example:
         >>> import torch
@@ -95,14 +95,14 @@ def clip(x: Tree, min_value: float | Tensor | None = None, max_value: float | Te
     """Limit every element to [min_value, max_value]; None leaves that side open.
 
     Raises:
-        TypeError: complex leaves, which have no order.
+        TypeError: a leaf is complex, and complex numbers have no order.
     """
     _real_only("clip", x)
     return elementwise(_clip, x, low=min_value, high=max_value)
 
 
 def _real_only(name: str, x: Tree) -> None:
-    for path, leaf in zip(structure.paths(x), structure.leaves(x), strict=True):
+    for path, leaf in zip(nodes.paths(x), nodes.leaves(x), strict=True):
         if leaf.is_complex():
             raise TypeError(f"{name}: complex numbers have no order, and the leaf at {path!r} is {leaf.dtype}")
 
@@ -111,44 +111,70 @@ def _real_only(name: str, x: Tree) -> None:
 
 
 def zeros_like(x: Tree, dtype: torch.dtype | None = None) -> Tree:
-    """Zeros in the shapes and on the devices of x, in its dtypes or in one of your own."""
+    """Zeros with the shapes and devices of x, and with its dtypes or one that you choose."""
     return full_like(x, 0, dtype)
 
 
 def ones_like(x: Tree, dtype: torch.dtype | None = None) -> Tree:
-    """Ones in the shapes and on the devices of x, in its dtypes or in one of your own."""
+    """Ones with the shapes and devices of x, and with its dtypes or one that you choose."""
     return full_like(x, 1, dtype)
 
 
-def full_like(x: Tree, fill_value: float, dtype: torch.dtype | None = None) -> Tree:
-    """One value in the shapes and on the devices of x, in its dtypes or in one of your own.
+def _fill(x: Tensor, value: Tensor) -> Tensor:
+    return torch.zeros_like(x) + value.to(x.dtype)  # a value that vmap has batched makes a batch of leaves
+
+
+def full_like(x: Tree, fill_value: float | Tensor, dtype: torch.dtype | None = None) -> Tree:
+    """One value everywhere, with the shapes and devices of x, and with its dtypes or one that you choose.
+
+    Args:
+        x: tree of tensors. No derivative flows to it.
+        fill_value: a number, or a () real tensor, to which the derivative flows.
+        dtype: of the leaves; None for those of x.
 
     Example:
         >>> from optfx import tree
         >>> tree.full_like({"w": torch.zeros(2)}, 3)
         {'w': tensor([3., 3.])}
     """
-    return structure.map(lambda t: torch.full_like(t, fill_value, dtype=dtype, requires_grad=False), x)
+    if isinstance(fill_value, Tensor):
+        return _pointwise(_fill, x if dtype is None else zeros_like(x, dtype), value=fill_value)
+    return nodes.map(lambda t: torch.full_like(t, fill_value, dtype=dtype, requires_grad=False), x)
+
+
+def _copy(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+def copy(x: Tree) -> Tree:
+    """x in memory of its own. Derivatives flow through.
+
+    Example:
+        >>> from optfx import tree
+        >>> tree.copy({"w": torch.ones(2)})
+        {'w': tensor([1., 1.])}
+    """
+    return elementwise(_copy, x)
 
 
 def cast(x: Tree, dtype: torch.dtype | None) -> Tree:
-    """x with inexact leaves in `dtype`; integer and bool leaves, and all for None, are passed through."""
-    return structure.map(lambda t: t.to(dtype) if dtype is not None and verbs.is_inexact(t.dtype) else t, x)
+    """x with inexact leaves in `dtype`. Integer and bool leaves are passed through, and so is everything for None."""
+    return nodes.map(lambda t: t.to(dtype) if dtype is not None and verbs.is_inexact(t.dtype) else t, x)
 
 
 def cast_like(x: Tree, like: Tree) -> Tree:
-    """x with each leaf in the dtype of the leaf of `like` in its place."""
-    return structure.map(lambda t, other: t.to(other.dtype), x, like)
+    """x with each leaf in the dtype of the same leaf of `like`."""
+    return nodes.map(lambda t, other: t.to(other.dtype), x, like)
 
 
 def real(x: Tree) -> Tree:
     """The real parts."""
-    return structure.map(lambda t: t.real.clone() if t.is_complex() else t, x)
+    return nodes.map(lambda t: t.real.clone() if t.is_complex() else t, x)
 
 
 def conj(x: Tree) -> Tree:
     """The complex conjugates."""
-    return structure.map(lambda t: t.conj().resolve_conj() if t.is_complex() else t, x)
+    return nodes.map(lambda t: t.conj().resolve_conj() if t.is_complex() else t, x)
 
 
 # ---- across leaves ---------------------------------------------------------------------------
@@ -163,7 +189,7 @@ def sum(x: Tree) -> Tensor:
     return reduce(_sum, _sum, x, empty=0.0)
 
 
-def _norm(x: Tensor, order: tuple[float]) -> Tensor:  # in a tuple, for it is no number that could be a tensor
+def _norm(x: Tensor, order: tuple[float]) -> Tensor:  # in a tuple, because it must never become a tensor
     return torch.linalg.vector_norm(x, order[0]) if x.numel() else x.abs().sum()
 
 
@@ -256,4 +282,4 @@ def size(x: Tree) -> int:
         >>> tree.size({"w": torch.zeros(2, 3), "b": torch.zeros(())})
         7
     """
-    return builtins.sum(leaf.numel() for leaf in structure.leaves(x))
+    return builtins.sum(leaf.numel() for leaf in nodes.leaves(x))

@@ -1,9 +1,9 @@
 """Records: transforms and schedules are data.
 
-A record is a frozen dataclass that torch and optree see as a tree. A field that holds a tensor or a record (or a
-container of nothing else) is a *child*; every other field (a float, a flag, a function) is *structure*. So
+A record is a frozen dataclass that torch and optree see as a tree. A field that holds a tensor or a record, or a
+container of nothing else, is a *child*; every other field (a float, a flag, a function) is *structure*. So
 `torch.func.vmap`, `torch.func.grad` and `torch.compile` see through to the tensors, two records of equal structure
-trace to the same graph, and a number becomes sweepable by being given as a tensor.
+trace to the same graph, and a number can be swept once it is given as a tensor.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def _is_child(owner: str, value: Any) -> bool:
         return isinstance(value, Tensor) or is_record(value)
     kinds = {_is_child(owner, item) for item in items}
     if len(kinds) > 1:
-        raise TypeError(f"{owner}: a container holds tensors and other values together, make them all tensors: {value}")
+        raise TypeError(f"{owner}: a container holds tensors and other values, make them all tensors: {value}")
     return kinds == {True}
 
 
 def children(x: Any) -> tuple[str, ...]:
     """The names of the fields of a record that are children: tensors, records, containers of nothing else."""
-    # torch's vmap unflattens with placeholder leaves and flattens again, so which fields are children
-    # is remembered by `unflatten`, not worked out from the values each time.
+    # torch's vmap unflattens with placeholders for leaves and flattens again, so `unflatten` remembers which fields
+    # are children: their values do not say it then
     known = x.__dict__.get("_children")
     if known is not None:
         return known
@@ -87,7 +87,11 @@ def show(v: Any) -> str:
 
 @dataclass_transform(frozen_default=True, eq_default=False)
 def record(cls: type[T]) -> type[T]:
-    """Make a class a frozen dataclass that torch and optree see as a tree of its tensor-valued fields.
+    """Make a class a frozen dataclass that torch and optree see as a tree of its tensors.
+
+    What a field is depends on its value. A tensor, a record, or a container of nothing else is a child of the tree;
+    any other value is structure. So a field annotated `float | Tensor` is structure when it is given as a float, and a
+    child when it is given as a tensor.
 
     `repr` of a record is the code that makes it. An `__init__` or `__repr__` that the class defines itself is kept; an
     `__init__` that takes `*name` fills the field of that name. Records compare by identity.
@@ -99,7 +103,7 @@ def record(cls: type[T]) -> type[T]:
         The class, registered with optree (namespace `"optfx"`) and with torch's own pytree.
 
     Raises:
-        TypeError: when an instance is flattened that holds a container of tensors and other values together.
+        TypeError: when an instance is flattened in which a container holds both tensors and other values.
 
     Example:
         >>> import torch
@@ -112,6 +116,8 @@ def record(cls: type[T]) -> type[T]:
         ...         return self.start + self.slope * x
         >>> line(2.0)
         line(slope=2.0, start=0.0)
+        >>> tree.paths(line(2.0)), tree.paths(line(torch.tensor(2.0)))
+        ([], ['slope'])
         >>> torch.func.vmap(lambda f: f(3.0))(line(torch.tensor([1.0, 2.0])))
         tensor([3., 6.])
     """
@@ -161,7 +167,7 @@ def record(cls: type[T]) -> type[T]:
 
 
 def with_children(x: T, values: dict[str, Any]) -> T:
-    """A copy of a record with other children; which fields are children stays as it is, whatever they hold."""
+    """A copy of a record with other children. The same fields are its children, whatever they now hold."""
     new = replace(x, **values)
     object.__setattr__(new, "_children", children(x))
     return new
@@ -185,12 +191,12 @@ def replace(x: T, **fields: Any) -> T:
 
 
 def walk(f: Callable[[str, Any], Any], x: Any) -> Any:
-    """Rebuild a nest of records and containers with `f(field name, value)` in place of every other value.
+    """A copy of nested records and containers, with `f(field name, value)` in place of every other value.
 
     Example:
         >>> import optfx
-        >>> from optfx import tree
-        >>> tree.walk(lambda name, v: 0.0 if name == "learning_rate" else v, optfx.scale_by_learning_rate(0.1))
+        >>> from optfx.tree.record import walk
+        >>> walk(lambda name, v: 0.0 if name == "learning_rate" else v, optfx.scale_by_learning_rate(0.1))
         scale_by_learning_rate(learning_rate=0.0, flip_sign=True)
     """
 

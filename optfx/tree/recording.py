@@ -1,7 +1,8 @@
-"""A hook for whoever wants to read a transform instead of running it.
+"""A hook for a reader that wants to know what a computation does, instead of running it.
 
-While a recorder is at work, the verbs hand it each row of leaves, and each transform hands it its update. Everything
-else (masks, paths, schedules, counts) runs as ever.
+While a recorder is at work, the verbs hand it each row of leaves (`run_leaf`) and each reduction (`reduce`), and the
+layers above may hand it a whole unit of theirs (`update`). Everything else (masks, paths, schedules, counts) runs as
+usual.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ _recorder: ContextVar[Any] = ContextVar("optfx_recorder", default=None)
 
 
 def recorder() -> Any:
-    """Who reads the verbs now; None in an ordinary run, in which they compute."""
+    """The recorder at work; None in an ordinary run, in which the verbs compute."""
     return None if torch.compiler.is_compiling() else _recorder.get()
 
 
 @contextmanager
 def recording(by: Any) -> Iterator[None]:
-    """Let `by` read what is run inside. It has the methods `run_leaf`, `reduce` and `update`."""
+    """Let `by` record what runs inside. It has the methods `run_leaf`, `reduce` and `update`."""
     token = _recorder.set(by)
     try:
         yield

@@ -1,8 +1,8 @@
 """Leaves that are spread over a mesh of devices: `DTensor`s, as `fully_shard` makes them.
 
-A function that treats every element alike runs on the part that this process has. One that sees a whole leaf gets the
-whole of it, gathered, and its results are spread as their leaves were. A reduction takes the number of each part, and
-brings those of all leaves together at once.
+A function that treats every element alike runs on the part of a leaf that this process holds. A function that sees a
+whole leaf gets it gathered, and its results are spread as their leaves were. A reduction takes a number from each
+part, and one collective combines those of all leaves.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-class LeafError(TypeError):
-    """What is wrong with one leaf; the verb adds its path."""
-
+from optfx.tree.words import LeafError
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
@@ -39,18 +36,20 @@ def _whole(placement: Any) -> Any:
 
 
 def parts_of(xs: Sequence[Any]) -> tuple[list[Tensor], Any, list[Any]]:
-    """The parts of the leaves in one place that this process has, their mesh, and how all are spread over it then: as
-    the first in which no sum is pending.
+    """The local parts of the leaves in one place, all spread alike: as the first in which no sum is pending.
+
+    Returns:
+        The parts, the mesh, and the placements.
 
     Raises:
-        LeafError: plain leaves beside sharded ones, or leaves on different meshes.
+        LeafError: some leaves are sharded and others are plain, or they are on different meshes.
     """
     mesh = xs[0].device_mesh
     for x in xs:
         if not is_sharded(x):
-            raise LeafError("a plain leaf beside a sharded one")
+            raise LeafError("a plain leaf where a sharded one was expected")
         if x.device_mesh != mesh:
-            raise LeafError(f"a leaf on the mesh {x.device_mesh} beside one on {mesh}")
+            raise LeafError(f"a leaf on the mesh {x.device_mesh} where one on {mesh} was expected")
     settled = [x for x in xs if not any(p.is_partial() for p in x.placements)]
     placements = [_whole(p) for p in (settled or xs)[0].placements]
     alike = [x if list(x.placements) == placements else x.redistribute(mesh, placements) for x in xs]
@@ -58,7 +57,7 @@ def parts_of(xs: Sequence[Any]) -> tuple[list[Tensor], Any, list[Any]]:
 
 
 def run_on_parts(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence[Any]) -> list[Tensor]:
-    """What `run` makes of the leaves in one place, part by part; result k is spread as leaf k is."""
+    """Call `run` on the local parts of the leaves in one place; result k is spread as leaf k is."""
     from torch.distributed.tensor import DTensor
 
     parts, mesh, placements = parts_of(xs)
@@ -72,13 +71,13 @@ def run_on_parts(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence
 
 
 def run_on_wholes(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence[Any]) -> list[Tensor]:
-    """What `run` makes of the leaves in one place, each gathered; result k is spread as leaf k is."""
+    """Call `run` on the gathered leaves in one place; result k is spread as leaf k is."""
     wholes = tuple([x.full_tensor() if is_sharded(x) else x for x in xs])
     return [spread_like(x, y) for x, y in zip(xs, run(wholes), strict=False)]
 
 
 def spread_like(x: Any, y: Tensor) -> Tensor:
-    """A tensor that every process has, spread as the leaf `x` is; itself where that is plain."""
+    """A tensor that every process holds, spread as the leaf `x` is; itself where that leaf is plain."""
     if not is_sharded(x):
         return y
     from torch.distributed.tensor import DTensor, Replicate
@@ -88,9 +87,9 @@ def spread_like(x: Any, y: Tensor) -> Tensor:
 
 
 def numbers_of(part_of: Callable[[Sequence[Tensor]], Tensor], rows: Sequence[Sequence[Any]]) -> list[Tensor]:
-    """The numbers that a reduction gives for each part of each leaf, of all processes, () or (n,) each.
+    """The numbers that a reduction gives for each part of each leaf, in all processes, () or (n,) each.
 
-    Those of leaves that are spread alike travel together: one collective for each way.
+    The numbers of leaves that are spread alike travel together: one collective for each way of being spread.
     """
     from torch.distributed.tensor import DTensor, Replicate, Shard
 

@@ -1,14 +1,14 @@
-"""The verbs: the only way in which a transform touches leaves. They say how far it looks.
+"""The verbs: the only way to compute with leaves. Each says how far its function looks.
 
 | verb | its function | so it may run as |
 |---|---|---|
-| `elementwise` | treats every element alike, never looks at a shape | a call a leaf, packed, or one kernel for all |
-| `leafwise` | sees one whole leaf: its norm, its rows, its shape | a call a leaf |
-| `reduce` | a number for each leaf, then one for all of them | one reduction, an all-reduce when sharded |
+| `elementwise` | treats every element alike, never looks at a shape | a call per leaf, packed, or one kernel for all |
+| `leafwise` | sees one whole leaf: its norm, its rows, its shape | a call per leaf |
+| `reduce` | gives a number for each leaf, then one for all of them | one reduction, an all-reduce when sharded |
 
-The functions are module-level, take leaves first and scalars by keyword, and are right when every scalar is a ()
+The functions are defined in a module, take leaves first and scalars by keyword, and are right when every scalar is a ()
 tensor. `run_leaf` lifts half precision to float32, brings every scalar to the dtype and device of the computation,
-and gives output k the dtype of input k, so that the dtype laws hold by construction, under vmap too.
+and gives output k the dtype of input k: the laws about dtypes hold by construction, under vmap too.
 `elementwise` sees complex leaves as pairs of real numbers, as `torch.optim` does.
 """
 
@@ -21,9 +21,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from optfx.tree import share
+from optfx.tree.nodes import Tree, flatten, paths, unflatten
 from optfx.tree.recording import recorder
-from optfx.tree.sharded import LeafError, any_sharded, is_sharded, numbers_of, run_on_parts, run_on_wholes
-from optfx.tree.structure import Tree, flatten, misfit, paths, unflatten
+from optfx.tree.sharded import any_sharded, is_sharded, numbers_of, run_on_parts, run_on_wholes
+from optfx.tree.words import LeafError, misfit
 
 _HALF = (torch.float16, torch.bfloat16)
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -49,7 +51,7 @@ def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) 
     for k, tree in enumerate(trees[1:], 1):
         column, other = flatten(tree)
         if words := misfit(trees[0], first, tree, column if structure == other else None, same_shapes):
-            raise ValueError(f"{name_of(f)}: beside argument 0, argument {k} {words}")
+            raise ValueError(f"{name_of(f)}: argument {k} does not match argument 0: it {words}")
         columns.append(column)
     return columns, structure
 
@@ -64,13 +66,13 @@ def computation_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
 
 
 def refuse_integers(dtypes: Sequence[torch.dtype]) -> None:
-    """Refuse floating leaves beside an integer one in the first place, which could not hold a result."""
+    """Refuse an integer leaf as the first argument where another is floating: it could not hold the result."""
     if not is_inexact(dtypes[0]) and any(map(is_inexact, dtypes)):
         raise LeafError(f"a leaf of {dtypes[0]} where a floating or complex one was expected")
 
 
 def sees_pairs(dtypes: Sequence[torch.dtype], wide: torch.dtype | None, as_pairs: bool) -> bool:
-    """Whether complex leaves go in as pairs of real numbers; refuses real ones beside them."""
+    """Whether complex leaves are passed as pairs of real numbers; then real leaves may not be among them."""
     if wide is None or not (as_pairs and wide.is_complex):
         return False
     if not all(d.is_complex for d in dtypes):
@@ -78,21 +80,33 @@ def sees_pairs(dtypes: Sequence[torch.dtype], wide: torch.dtype | None, as_pairs
     return True
 
 
-class Beside(NamedTuple):
-    """How leaves of some kinds are taken, and the scalars beside them."""
+class LeafKind(NamedTuple):
+    """How the leaves of one call are computed with, and the scalars cast for them."""
 
     device: torch.device
     dtypes: list[torch.dtype]
-    wide: torch.dtype | None  # the dtype in which they meet
-    pairs: bool  # complex ones as pairs of real numbers
-    lifted: bool  # whether any is not as it is taken
-    scalars: dict[str, Any]
+    wide: torch.dtype | None  # the dtype of the computation
+    pairs: bool  # whether complex leaves are passed as pairs of real numbers
+    lifted: bool  # whether any leaf must be converted first
+    scalars: dict[str, Any]  # as the leaf function takes them
 
 
 class Scalars:
-    """The scalar arguments of one verb, cast once for each kind of place that they are needed in."""
+    """The scalar arguments of one verb, cast once for each kind of leaf.
+
+    Args:
+        f: the leaf function.
+        values: floats, () tensors, `Share`s, or structure, by name.
+        as_pairs: whether complex leaves are passed as pairs of real numbers.
+        as_tensors: whether floats become tensors on the CPU.
+
+    Attributes:
+        values: plain numbers and () tensors, or structure. A `Share` `b` is two of them, `b` and `1 - b`. Whoever
+            records a verb keeps these, and makes the same `Scalars` of them again, with other values say.
+    """
 
     def __init__(self, f: Callable[..., Any], values: dict[str, Any], as_pairs: bool = False, as_tensors: bool = False):
+        values = share.flat(values)
         for name, value in values.items():
             if isinstance(value, Tensor) and value.ndim:
                 raise ValueError(
@@ -100,22 +114,23 @@ class Scalars:
                     "batches of optimizers run under torch.func.vmap"
                 )
         self.values, self.as_pairs, self.as_tensors = values, as_pairs, as_tensors
-        self.found: list[Beside] = []
+        self.kinds: list[LeafKind] = []
 
-    def beside(self, xs: Sequence[Tensor]) -> Beside:
-        """How leaves of these kinds are taken."""
+    def kind_of(self, xs: Sequence[Tensor]) -> LeafKind:
+        """How leaves with these dtypes and this device are computed with."""
         device, dtypes = xs[0].device, [x.dtype for x in xs]
-        for known in self.found:
+        for known in self.kinds:
             if known.dtypes == dtypes and known.device == device:
                 return known
         wide = computation_dtype(dtypes)
         pairs = sees_pairs(dtypes, wide, self.as_pairs)
         cast = {name: _cast(v, device, wide) for name, v in self.values.items()}
         if self.as_tensors and wide is not None and device.type == "cpu":
-            # an operation with a float makes a tensor of it, which takes as long as a small leaf
+            # every operation with a float makes a tensor of it first, which takes as long as a small leaf
             cast |= {k: torch.tensor(v, dtype=real_dtype(wide)) for k, v in cast.items() if type(v) is float}
-        self.found.append(Beside(device, dtypes, wide, pairs, pairs or any(d != wide for d in dtypes), cast))
-        return self.found[-1]
+        lifted = pairs or any(d != wide for d in dtypes)
+        self.kinds.append(LeafKind(device, dtypes, wide, pairs, lifted, share.unflat(cast)))
+        return self.kinds[-1]
 
 
 def _cast(scalar: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
@@ -124,8 +139,8 @@ def _cast(scalar: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     if dtype is None or scalar.dtype == torch.bool:
         return scalar.to(device)
     scalar = scalar.to(device, real_dtype(dtype))
-    # Inductor would compute it again for every few elements, powers in float64 included; a view of its storage makes
-    # it one that is stored, once
+    # Inductor would compute it again for every few elements, powers in float64 included; a view makes it store the
+    # scalar, once
     return scalar.as_strided((), ()) if torch.compiler.is_compiling() else scalar
 
 
@@ -135,7 +150,7 @@ def lift(xs: Sequence[Tensor], wide: torch.dtype | None) -> list[Tensor]:
 
 def run_leaf(f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int) -> list[Tensor]:
     """Run a leaf function on one leaf: lift, call, cast back."""
-    here = scalars.beside(xs)
+    here = scalars.kind_of(xs)
     ins: Sequence[Tensor] = xs
     if here.lifted:
         refuse_integers(here.dtypes)
@@ -168,7 +183,7 @@ def run(
     same_shapes: bool,
     as_pairs: bool,
 ) -> Any:
-    """What the verbs that map share: check, then a call a leaf (`whole`: which may look at all of it)."""
+    """What `elementwise` and `leafwise` share: check, then one call per leaf. `whole`: the function sees all of it."""
     columns, structure = _columns(f, trees, same_shapes)
     reader = recorder()
     here = Scalars(f, scalars, as_pairs, as_tensors=reader is None and not torch.compiler.is_compiling())
@@ -192,22 +207,22 @@ def run(
 def elementwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, **scalars: Any) -> Any:
     """Map a function that treats every element alike.
 
-    How the leaves are grouped is free (one by one, multi-tensor, packed flat, one compiled kernel), so `f` must not
-    look at shapes, and gets every scalar as an argument, never from a closure.
+    The leaves may be computed one by one, packed flat, or in one compiled kernel. So `f` must not look at shapes, and
+    takes every scalar as an argument, never from a closure.
 
     Args:
-        f: module-level function of plain tensors, `f(x, y, ..., **scalars)` -> tensor or tuple of `outs` tensors.
-            It must be right when every scalar is a () tensor.
-        *trees: trees of one structure with leaves of equal shapes; output k has the dtypes of tree k.
+        f: function of plain tensors, defined in a module: `f(x, y, ..., **scalars)` -> tensor, or tuple of `outs`
+            tensors. It must be right when every scalar is a () tensor.
+        *trees: trees of one structure, with leaves of equal shapes; output k has the dtypes of tree k.
         outs: how many trees are returned.
-        **scalars: floats, () tensors, or structure (flags).
+        **scalars: floats, () tensors, `Share`s, or structure (flags).
 
     Returns:
         A tree like `trees[0]`, or a tuple of `outs` of them.
 
     Raises:
-        ValueError: trees that differ in structure, shape or device, naming the path; a scalar that is not ().
-        TypeError: a result that its leaf cannot hold, naming the path.
+        ValueError: the trees differ in structure, shape or device (naming the path), or a scalar is not ().
+        TypeError: a leaf cannot hold its result, naming the path.
 
     Example:
         >>> import torch
@@ -223,8 +238,8 @@ def elementwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, **scalars: A
 def leafwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, same_shapes: bool = True, **scalars: Any) -> Any:
     """Map a function that sees one whole leaf: its norm, its shape, its rows and columns.
 
-    As `elementwise`, but complex leaves stay complex, and with `same_shapes=False` the shapes of the trees may differ:
-    a tree of () tensors holds a number for each leaf.
+    As `elementwise`, but complex leaves stay complex. With `same_shapes=False` the shapes of the trees may differ: a
+    tree of () tensors holds one number for each leaf.
 
     Example:
         >>> import torch
@@ -240,14 +255,14 @@ def leafwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, same_shapes: bo
 def reduce(
     f: Callable[..., Tensor], combine: Callable[..., Tensor], *trees: Tree, empty: float | bool, **scalars: Any
 ) -> Tensor:
-    """Look across all leaves: `combine` the stacked numbers that `f` gives for each leaf.
+    """Look across all leaves: `f` gives a number for each leaf, and `combine` makes one number of them all.
 
-    How the leaves are grouped is free here too: `combine` of the numbers of two leaves is what `f` gives for one leaf
-    with the elements of both (true of sums, norms, extremes, any and all; not of means).
+    The leaves may be grouped here too, so `combine` of the numbers of two leaves must be what `f` gives for one leaf
+    with the elements of both. That is true of sums, norms, extremes, any and all, and not of means.
 
     Args:
-        f: module-level function of the leaves in one place, lifted as in the other verbs -> () tensor.
-        combine: function of a (number of leaves,) tensor -> () tensor; it gets the scalars too.
+        f: function of the leaves in one place, defined in a module, lifted as in the other verbs -> () tensor.
+        combine: function of a (number of leaves,) tensor -> () tensor; it takes the scalars too.
         *trees: trees of one structure and equal shapes.
         empty: the result for a tree without leaves.
         **scalars: passed to both functions.
@@ -270,16 +285,16 @@ def reduce(
 
 def part_of(f: Callable[..., Tensor], xs: Sequence[Tensor], scalars: Scalars) -> Tensor:
     """The number that the function of a reduction gives for one leaf."""
-    here = scalars.beside(xs)
+    here = scalars.kind_of(xs)
     return f(*(lift(xs, here.wide) if here.lifted else xs), **here.scalars)
 
 
 def combined(f: Callable[..., Tensor], combine: Callable[..., Tensor], rows: list[Any], scalars: Scalars) -> Tensor:
-    """A reduction of the leaves in these places."""
+    """The number that a reduction gives for some rows of leaves."""
     if any_sharded([xs[0] for xs in rows]):
         parts = torch.cat([x.reshape(-1) for x in numbers_of(lambda xs: part_of(f, xs, scalars), rows)]).unbind()
     else:
         parts = [part_of(f, xs, scalars) for xs in rows]
     dtype = functools.reduce(torch.promote_types, [p.dtype for p in parts])
     stacked = torch.stack([p.to(parts[0].device, dtype) for p in parts])
-    return combine(stacked, **scalars.beside([stacked]).scalars)
+    return combine(stacked, **scalars.kind_of([stacked]).scalars)

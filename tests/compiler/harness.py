@@ -8,6 +8,7 @@ import torch
 
 import optfx
 from optfx import tree
+from optfx.tree.words import difference
 
 SHAPES = {"w": (30, 20), "b": [(7,), ()], "k": {"conv": (2, 2, 1, 2), "empty": (0, 2), "one": (1,)}, "big": (70000,)}
 
@@ -50,7 +51,7 @@ def fused(tx, p, steps=4, dtype=None, **extra):
 
 def distance(a, b):
     """The largest difference, relative to what is above one."""
-    assert tree.difference(a, b) is None
+    assert difference(a, b) is None
     far = 0.0
     for path, x, y in zip(tree.paths(a), tree.leaves(a), tree.leaves(b), strict=True):
         assert (x.shape, x.dtype) == (y.shape, y.dtype), path

@@ -26,8 +26,7 @@ from pathlib import Path
 import torch
 
 import optfx
-from optfx import interop, tree
-from optfx.tree import files
+from optfx import files, interop, tree
 
 STEPS = 40
 

@@ -13,6 +13,7 @@ from torch.func import vmap
 
 import optfx
 from optfx import interop, tree
+from optfx.tree.words import difference
 from tests.registry import ROWS
 
 
@@ -44,7 +45,7 @@ def through_safetensors(flat):
 
 
 def assert_equal(a, b):
-    assert tree.difference(a, b) is None
+    assert difference(a, b) is None
     for x, y in zip(tree.leaves(a), tree.leaves(b), strict=True):
         assert (x.dtype, x.shape) == (y.dtype, y.shape)
         assert torch.equal(x, y)

@@ -9,6 +9,7 @@ from torch import nn
 import optfx
 from optfx import tree
 from optfx.interop import TorchOptimizer
+from optfx.tree.words import difference
 from tests.interop import ranks
 from tests.registry import ROWS
 
@@ -37,7 +38,7 @@ def run(tx, params, grads, extra=None):
 def compare(where, tx, mine, reference, spread):
     """Params and state against those of one process; the state is spread as the params are."""
     (params, state), (expected, its_state) = mine, reference
-    assert tree.difference(its_state, state) is None, where
+    assert difference(its_state, state) is None, where
     for x, y in zip(tree.leaves((params, state)), tree.leaves((expected, its_state)), strict=True):
         torch.testing.assert_close(whole(x), y, rtol=1e-9, atol=1e-11, msg=lambda m: f"{where}: {m}")
     for name, p in params.items():
@@ -124,7 +125,7 @@ def reductions(rank, world):
     noise = optfx.random.random_like(key, shards)["a"]
     assert noise.placements == shards["a"].placements
     assert torch.equal(whole(noise), optfx.random.random_like(key, {"a": torch.ones(4)})["a"])
-    with pytest.raises(TypeError, match="at 'a': a plain leaf beside a sharded one"):
+    with pytest.raises(TypeError, match="at 'a': a plain leaf where a sharded one was expected"):
         tree.add(shards, {"a": torch.ones(4)})
     with pytest.raises(TypeError, match="fuse: the parameter at 'a' is a DTensor, expected a plain tensor"):
         optfx.fuse(optfx.sgd(0.1)).init(shards)

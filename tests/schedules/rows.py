@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import lr_scheduler
 
 from optfx import schedules as s
-from optfx.tree import is_record
+from optfx.tree.record import is_record
 
 CYCLE = {"init_value": 0.1, "peak_value": 1.0, "warmup_steps": 3, "decay_steps": 9, "end_value": 0.2, "exponent": 0.5}
 

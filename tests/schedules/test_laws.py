@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from optfx import schedules
-from optfx.tree import leaves, unflatten_like, walk
+from optfx.tree import leaves, unflatten_like
+from optfx.tree.record import walk
 from tests.schedules import rows
 
 COUNTS = torch.cat([torch.arange(34), torch.tensor([100, 1000])])

@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 
 import optfx
 from optfx import tree
+from optfx.tree.holes import broadcast
+from optfx.tree.record import children
+from optfx.tree.words import difference
 
 
 class Pair(NamedTuple):
@@ -92,9 +95,9 @@ def test_split_and_merge_are_inverse_and_keep_paths(t, data):
 @given(nests(tensors()))
 def test_broadcast_of_a_root_value_and_of_a_full_tree(t):
     n = len(tree.leaves(t))
-    assert tree.broadcast(True, t) == [True] * n
+    assert broadcast(True, t) == [True] * n
     full = tree.unflatten_like(t, [i % 2 == 0 for i in range(n)])
-    assert tree.broadcast(full, t) == [i % 2 == 0 for i in range(n)]
+    assert broadcast(full, t) == [i % 2 == 0 for i in range(n)]
 
 
 @many
@@ -145,10 +148,10 @@ def test_arithmetic_keeps_structure_and_dtype(t):
 @many
 @given(nests(tensors()), nests(tensors()))
 def test_trees_that_differ_are_an_error_in_words(a, b):
-    words = tree.difference(a, b)
+    words = difference(a, b)
     assert (words is None) == (tree.flatten(a)[1] == tree.flatten(b)[1])
     if words is not None:
-        with pytest.raises(ValueError, match=r"add: beside argument 0, argument 1 (lacks|has)"):
+        with pytest.raises(ValueError, match=r"add: argument 1 does not match argument 0: it (lacks|has)"):
             tree.add(a, b)
 
 
@@ -306,7 +309,7 @@ def test_norm_has_a_finite_derivative_at_zero():
 def test_a_record_is_a_tree_of_its_tensors():
     box = Box((torch.ones(2), Box(torch.zeros(()))), "outer")
     assert tree.paths(box) == ["inside.0", "inside.1.inside"]
-    assert tree.children(Box(3.0)) == ()
+    assert children(Box(3.0)) == ()
     twice = tree.map(lambda x: x + 1, box)
     assert twice.label == "outer"
     assert torch.equal(twice.inside[0], torch.full((2,), 2.0))
@@ -317,7 +320,7 @@ def test_a_record_is_a_tree_of_its_tensors():
         tree.replace(box, lable="new")
     with pytest.raises(AttributeError):
         box.label = "frozen"
-    with pytest.raises(TypeError, match="tensors and other values together"):
+    with pytest.raises(TypeError, match="tensors and other values"):
         tree.leaves(Box([torch.ones(1), 2.0]))
 
 

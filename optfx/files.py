@@ -1,8 +1,8 @@
-"""Files of tensors: whole or not there at all, found out when damaged, and with nothing in them that is run.
+"""Files of tensors: complete or absent, checked for damage when read, and holding no code.
 
-A file is written beside its place under another name, brought to the disk, and moved there in one operation of the
-file system. Whoever is killed at any moment, or loses power, finds the old file or the new one. The format is that of
-`torch.save`, which `torch.load` reads; checksums are compared here, since `torch.load` does not.
+A file is written under another name in the same folder, flushed to the disk, and moved to its place in one operation
+of the file system. After a kill or a loss of power at any moment, the old file or the new one is there. The format is
+that of `torch.save`, so `torch.load` reads it; `read` also compares the checksums, which `torch.load` does not.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ import torch
 
 
 def write(path: str | os.PathLike[str], content: Any) -> None:
-    """Put tensors, numbers and text, in dicts and lists, in the place of the file. Folders are made.
+    """Write tensors, numbers and text, in dicts and lists, to a file, replacing the one that is there.
 
-    One process writes a file at a time: drafts that killed ones left are removed, so that they never pile up.
+    Only one process may write a file at a time: drafts that killed processes left are removed, so that they never
+    pile up.
+
+    Args:
+        path: the file. Its folder is made if it is missing.
+        content: what `read` will return.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,15 +51,15 @@ def write(path: str | os.PathLike[str], content: Any) -> None:
 
 
 def read(path: str | os.PathLike[str], mmap: bool = False) -> Any:
-    """What `write` wrote, on the CPU.
+    """Read what `write` wrote, on the CPU. No code from the file is run.
 
     Args:
         path: the file.
-        mmap: read the tensors from the disk as they are needed.
+        mmap: read the tensors from the disk when they are needed.
 
     Raises:
-        OSError: it cannot be opened.
-        ValueError: it is cut short, has been changed, is of another format, or holds what only code could restore.
+        OSError: the file cannot be opened.
+        ValueError: it is cut short, was changed, has another format, or holds what only code could restore.
     """
     path = Path(path)
     with open(path, "rb") as file:

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from optfx import tree
 from optfx.tree import Tree
+from optfx.tree.record import is_record
+from optfx.tree.share import scalar_dtype
 
 Schedule = Callable[[Tensor], Any]
 """Step count, () int64 -> value, float or () tensor."""
@@ -40,11 +42,6 @@ _NAMES = frozenset(("Hyper", "Decay", "Number", "float"))
 def is_number(x: Any) -> bool:
     """Whether `x` is a number: a tensor, an int, a float, or a numpy scalar, but no bool."""
     return isinstance(x, (Tensor, _numbers.Real)) and not isinstance(x, bool)
-
-
-def scalar_dtype(device: torch.device) -> torch.dtype:
-    """The dtype of scalar work on a device: float64 where it exists."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def counter(params: Tree) -> Tensor:
@@ -175,7 +172,7 @@ def _below(x: Any) -> dict[str, Any]:
     """What holds numbers in a transform (its fields, and the transforms inside), in a schedule, or in a container."""
     if hasattr(x, "inside"):
         return {name: getattr(x, name) for name in hyper_fields(x)} | x.inside()
-    if tree.is_record(x):
+    if is_record(x):
         named = hyper_fields(x)
         values = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
         return {k: v for k, v in values.items() if k in named or not is_number(v) or isinstance(v, (float, Tensor))}
@@ -190,7 +187,7 @@ def _put(x: Any, new: dict[str, Any]) -> Any:
         fields = {k: v for k, v in new.items() if k not in inside}
         x = tree.replace(x, **fields)
         return x.with_inside({k: new[k] for k in inside}) if inside else x
-    if tree.is_record(x):
+    if is_record(x):
         return tree.replace(x, **new)
     if isinstance(x, dict):
         return new
@@ -214,7 +211,7 @@ def hyperparams(tx: Any, state: Tree) -> dict[str, Tensor]:
         {'0.max_norm': tensor(1., dtype=torch.float64), '1.0.learning_rate': tensor(0.1000, dtype=torch.float64)}
     """
     found: dict[str, Tensor] = {}
-    named = hyper_fields(tx) if tree.is_record(tx) else ()
+    named = hyper_fields(tx) if is_record(tx) else ()
     for name in named:
         value = number_at(getattr(tx, name), getattr(state, "count", torch.zeros((), dtype=torch.int64)), name)
         if value is not None:

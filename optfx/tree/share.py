@@ -1,0 +1,125 @@
+r"""Running means: how much of the old is kept, and how much of the new is taken.
+
+A mean $m \leftarrow \beta m + (1 - \beta) x$ needs two numbers, $\beta$ and $1 - \beta$. At $\beta = 0.999$ their
+difference in float32 is off by $10^{-5}$, so both are made in float64 and only then rounded to the dtype of a leaf.
+A `Share` carries the pair.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def scalar_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of scalar work on a device: float64 where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+class Share:
+    r"""The share $\beta$ that a running mean keeps, with $1 - \beta$ made before either is rounded.
+
+    The verbs take it as a scalar: they bring both parts to the dtype and device of the leaf. In a leaf function
+    `b * x`, `x * b`, `1 - b` and `b ** n` mean what they say, and `mean(m, x, b)` is the mean itself.
+
+    Args:
+        kept: $\beta$, a float or a () tensor, which is brought to float64.
+        new: $1 - \beta$; None to make it.
+
+    Attributes:
+        kept: $\beta$, a float or a () tensor.
+        new: $1 - \beta$, likewise.
+
+    Example:
+        >>> import torch
+        >>> from optfx import tree
+        >>> def ema(m, x, b):
+        ...     return b * m + (1 - b) * x
+        >>> tree.elementwise(ema, {"w": torch.ones(2)}, {"w": torch.zeros(2)}, b=tree.Share(0.75))
+        {'w': tensor([0.7500, 0.7500])}
+    """
+
+    def __init__(self, kept: float | Tensor, new: float | Tensor | None = None):
+        if new is None:
+            kept = kept.to(scalar_dtype(kept.device)) if isinstance(kept, Tensor) else float(kept)
+            new = 1 - kept
+        self.kept, self.new = kept, new
+
+    def __mul__(self, x: Any) -> Any:
+        return self.kept * x
+
+    __rmul__ = __mul__
+
+    def __rsub__(self, one: Any) -> Any:
+        return self.new if type(one) in (int, float) and one == 1 else NotImplemented
+
+    def __pow__(self, n: Any) -> Any:
+        return _power(self.kept, n)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Dynamo asks the tensor first, whichever side it is on; only products and powers with one have a meaning
+        if func == torch.Tensor.mul:
+            return args[1].kept * args[0]
+        if func == torch.Tensor.__rpow__:
+            return _power(args[1].kept, args[0])
+        return NotImplemented
+
+    def __repr__(self) -> str:
+        return f"Share({self.kept!r})"
+
+
+def _power(kept: Any, n: Any) -> Any:
+    if isinstance(n, Tensor) and not n.is_floating_point():  # a float to the power of a count would be in float32
+        n = n.to(scalar_dtype(n.device))
+    return kept**n
+
+
+def mean(m: Tensor, x: Tensor, b: Share | float | Tensor) -> Tensor:
+    r"""A step of a running mean, $b\, m + (1 - b)\, x$, for leaf functions.
+
+    Args:
+        m: the mean so far.
+        x: the new value, like m.
+        b: how much is kept: a `Share`, a float, or a () float64 tensor.
+
+    Raises:
+        TypeError: b is a narrower tensor, so that 1 - b would be inexact.
+
+    Example:
+        >>> import torch
+        >>> from optfx import tree
+        >>> tree.mean(torch.ones(2), torch.zeros(2), 0.75)
+        tensor([0.7500, 0.7500])
+    """
+    if isinstance(b, Tensor) and b.is_floating_point() and b.dtype != scalar_dtype(b.device):
+        raise TypeError(
+            f"mean: 1 - b is inexact for b in {b.dtype}; annotate the field as Decay, or give the verb tree.Share(b)"
+        )
+    new = b.new if isinstance(b, Share) else 1 - b
+    return torch.lerp(m, x, new.to(m.dtype) if isinstance(new, Tensor) else new)
+
+
+# ---- what the verbs do with it -----------------------------------------------------------------
+
+
+def flat(scalars: dict[str, Any]) -> dict[str, Any]:
+    """Scalars by name, where a `Share` `b` has become the two plain scalars `b` and `1 - b`."""
+    found: dict[str, Any] = {}
+    for name, value in scalars.items():
+        if isinstance(value, Share):
+            found[name], found[f"1 - {name}"] = value.kept, value.new
+        else:
+            found[name] = value
+    return found
+
+
+def unflat(scalars: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `flat`, whatever was done to the values in the meantime."""
+    return {
+        name: Share(value, scalars[f"1 - {name}"]) if f"1 - {name}" in scalars else value
+        for name, value in scalars.items()
+        if not name.startswith("1 - ")
+    }
