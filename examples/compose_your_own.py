@@ -31,12 +31,12 @@ def sign_momentum(g: Tensor, m: Tensor, b1: Any, b2: Any) -> tuple[Tensor, Tenso
 
 
 @tree.record
-class scale_by_sign_momentum(optfx.GradientTransformation):
-    b1: optfx.Hyper = 0.9
-    b2: optfx.Hyper = 0.99
+class scale_by_sign_momentum(optfx.core.GradientTransformation):
+    b1: optfx.core.Hyper = 0.9
+    b2: optfx.core.Hyper = 0.99
 
     def init(self, params):
-        return SignMomentumState(optfx.counter(params), tree.zeros_like(params))
+        return SignMomentumState(optfx.core.counter(params), tree.zeros_like(params))
 
     def update(self, updates, state, params=None, **extra):
         b1, b2 = optfx.at(state.count, self.b1), optfx.at(state.count, self.b2)

@@ -192,7 +192,7 @@ ROWS = [
         extra=VALUE,
     ),
     Row("stateless", lambda: optfx.stateless(halve)),
-    Row("from_functions", lambda: optfx.from_functions(no_state, halve_pair)),
+    Row("from_functions", lambda: optfx.core.from_functions(no_state, halve_pair)),
     Row("chain", clipped_adam, {"rate": 0.1, "decay": 0.2, "limit": 0.5, "b1": 0.9}),
     Row(
         "named_chain",

@@ -11,7 +11,7 @@ from torch.func import vmap
 
 import optfx
 from optfx import tree
-from optfx.tree import verbs
+from optfx.tree import share, verbs
 from optfx.tree.nodes import nodes
 from tests.registry import ROWS
 
@@ -312,7 +312,9 @@ def test_derivatives_are_finite(row, zero):
 @pytest.mark.parametrize("kind", [constants, tensors, schedules])
 def test_repr_pickle_and_copy(row, kind):
     tx = row.make(**kind(row))
-    names = vars(optfx.schedules) | vars(optfx) | vars(optfx.select) | {"torch": torch, "optfx": optfx}
+    names = (
+        vars(optfx.schedules) | vars(optfx.core) | vars(optfx) | vars(optfx.select) | {"torch": torch, "optfx": optfx}
+    )
     names |= vars(sys.modules["tests.registry"])
     again = eval(repr(tx), names)
     for other in (again, pickle.loads(pickle.dumps(tx)), copy.deepcopy(tx)):
@@ -368,7 +370,7 @@ def calls(monkeypatch):
     plain_run, plain_reduce = verbs.run_leaf, verbs.reduce
 
     def run_leaf(f, xs, scalars, outs):
-        seen.append((f, xs, scalars.values, outs, scalars.as_pairs))
+        seen.append((f, xs, share.unflat(scalars.values), outs, scalars.as_pairs))
         Leaf.open = True
         try:
             ys = plain_run(f, tuple(x.as_subclass(torch.Tensor) for x in xs), scalars, outs)

@@ -24,7 +24,7 @@ LAYERS = [
 
 def is_transform(x):
     if inspect.isclass(x):
-        return issubclass(x, optfx.GradientTransformation) and hasattr(x, "_is_record")
+        return issubclass(x, optfx.core.GradientTransformation) and hasattr(x, "_is_record")
     returns = inspect.signature(x).return_annotation if inspect.isfunction(x) else ""
     return "chain" in str(returns) or "masked" in str(returns) or "GradientTransformation" in str(returns)
 

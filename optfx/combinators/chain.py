@@ -15,7 +15,7 @@ def run_in_turn(
     tx: core.Wrapper, states: Sequence[Tree], updates: Tree, params: Tree, extra: dict[str, Any]
 ) -> tuple[Tree, list[Tree]]:
     """Feed the updates of each step into the next; the updates of the last, and the new states in order."""
-    if "grad" in tx.extra_args:  # who asks for the gradient means what came into the chain
+    if tx.asks_for("grad"):  # who asks for the gradient means what came into the chain
         extra = {"grad": updates} | extra
     new = []
     for part, state in zip(tx.inside().values(), states, strict=True):

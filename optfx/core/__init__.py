@@ -6,6 +6,7 @@ The author's kit is here, and only here: `GradientTransformation`, `Stateless`, 
 
 from optfx.core import select
 from optfx.core.donate import donate
+from optfx.core.foreign import as_transform, from_functions
 from optfx.core.hyper import (
     Decay,
     Hyper,
@@ -27,11 +28,9 @@ from optfx.core.transform import (
     Count,
     GradientTransformation,
     Stateless,
-    Wrapper,
-    as_transform,
-    from_functions,
 )
 from optfx.core.updates import apply_updates, incremental_update, skip_unless
+from optfx.core.wrapper import Wrapper
 
 __all__ = [
     "EXTRA_ARGS",

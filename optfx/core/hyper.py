@@ -58,17 +58,18 @@ def bias_correction(decay: Any, count: Tensor) -> Tensor:
 def hyper_fields(record: Any) -> tuple[str, ...]:
     """The names of the fields of a record that are numbers: those annotated `Hyper`, `Decay`, `Number` or `float`,
     alone or in a union."""
-    return tuple(_fields(type(record)))
+    return tuple(_fields(record))
 
 
-def _fields(cls: Any) -> dict[str, bool]:
-    """The fields of a class that are numbers, each with whether it is a `Decay`; read once for each class."""
-    if cls in _known and not torch.compiler.is_compiling():
-        return _known[cls]
-    found = {f.name: _alternatives(f.type) for f in dataclasses.fields(cls)}
-    found = {name: "Decay" in kinds for name, kinds in found.items() if not _NAMES.isdisjoint(kinds)}
-    if not torch.compiler.is_compiling():
-        _known[cls] = found
+def _fields(record: Any) -> dict[str, bool]:
+    """The fields of a record that are numbers, each with whether it is a `Decay`; read once for each class."""
+    compiling = torch.compiler.is_compiling()
+    if not compiling and type(record) in _known:
+        return _known[type(record)]
+    kinds = {f.name: _alternatives(f.type) for f in dataclasses.fields(record)}
+    found = {name: "Decay" in of for name, of in kinds.items() if not _NAMES.isdisjoint(of)}
+    if not compiling:
+        _known[type(record)] = found
     return found
 
 
@@ -97,7 +98,7 @@ def at(record: Any, count: Tensor) -> dict[str, Any]:
         ValueError: a tensor that is not (): batches of optimizers run under `torch.func.vmap`.
     """
     now = {}
-    for name, decays in _fields(type(record)).items():
+    for name, decays in _fields(record).items():
         value = number_at(getattr(record, name), count, f"{type(record).__name__}.{name}")
         now[name] = tree.Share(value) if decays and value is not None else value
     return now
@@ -105,7 +106,7 @@ def at(record: Any, count: Tensor) -> dict[str, Any]:
 
 def number_at(hyper: Any, count: Tensor, who: str) -> Any:
     """One number at a step, as `at` gives it."""
-    value = hyper(count) if callable(hyper) else hyper
+    value: Any = hyper(count) if callable(hyper) else hyper
     if value is None:
         return None
     dtype = scalar_dtype(count.device)

@@ -14,9 +14,7 @@ is a tree of its tensor numbers. Anything with `init` and `update` is accepted w
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -47,6 +45,7 @@ class GradientTransformation:
 
     needs_params: ClassVar[bool] = False  # whether step cannot do without params
     needs: ClassVar[tuple[str, ...]] = ()  # the extra arguments that step cannot do without
+    takes: ClassVar[tuple[str, ...]] = ()  # those that step takes where they are given
     final: ClassVar[bool] = False  # whether it owns the step, rate and sign: nothing may scale it afterwards
     rate: ClassVar[bool] = False  # whether it is the learning rate, which flips the sign
 
@@ -120,8 +119,9 @@ class GradientTransformation:
             raise ValueError(f"{type(self).__name__} needs params: call update(updates, state, params)")
         for name in self.needs:
             if extra.get(name) is None:
+                words = f" ({EXTRA_ARGS[name]})" if name in EXTRA_ARGS else ""
                 raise ValueError(
-                    f"{type(self).__name__} needs {name}, {EXTRA_ARGS.get(name, 'an extra argument')}: "
+                    f"{type(self).__name__} needs the extra argument {name}{words}: "
                     f"call update(updates, state, params, {name}=...)"
                 )
         if extra:
@@ -138,7 +138,8 @@ class GradientTransformation:
         raise NotImplementedError(f"{type(self).__name__} has no method `begin(self, params)`")
 
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
-        """One step; params are there if `needs_params` says so, and the extra arguments are those of `needs`."""
+        """One step; params are there if `needs_params` says so, and the extra arguments are those of `needs`, and
+        those of `takes` that were given."""
         raise NotImplementedError(f"{type(self).__name__} has no method `step(self, updates, state, params)`")
 
     def at(self, count: Tensor) -> dict[str, Any]:
@@ -151,7 +152,11 @@ class GradientTransformation:
     @property
     def extra_args(self) -> frozenset[str]:
         """The extra arguments that this transform, or one inside it, knows."""
-        return frozenset(self.needs).union(*(tx.extra_args for tx in self.inside().values()))
+        return frozenset(self.needs + self.takes).union(*(tx.extra_args for tx in self.inside().values()))
+
+    def asks_for(self, name: str) -> bool:
+        """Whether this transform, or one inside it, declares an extra argument."""
+        return name in self.needs + self.takes or any(tx.asks_for(name) for tx in self.inside().values())
 
     def inside(self) -> dict[str, GradientTransformation]:
         """The transforms that this one holds, by name; none unless it is a `Wrapper`."""
@@ -188,7 +193,7 @@ def check_updates(who: str, params: Tree, updates: Tree) -> None:
     hang its graph on that of the last one."""
     (xs, structure), (ys, other) = tree.flatten(params), tree.flatten(updates)
     if words := misfit(params, xs, updates, ys if structure == other else None):
-        raise ValueError(f"{who}: the updates do not fit params: the tree of updates {words}")
+        raise ValueError(f"{who}: the tree of updates does not fit params: it {words}")
     if torch.is_grad_enabled():
         for i, p in enumerate(xs):
             if p.requires_grad and isinstance(p, torch.nn.Parameter):
@@ -223,99 +228,3 @@ class Stateless(GradientTransformation):
         if not hyper.hyper_fields(self):
             return self.apply(updates, params, **extra), state
         return self.apply(updates, params, **self.at(state.count), **extra), Count(state.count + 1)
-
-
-class Wrapper(GradientTransformation):
-    """A transform around others: it holds them in one field, alone, in a tuple or in a dict.
-
-    A subclass writes `begin` and `step`, which call `begin` and `run` of what it holds. Foreign pairs become transforms
-    when it is made. What it holds goes by its place or key where it is several. Where it is one, it adds nothing to the
-    path of a number, unless the wrapper has numbers of its own: then it goes by the name of the field.
-    """
-
-    holds: ClassVar[str] = "inner"  # the field
-    partial: ClassVar[bool] = False  # whether what it holds sees only some of the leaves
-
-    def __post_init__(self) -> None:
-        held = getattr(self, self.holds)
-        if isinstance(held, dict):
-            held = {k: as_transform(tx) for k, tx in held.items()}
-        else:
-            held = tuple(map(as_transform, held)) if isinstance(held, (tuple, list)) else as_transform(held)
-        object.__setattr__(self, self.holds, held)
-
-    def inside(self) -> dict[str, GradientTransformation]:
-        held = getattr(self, self.holds)
-        if isinstance(held, tuple):
-            return {str(i): tx for i, tx in enumerate(held)}
-        return held if isinstance(held, dict) else {self._name: held}
-
-    @property
-    def _name(self) -> str:
-        return self.holds if hyper.hyper_fields(self) else ""  # a path is that of one number
-
-    def with_inside(self, new: dict[str, GradientTransformation]) -> Any:
-        """The same around other transforms, given by the names of `inside`."""
-        held = getattr(self, self.holds)
-        if not isinstance(held, dict):
-            new = tuple(new.values()) if isinstance(held, tuple) else new[self._name]
-        return tree.replace(self, **{self.holds: new})
-
-    def states(self, state: Any) -> dict[str, Tree]:
-        """The part of the state that belongs to each transform inside: the field `inner`, unless a subclass says
-        other."""
-        return {self._name: state.inner}
-
-    def parts(self, state: Tree) -> dict[str, tuple[GradientTransformation, Tree]]:
-        inside = self.inside()
-        return {name: (inside[name], inner) for name, inner in self.states(state).items()}
-
-
-@tree.record
-class from_functions(GradientTransformation):
-    """A pair of functions as a transform.
-
-    Args:
-        init_fn: params -> state.
-        update_fn: (updates, state, params, **extra) -> (updates, state).
-
-    Example:
-        >>> import torch
-        >>> from optfx import core
-        >>> tx = core.from_functions(lambda params: (), lambda updates, state, params=None: (updates, state))
-        >>> tx.update({"w": torch.ones(1)}, tx.init({"w": torch.zeros(1)}))
-        ({'w': tensor([1.])}, ())
-    """
-
-    init_fn: Callable[..., Any]
-    update_fn: Callable[..., Any]
-    names: tuple[str, ...] = dataclasses.field(init=False, repr=False)  # the extra arguments that update_fn takes
-
-    def __post_init__(self) -> None:
-        parameters = list(inspect.signature(self.update_fn).parameters.values())[3:]
-        names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        object.__setattr__(self, "names", tuple(sorted(names | set(EXTRA_ARGS) if takes_any else names)))
-
-    @property
-    def extra_args(self) -> frozenset[str]:
-        return frozenset(self.names)
-
-    def begin(self, params: Tree) -> Tree:
-        return self.init_fn(params)
-
-    def step(self, updates: Tree, state: Tree, params: Tree, **extra: Any) -> tuple[Tree, Tree]:
-        return self.update_fn(updates, state, params, **extra)
-
-
-def as_transform(x: Any) -> GradientTransformation:
-    """`x` itself, or a foreign `init`/`update` pair (a NamedTuple of two functions, say) as a transform.
-
-    Raises:
-        TypeError: for what has no `init` and `update`.
-    """
-    if isinstance(x, GradientTransformation):
-        return x
-    if not (callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))):
-        raise TypeError(f"expected a transform or a pair with init and update, got {x!r}")
-    return from_functions(x.init, x.update)

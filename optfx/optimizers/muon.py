@@ -75,7 +75,7 @@ def muon(
         >>> tx = optfx.muon(0.1)
         >>> params = {"w": torch.ones(2, 2), "b": torch.ones(2)}
         >>> optfx.hyperparams(tx, tx.init(params))["muon.3.learning_rate"]
-        0.1
+        tensor(0.1000, dtype=torch.float64)
     """
     matrices = chain(
         scale_by_muon(

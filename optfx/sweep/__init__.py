@@ -2,7 +2,7 @@
 
 from optfx.sweep.result import Best, Result, load
 from optfx.sweep.spaces import choice, grid, log_uniform, sample, uniform
-from optfx.sweep.stacking import stack, stacked, unstack
+from optfx.sweep.stacking import in_axes, stack, stacked, unstack
 from optfx.sweep.training import fit
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "choice",
     "fit",
     "grid",
+    "in_axes",
     "load",
     "log_uniform",
     "sample",

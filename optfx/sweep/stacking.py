@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.core import as_transform
+from optfx.core import as_transform, is_number
 from optfx.tree import Tree, leaves, paths, replace, unflatten_like
 from optfx.tree.record import is_record
 
@@ -46,7 +46,7 @@ def _stack(path: str, values: list[Any]) -> Any:
     def below(name: Any, parts: list[Any]) -> Any:
         return _stack(f"{path}.{name}" if path else str(name), parts)
 
-    if all(isinstance(v, (Tensor, int, float)) and not isinstance(v, bool) for v in values):
+    if all(map(is_number, values)):
         return _stack_numbers(path, values)
     if any(type(v) is not type(first) for v in values):
         raise ValueError(_differ(path, values, type))
@@ -83,7 +83,9 @@ def _alike(parts: list[Any], n: int) -> list[Any]:
     """The entries of one container: all tensors where one is, as a record asks for."""
     if not any(isinstance(p, Tensor) for p in parts):
         return parts
-    return [_stack_numbers("", [torch.as_tensor(p)] * n) if isinstance(p, (int, float)) else p for p in parts]
+    return [
+        _stack_numbers("", [torch.as_tensor(p)] * n) if is_number(p) and not isinstance(p, Tensor) else p for p in parts
+    ]
 
 
 def _differ(path: str, values: list[Any], what: Any) -> str:
@@ -124,6 +126,25 @@ def unstack(tx: Any) -> list[Any]:
         [tensor(0.1000), tensor(0.2000)]
     """
     return [unflatten_like(tx, [x[i] for x in leaves(tx)]) for i in range(batch_size("unstack", tx))]
+
+
+def in_axes(tx: Any) -> Any:
+    """`torch.func.vmap`'s axes for a record whose tensors are partly batched: 0 for (n, ...), None for ().
+
+    Args:
+        tx: an optimizer, schedule or any tree; tensors of at least one dimension are batches.
+
+    Returns:
+        A tree like `tx` with 0 or None in place of each tensor, for `in_dims`.
+
+    Example:
+        >>> import torch, optfx
+        >>> from optfx import sweep
+        >>> tx = optfx.sgd(torch.tensor([0.1, 0.2]), momentum=torch.tensor(0.9))
+        >>> torch.func.vmap(lambda tx: tx.steps[-1].learning_rate * tx.steps[0].decay, (sweep.in_axes(tx),))(tx)
+        tensor([0.0900, 0.1800])
+    """
+    return unflatten_like(tx, [0 if x.ndim else None for x in leaves(tx)])
 
 
 @dataclasses.dataclass(frozen=True)

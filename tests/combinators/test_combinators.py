@@ -117,7 +117,7 @@ def test_partition_is_separate_optimizers_on_the_parts():
         assert torch.equal(updates[k], alone[k])
     assert torch.equal(updates["b"], -0.3 * g["b"])
     assert tree.get(state, "norm") == tree.norm(part)
-    assert set(tree.to_dict(state.inner["matrix"][1])) == {"0.count", "0.mu.k", "0.mu.w", "0.nu.k", "0.nu.w", "1.count"}
+    assert set(tree.to_dict(state["matrix"][1])) == {"0.count", "0.mu.k", "0.mu.w", "0.nu.k", "0.nu.w", "1.count"}
 
 
 def test_bad_labels_and_names():

@@ -218,18 +218,18 @@ def test_foreign_transforms_are_stages_of_their_own():
 
 def test_what_reads_the_value_of_a_tensor_is_a_stage_of_its_own():
     @tree.record
-    class every_other(optfx.GradientTransformation):
-        inner: optfx.GradientTransformation
+    class every_other(optfx.core.GradientTransformation):
+        inner: optfx.core.GradientTransformation
 
-        def init(self, params):
-            return optfx.Count(optfx.counter(params)), self.inner.init(params)
+        def begin(self, params):
+            return optfx.core.Count(optfx.core.counter(params)), self.inner.init(params)
 
-        def update(self, updates, state, params=None, **extra):
+        def step(self, updates, state, params):
             count, inner = state
             if int(count.count) % 2:
-                return tree.zeros_like(updates), (optfx.Count(count.count + 1), inner)
+                return tree.zeros_like(updates), (optfx.core.Count(count.count + 1), inner)
             updates, inner = self.inner.update(updates, inner, params)
-            return updates, (optfx.Count(count.count + 1), inner)
+            return updates, (optfx.core.Count(count.count + 1), inner)
 
     tx = optfx.chain(optfx.scale(2.0), every_other(optfx.scale_by_adam()), optfx.sgd(0.1))
     got, opt = fused(tx, params())
@@ -238,13 +238,15 @@ def test_what_reads_the_value_of_a_tensor_is_a_stage_of_its_own():
 
 
 @tree.record
-class backtracking(optfx.GradientTransformation):
+class backtracking(optfx.core.GradientTransformation):
     """The largest of a few steps that lowers the loss."""
 
-    def init(self, params):
+    needs = ("value_fn",)
+
+    def begin(self, params):
         return ()
 
-    def update(self, updates, state, params=None, *, value_fn=None, **extra):
+    def step(self, updates, state, params, *, value_fn):
         for size in (1.0, 0.3, 0.1, 0.03, 0.0):
             step = tree.scale(size, updates)
             if value_fn(optfx.apply_updates(params, step)) <= value_fn(params):
@@ -274,11 +276,11 @@ def trust(u, p, eps):
 
 
 @tree.record
-class trust_ratio(optfx.Memoryless):
-    eps: Any = 0.0
+class trust_ratio(optfx.core.Stateless):
+    eps: optfx.core.Hyper = 0.0
 
-    def apply(self, updates, count, params, **extra):
-        return tree.leafwise(trust, updates, params, eps=optfx.at(count, self.eps))
+    def apply(self, updates, params, eps):
+        return tree.leafwise(trust, updates, params, eps=eps)
 
 
 def test_lamb():
@@ -300,15 +302,15 @@ def blend(u, p, q, beta):
 
 
 @tree.record
-class pull_to_previous(optfx.GradientTransformation):
+class pull_to_previous(optfx.core.GradientTransformation):
     """It keeps the params of the step before: an old leaf becomes part of the new state."""
 
     beta: Any
 
-    def init(self, params):
-        return {"prev": tree.map(torch.clone, params), "count": optfx.counter(params)}
+    def begin(self, params):
+        return {"prev": tree.map(torch.clone, params), "count": optfx.core.counter(params)}
 
-    def update(self, updates, state, params=None, **extra):
+    def step(self, updates, state, params):
         updates, _ = tree.elementwise(blend, updates, params, state["prev"], outs=2, beta=self.beta)
         return updates, {"prev": params, "count": state["count"] + 1}
 
@@ -323,9 +325,9 @@ def test_states_that_change_places():
         a, b, c = state
         return updates, (b, c, tree.elementwise(torch.add, a, updates))
 
-    tx = optfx.from_functions(lambda p: tuple(tree.scale(k, p) for k in (1.0, 2.0, 3.0)), update)
+    tx = optfx.core.from_functions(lambda p: tuple(tree.scale(k, p) for k in (1.0, 2.0, 3.0)), update)
     assert distance(fused(tx, params())[0], eager(tx, params())) == 0
-    scalars = optfx.from_functions(
+    scalars = optfx.core.from_functions(
         lambda p: tuple(torch.tensor(k) for k in (1.0, 2.0)), lambda u, s, params=None: (u, (s[1], s[0] + s[1]))
     )
     assert distance(fused(scalars, params())[0], eager(scalars, params())) == 0
@@ -338,7 +340,9 @@ def test_numbers_for_each_leaf():
         sizes = tree.leafwise(keep_size, state, updates, same_shapes=False)
         return tree.leafwise(shrink, updates, sizes, same_shapes=False), sizes
 
-    tx = optfx.chain(optfx.from_functions(lambda p: tree.map(lambda x: x.new_zeros(()), p), update), optfx.scale(-0.1))
+    tx = optfx.chain(
+        optfx.core.from_functions(lambda p: tree.map(lambda x: x.new_zeros(()), p), update), optfx.scale(-0.1)
+    )
     got, opt = fused(tx, params())
     assert distance(got, eager(tx, params())) < 1e-6
     assert {e.what for e in events(opt)} == {"keep_size", "shrink"}
@@ -357,7 +361,7 @@ def test_leaves_of_no_dimension_whose_state_is_scalar_work():
         old = tree.elementwise(torch.mul, updates, state)  # reads the state before it is written
         return old, tree.elementwise(twice, state)
 
-    tx = optfx.from_functions(tree.ones_like, update)
+    tx = optfx.core.from_functions(tree.ones_like, update)
     assert distance(fused(tx, params())[0], eager(tx, params())) < 1e-6
 
 
@@ -380,7 +384,7 @@ def test_extra_arguments_are_new_at_each_step(compilations):
         assert distance((p, state), (q, s)) < 1e-6
         compilations.clear() if not step else None
     assert not compilations
-    with pytest.raises(ValueError, match="reduce_on_plateau needs the loss"):
+    with pytest.raises(ValueError, match="reduce_on_plateau needs the extra argument value"):
         opt.step(grads(0), state, p)
     with pytest.raises(TypeError, match="unknown argument vlaue"):
         opt.step(grads(0), state, p, vlaue=1.0)
@@ -391,7 +395,7 @@ def test_extra_trees():
     def update(updates, state, params=None, *, noise):
         return tree.add_scale(updates, 0.1, noise), state
 
-    tx = optfx.from_functions(lambda p: (), update)
+    tx = optfx.core.from_functions(lambda p: (), update)
     opt = optfx.fuse(tx)
     p, state = opt.init(params(), noise=params(seed=1))
     for step in range(2):
@@ -499,10 +503,10 @@ def test_errors():
         torch.func.vmap(lambda w: opt.init({"w": w})[0])(torch.ones(2, 3))
     with pytest.raises(TypeError, match=r"the parameter at 'n' is torch\.int64"):
         opt.init({"n": torch.zeros(2, dtype=torch.int64)})
-    counted = optfx.from_functions(lambda p: {"n": 0}, lambda u, s, params=None: (u, {"n": s["n"] + 1}))
+    counted = optfx.core.from_functions(lambda p: {"n": 0}, lambda u, s, params=None: (u, {"n": s["n"] + 1}))
     with pytest.raises(TypeError, match="the state at 'n' is a int, expected a tensor"):
         optfx.fuse(counted).init(params())
-    grown = optfx.from_functions(lambda p: (), lambda u, s, params=None: (u, (*s, torch.zeros(()))))
+    grown = optfx.core.from_functions(lambda p: (), lambda u, s, params=None: (u, (*s, torch.zeros(()))))
     with pytest.raises(ValueError, match="the state after the update"):
         optfx.fuse(grown).init(params())
 

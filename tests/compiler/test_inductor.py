@@ -41,7 +41,7 @@ def test_rotations(no_cpp):
         updates, _ = tree.elementwise(blend, updates, params, a, outs=2, beta=0.3)
         return updates, (params, a, count + 1)
 
-    tx = optfx.from_functions(lambda p: (tree.scale(2.0, p), tree.scale(3.0, p), optfx.counter(p)), update)
+    tx = optfx.core.from_functions(lambda p: (tree.scale(2.0, p), tree.scale(3.0, p), optfx.core.counter(p)), update)
     assert distance(run_fused(tx, params())[0], eager(tx, params())) < 1e-6
 
 
@@ -54,7 +54,7 @@ def test_an_operation_that_is_not_written_in_cpp():
         size = tree.norm(updates)
         return tree.elementwise(rooted, updates, weight=size), tree.add(state, updates)
 
-    tx = optfx.chain(optfx.from_functions(tree.zeros_like, update), optfx.centralize(), optfx.sgd(0.1))
+    tx = optfx.chain(optfx.core.from_functions(tree.zeros_like, update), optfx.centralize(), optfx.sgd(0.1))
     got, opt = run_fused(tx, params())
     assert distance(got, eager(tx, params())) < 1e-4  # the erf of Inductor
     assert any("special_erf" in unit.kernel.by or "erf" in unit.kernel.by for unit in units(opt))

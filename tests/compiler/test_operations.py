@@ -108,7 +108,7 @@ def test_operations(f, table, dtype):
         trees = [updates, params, *({"p": state[name]} for name in outs[2:])]
         return tree.elementwise(f, *trees, outs=len(outs), w=torch.tensor(0.25, dtype=torch.float64))
 
-    tx = optfx.from_functions(init, update)
+    tx = optfx.core.from_functions(init, update)
     _, expected = tx.update({"p": x}, init({"p": y}), {"p": y})
     opt = optfx.fuse(tx)
     p, state = opt.init({"p": y})
@@ -168,7 +168,7 @@ def test_reductions_of_numbers_that_are_none(bad, f):
     def keep(updates, state, params=None):
         return updates, {"x": f(updates).to(state["x"])}
 
-    opt = optfx.fuse(optfx.from_functions(lambda params: {"x": torch.zeros((), dtype=torch.float64)}, keep))
+    opt = optfx.fuse(optfx.core.from_functions(lambda params: {"x": torch.zeros((), dtype=torch.float64)}, keep))
     p, state = opt.init(tree.zeros_like(g))
     _, state = opt.step(g, state, p)
     torch.testing.assert_close(state["x"], f(g).double(), equal_nan=True)

@@ -410,7 +410,7 @@ def test_state_that_keeps_gradients_or_parameters_is_not_overwritten():
     def keep(updates, state, params=None):
         return updates, (params, updates)
 
-    tx = optfx.chain(optfx.from_functions(lambda params: (params, params), keep), optfx.sgd(0.1))
+    tx = optfx.chain(optfx.core.from_functions(lambda params: (params, params), keep), optfx.sgd(0.1))
     p = nn.Parameter(torch.ones(2))
     optimizer = TorchOptimizer([p], tx)
     p.grad = torch.ones(2)

@@ -269,7 +269,7 @@ def test_states_that_share_memory_are_told_apart(task, fresh_dynamo):
         return map(lambda g: -0.1 * state["a"] * g, updates), state
 
     def run(compile):
-        tx = lambda c: optfx.chain(optfx.from_functions(init, update), optfx.scale(c["rate"]))
+        tx = lambda c: optfx.chain(optfx.core.from_functions(init, update), optfx.scale(c["rate"]))
         return sweep.fit(tx, CONFIGS, loss_fn, start, batches, steps=5, compile=compile, chunk_size=4)
 
     torch.testing.assert_close(run("aot_eager").params, run(False).params)
@@ -282,7 +282,7 @@ def test_the_loss_reaches_the_transforms(task):
         return map(lambda g, first: -value * (g + first), updates, grad), state
 
     result = sweep.fit(
-        lambda c: optfx.chain(optfx.scale(c["rate"]), optfx.from_functions(lambda p: (), update)),
+        lambda c: optfx.chain(optfx.scale(c["rate"]), optfx.core.from_functions(lambda p: (), update)),
         {"rate": torch.tensor([0.5], dtype=torch.float64)}, loss_fn, start, batches, steps=1, compile=False,
     )  # fmt: skip
     grads, loss = grad_and_value(loss_fn)(start, batches[0])

@@ -95,7 +95,7 @@ def test_foreign_pairs_stack_when_they_are_the_same():
         init = staticmethod(lambda params: ())
         update = staticmethod(lambda updates, state, params=None: (updates, state))
 
-    assert isinstance(sweep.stack([pair, pair]), optfx.from_functions)
+    assert isinstance(sweep.stack([pair, pair]), optfx.core.from_functions)
 
 
 def plus(x, by):

@@ -117,11 +117,11 @@ class scale_by_factored_rms(GradientTransformation):
     def begin(self, params: Tree) -> ScaleByFactoredRmsState:
         count, (matrices, others) = core.counter(params), self._split(params)
 
-        def means_over(p: Tensor, dim: int) -> Tensor:
+        def means_over(p: Tensor, which: int) -> Tensor:
+            dim = (self._dims(p) or (-2, -1))[which]
             return torch.zeros_like(p.narrow(dim, 0, 1), requires_grad=False)
 
-        rows = tree.map(lambda p: means_over(p, self._dims(p)[1]), matrices)
-        cols = tree.map(lambda p: means_over(p, self._dims(p)[0]), matrices)
+        rows, cols = (tree.map(lambda p, k=k: means_over(p, k), matrices) for k in (1, 0))
         return ScaleByFactoredRmsState(count, rows, cols, tree.zeros_like(others))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:

@@ -1,0 +1,66 @@
+"""Transforms from elsewhere: any pair of functions `init` and `update`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from optfx import tree
+from optfx.core.transform import EXTRA_ARGS, GradientTransformation
+from optfx.tree import Tree
+
+
+@tree.record
+class from_functions(GradientTransformation):
+    """A pair of functions as a transform.
+
+    Args:
+        init_fn: params -> state.
+        update_fn: (updates, state, params, **extra) -> (updates, state).
+
+    Example:
+        >>> import torch
+        >>> from optfx import core
+        >>> tx = core.from_functions(lambda params: (), lambda updates, state, params=None: (updates, state))
+        >>> tx.update({"w": torch.ones(1)}, tx.init({"w": torch.zeros(1)}))
+        ({'w': tensor([1.])}, ())
+    """
+
+    init_fn: Callable[..., Any]
+    update_fn: Callable[..., Any]
+    names: tuple[str, ...] = dataclasses.field(init=False, repr=False)  # the extra arguments that update_fn names
+    takes_any: bool = dataclasses.field(init=False, repr=False)  # whether it takes any other
+
+    def __post_init__(self) -> None:
+        parameters = list(inspect.signature(self.update_fn).parameters.values())[3:]
+        names = tuple(p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "takes_any", any(p.kind is p.VAR_KEYWORD for p in parameters))
+
+    @property
+    def extra_args(self) -> frozenset[str]:
+        return frozenset((*self.names, *EXTRA_ARGS) if self.takes_any else self.names)
+
+    def asks_for(self, name: str) -> bool:
+        return name in self.names
+
+    def begin(self, params: Tree) -> Tree:
+        return self.init_fn(params)
+
+    def step(self, updates: Tree, state: Tree, params: Tree, **extra: Any) -> tuple[Tree, Tree]:
+        return self.update_fn(updates, state, params, **extra)
+
+
+def as_transform(x: Any) -> GradientTransformation:
+    """`x` itself, or a foreign `init`/`update` pair (a NamedTuple of two functions, say) as a transform.
+
+    Raises:
+        TypeError: for what has no `init` and `update`.
+    """
+    if isinstance(x, GradientTransformation):
+        return x
+    if not (callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))):
+        raise TypeError(f"expected a transform or a pair with init and update, got {x!r}")
+    return from_functions(x.init, x.update)
