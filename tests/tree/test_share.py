@@ -7,7 +7,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import optfx
-from optfx import tree
+from optfx import core, tree
 from optfx.tree import Share, share
 from optfx.tree.verbs import Scalars
 
@@ -217,17 +217,16 @@ def means(g, m, v, b1, b2, c1, c2):
 
 
 @tree.record
-class scale_by_means(optfx.GradientTransformation):
-    b1: optfx.Hyper = 0.9
-    b2: optfx.Hyper = 0.999
+class scale_by_means(core.GradientTransformation):
+    b1: core.Decay = 0.9
+    b2: core.Decay = 0.999
 
-    def init(self, params):
-        return MeansState(optfx.counter(params), tree.zeros_like(params), tree.zeros_like(params))
+    def begin(self, params):
+        return MeansState(core.counter(params), tree.zeros_like(params), tree.zeros_like(params))
 
-    def update(self, updates, state, params=None, **extra):
-        count = state.count + 1
-        b1, b2 = (Share(optfx.at(state.count, b)) for b in (self.b1, self.b2))
-        scalars = {"b1": b1, "b2": b2, "c1": 1 - b1**count, "c2": 1 - b2**count}
+    def step(self, updates, state, params):
+        now, count = self.at(state.count), state.count + 1
+        scalars = now | {"c1": 1 - now["b1"] ** count, "c2": 1 - now["b2"] ** count}
         updates, mu, nu = tree.elementwise(means, updates, state.mu, state.nu, outs=3, **scalars)
         return updates, MeansState(count, mu, nu)
 
@@ -263,7 +262,7 @@ def test_the_fused_event_of_a_leafwise_function_takes_a_share():
     def update(updates, state, params=None):
         return tree.leafwise(average, updates, tree.scale(2.0, updates), b=Share(state["b"])), state
 
-    tx = optfx.from_functions(lambda params: {"b": torch.tensor(0.25, dtype=F64)}, update)
+    tx = core.from_functions(lambda params: {"b": torch.tensor(0.25, dtype=F64)}, update)
     params = {"w": torch.ones(2, 2)}
     opt = optfx.fuse(tx)
     p, state = opt.init(params)
