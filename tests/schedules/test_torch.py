@@ -248,9 +248,9 @@ def test_where_torch_would_divide_by_zero_the_argument_is_named(make, field):
 
 def test_sequential_lr_counts_its_milestones():
     parts = [schedules.constant_lr(1.0), schedules.constant_lr(2.0)]
-    with pytest.raises(ValueError, match=r"sequential_lr: 2 schedules and 3 milestones"):
+    with pytest.raises(ValueError, match=r"join_schedules: 2 schedules and 3 boundaries"):
         schedules.sequential_lr(parts, [1, 2, 3])
-    with pytest.raises(ValueError, match=r"0 schedules and 0 milestones"):
+    with pytest.raises(ValueError, match=r"0 schedules and 0 boundaries"):
         schedules.sequential_lr([], [])
 
 
