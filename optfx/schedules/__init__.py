@@ -2,8 +2,12 @@
 
 A schedule maps the count of steps taken, a () int64 tensor or a Python int, to a () float64 tensor. It branches on no
 value, so it runs in eager code, under `torch.compile`, `torch.func.vmap` (over counts, or over any of its numbers)
-and `torch.func.grad`. optax's schedules have optax's names; torch's schedulers are here as pure functions of the
-count, `StepLR` as `step_lr`, with the base rate first.
+and `torch.func.grad`. Any function of the count is a schedule too; `optfx.schedules.closed_form.ClosedForm` is the base
+of those that are records of numbers and a formula.
+
+optax's schedules have optax's names. torch's schedulers are here as functions of the count alone, with torch's names in
+lower case (`StepLR` is `step_lr`) and the base rate first. Some names are recipes that return another schedule:
+`polynomial_lr` returns a `polynomial_schedule`, `sequential_lr` a `join_schedules`, `cyclic_momentum` a `cyclic_lr`.
 """
 
 from optfx.schedules.cycles import (

@@ -63,7 +63,7 @@ class join_schedules:
 
     def __call__(self, count: Tensor | int) -> Tensor:
         count = as_count(count, self)
-        begins = [_as_whole(boundary, count) for boundary in (0, *self.boundaries)]
+        begins = [_edge(boundary, count) for boundary in (0, *self.boundaries)]
         value = count
         for i, schedule in enumerate(self.schedules):
             local = torch.maximum(count, begins[i]) - begins[i]
@@ -74,7 +74,7 @@ class join_schedules:
         return value
 
 
-def _as_whole(boundary: Number, count: Tensor) -> Tensor:
+def _edge(boundary: Number, count: Tensor) -> Tensor:
     """A boundary as a () tensor beside the count: an integer if it is one, so that the counts from it are integers."""
     fraction = boundary.is_floating_point() if isinstance(boundary, Tensor) else isinstance(boundary, float)
     return as_scalar(boundary, count, None if fraction else torch.int64)

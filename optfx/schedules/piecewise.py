@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optfx.schedules.closed_form import ClosedForm
 from optfx.schedules.curves import cosine, interpolate, jumps, linear
-from optfx.schedules.numbers import Number
+from optfx.schedules.numbers import Number, as_number
 from optfx.tree import record
 
 
@@ -21,10 +21,11 @@ class Piecewise(ClosedForm):
     boundaries_and_scales: dict[int, Number] | None
 
     def __post_init__(self) -> None:
-        pieces = dict(sorted((self.boundaries_and_scales or {}).items()))
+        name, pieces = type(self).__name__, self.boundaries_and_scales or {}
+        pieces = {as_number(f"{name}: a boundary", boundary): pieces[boundary] for boundary in sorted(pieces)}
         for boundary, scale in pieces.items():
             if not isinstance(scale, Tensor) and not scale >= 0:
-                raise ValueError(f"{type(self).__name__}: the scale at {boundary} must be >= 0, got {scale}")
+                raise ValueError(f"{name}: the scale at {boundary} must be >= 0, got {scale}")
         object.__setattr__(self, "boundaries_and_scales", pieces)
         super().__post_init__()
 
