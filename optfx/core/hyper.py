@@ -14,7 +14,7 @@ import dataclasses
 import numbers as _numbers
 from collections.abc import Callable, Mapping
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ Number = float | Tensor
 Hyper = float | Tensor | Schedule
 """What every number of a transform may be."""
 
-Decay = float | Tensor | Schedule
+Decay = Annotated[Hyper, "Decay"]
 """A `Hyper` that is a share kept at each step, such as Adam's b1: it is read as a `tree.Share`."""
 
 _NAMES = frozenset(("Hyper", "Decay", "Number", "float"))
@@ -80,8 +80,11 @@ def _alternatives(annotation: Any) -> list[str]:
     """The names of the types in the union that an annotation is."""
     if isinstance(annotation, str):  # under `from __future__ import annotations`
         return [part.strip().rpartition(".")[2] for part in annotation.split("|")]
-    one_of = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return ["float"] if float in one_of else []
+    if get_origin(annotation) is Annotated:
+        return list(annotation.__metadata__)
+    if get_origin(annotation) in (Union, UnionType):
+        return [name for part in get_args(annotation) for name in _alternatives(part)]
+    return ["float"] if annotation is float else []
 
 
 def at(record: Any, count: Tensor) -> dict[str, Any]:

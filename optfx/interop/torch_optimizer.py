@@ -103,6 +103,7 @@ class TorchOptimizer(Optimizer):
         super().add_param_group(param_group)
         try:
             self._named()
+            self._knobs.check_shared(self.param_groups)
         except ValueError:
             self.param_groups.pop()
             raise

@@ -33,6 +33,7 @@ def places_of(state: Tree, names: Sequence[str], group: Sequence[int]) -> list[P
         group: of each.
     """
     number = {name: i for i, name in enumerate(names)}
+    names_of = {None: set(names)} | {g: {n for n, h in zip(names, group, strict=True) if h == g} for g in set(group)}
     found: list[Place] = []
 
     def go(node: Any, key: tuple[str, ...], of: int | None, owner: int | None) -> None:
@@ -43,7 +44,7 @@ def places_of(state: Tree, names: Sequence[str], group: Sequence[int]) -> list[P
         elif isinstance(node, GroupState):
             for g, child in node.inner.items():
                 go(child, key, int(g), owner)
-        elif owner is None and isinstance(node, dict) and node.keys() == number.keys():
+        elif owner is None and isinstance(node, dict) and node.keys() == names_of[of]:
             for name, child in pairs:
                 go(child, key, of, number[name])
         else:

@@ -2,45 +2,44 @@
 
 A schedule maps the count of steps taken, a () int64 tensor or a Python int, to a () float64 tensor. It branches on no
 value, so it runs in eager code, under `torch.compile`, `torch.func.vmap` (over counts, or over any of its numbers)
-and `torch.func.grad`. optax's schedules have optax's names; torch's schedulers are here as pure functions of the
-count, `StepLR` as `step_lr`, with the base rate first.
+and `torch.func.grad`. Any function of the count is a schedule too; `optfx.schedules.closed_form.ClosedForm` is the base
+of those that are records of numbers and a formula.
+
+optax's schedules have optax's names. torch's schedulers are here as functions of the count alone, with torch's names in
+lower case (`StepLR` is `step_lr`) and the base rate first. Some names are recipes that return another schedule:
+`polynomial_lr` returns a `polynomial_schedule`, `sequential_lr` a `join_schedules`, `cyclic_momentum` a `cyclic_lr`.
 """
 
-from optfx.schedules.cyclic import cyclic_lr, cyclic_momentum
-from optfx.schedules.decay import (
-    constant_schedule,
-    cosine_decay_schedule,
-    exponential_decay,
-    linear_schedule,
-    polynomial_schedule,
-)
-from optfx.schedules.joined import from_function, join_schedules, sequential_lr
-from optfx.schedules.piecewise import (
-    cosine_onecycle_schedule,
-    linear_onecycle_schedule,
-    piecewise_constant_schedule,
-    piecewise_interpolate_schedule,
-)
-from optfx.schedules.table import from_torch_scheduler, table_schedule
-from optfx.schedules.torch_cycles import (
+from optfx.schedules.cycles import (
     cosine_annealing_lr,
     cosine_annealing_warm_restarts,
+    cyclic_lr,
+    cyclic_momentum,
+)
+from optfx.schedules.decay import exponential_decay, exponential_lr, inverse_time_decay, relative_step, step_lr
+from optfx.schedules.given import from_torch_scheduler, function_schedule, lambda_lr, table_schedule
+from optfx.schedules.joined import join_schedules, sequential_lr, sgdr_schedule
+from optfx.schedules.onecycle import (
+    cosine_onecycle_schedule,
+    linear_onecycle_schedule,
     one_cycle_lr,
     one_cycle_momentum,
 )
-from optfx.schedules.torch_rates import (
+from optfx.schedules.piecewise import (
     constant_lr,
-    exponential_lr,
-    inverse_time_decay,
-    lambda_lr,
-    linear_lr,
     multi_step_lr,
+    piecewise_constant_schedule,
+    piecewise_interpolate_schedule,
+)
+from optfx.schedules.ramps import (
+    constant_schedule,
+    cosine_decay_schedule,
+    linear_lr,
+    linear_schedule,
     polynomial_lr,
-    relative_step,
-    step_lr,
+    polynomial_schedule,
 )
 from optfx.schedules.warmup import (
-    sgdr_schedule,
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
     warmup_exponential_decay_schedule,
@@ -57,8 +56,8 @@ __all__ = [
     "cyclic_momentum",
     "exponential_decay",
     "exponential_lr",
-    "from_function",
     "from_torch_scheduler",
+    "function_schedule",
     "inverse_time_decay",
     "join_schedules",
     "lambda_lr",

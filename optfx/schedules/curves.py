@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+Curve = Callable[[Tensor, Tensor, Tensor], Tensor]  # (start, end, done) -> value, where `done` goes from 0 to 1
+
 
 def progress(t: Tensor, length: Tensor) -> Tensor:
-    """How much of `length` steps is done after `t`, in [0, 1]; 0 where the length is not positive."""
+    """The fraction of `length` steps that is done after `t`, in [0, 1]; 0 where the length is not positive."""
     some = length > 0
     return torch.where(some, (t / torch.where(some, length, 1.0)).clamp(0.0, 1.0), 0.0)
 
 
-def power(base: Tensor, exponent: Tensor) -> Tensor:
+def safe_power(base: Tensor, exponent: Tensor) -> Tensor:
     """base**exponent for a base that is not negative; where it is zero, so are the derivatives."""
     some = base > 0
     return torch.where(some, torch.where(some, base, 1.0) ** exponent, torch.zeros_like(base) ** exponent.detach())
 
 
 def linear(start: Tensor, end: Tensor, done: Tensor) -> Tensor:
-    """From `start` to `end` on a straight line, `done` in [0, 1]."""
     return start + (end - start) * done
 
 
 def cosine(start: Tensor, end: Tensor, done: Tensor) -> Tensor:
-    """From `start` to `end` on half a cosine wave, `done` in [0, 1]."""
+    """Half a wave."""
     return end + (start - end) * (1 + torch.cos(math.pi * done)) / 2
 
 
-CURVES = {"linear": linear, "cosine": cosine, "cos": cosine}
+def interpolate(t: Tensor, curve: Curve, boundaries: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+    """`values[i]` at `boundaries[i]`, and a curve from each to the next; a stretch without length does nothing."""
+    value = values[0]
+    for i in range(len(boundaries) - 1):
+        done = progress(t - boundaries[i], boundaries[i + 1] - boundaries[i])
+        value = torch.where(t >= boundaries[i], curve(values[i], values[i + 1], done), value)
+    return value
+
+
+def jumps(t: Tensor, value: Tensor, boundaries: Iterable[Tensor | float], factors: Iterable[Tensor]) -> Tensor:
+    """The value, multiplied by a factor from each boundary on."""
+    for boundary, factor in zip(boundaries, factors, strict=True):
+        value = torch.where(t >= boundary, value * factor, value)
+    return value

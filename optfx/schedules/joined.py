@@ -1,82 +1,24 @@
 """One schedule after another.
 
-A schedule in a row counts from its own beginning, and is never shown a count outside its own stretch: what it would
-do there (overflow, say) reaches neither values nor derivatives.
+Each counts from its own beginning and is never shown a count outside its own stretch, so what it would do there
+(overflow, say) reaches neither values nor derivatives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from optfx.core import Schedule, scalar_dtype
-from optfx.schedules.fields import Number, alike, numbers
+from optfx.core import Schedule
+from optfx.schedules.given import function_schedule
+from optfx.schedules.numbers import Number, alike, as_count, as_scalar
+from optfx.schedules.warmup import warmup_cosine_decay_schedule
 from optfx.tree import record
 from optfx.tree.record import is_record
-
-
-@record
-class from_function:
-    """A plain function of the count as a schedule.
-
-    `join_schedules` and `sequential_lr` wrap their functions in it.
-
-    Args:
-        function: () int64 count -> float or () tensor; in tensor operations where it is to be compiled or vmapped, at
-            module level where it is to be pickled. torch gives `0.5**count` in float32, `0.5 ** count.double()` in
-            float64.
-
-    Example:
-        >>> from optfx import schedules
-        >>> schedules.from_function(lambda count: 1 / (1 + count))(3)
-        tensor(0.2500, dtype=torch.float64)
-    """
-
-    function: Schedule
-
-    def __call__(self, count: Tensor | int) -> Tensor:
-        count = count if isinstance(count, Tensor) else torch.tensor(count)
-        return numbers(count, self.function(count))[1]
-
-
-def _edge(count: Tensor, boundary: Number) -> Tensor:
-    """A boundary as a () tensor beside the count, an integer as long as it is one: so are then the counts from it."""
-    fraction = boundary.is_floating_point() if isinstance(boundary, Tensor) else isinstance(boundary, float)
-    dtype = scalar_dtype(count.device) if fraction else torch.int64
-    if isinstance(boundary, Tensor):
-        return boundary.to(count.device, dtype)
-    return torch.full((), boundary, dtype=dtype, device=count.device)
-
-
-def in_turn(count: Tensor | int, schedules: Sequence[Callable[[Tensor], Any]], boundaries: Sequence[Number]) -> Tensor:
-    """Schedule i from boundary i - 1 on, until the next boundary; each counts from its own boundary."""
-    count = count if isinstance(count, Tensor) else torch.tensor(count)
-    edges = [_edge(count, boundary) for boundary in boundaries]
-    begins = [_edge(count, 0), *edges]
-    value = count
-    for i, schedule in enumerate(schedules):
-        local = torch.maximum(count, begins[i]) - begins[i]
-        if i < len(edges):
-            local = torch.minimum(local, edges[i] - begins[i])
-        here = numbers(count, schedule(local))[1]
-        value = here if i == 0 else torch.where(count < begins[i], value, here)
-    return value
-
-
-def _rows(joined: join_schedules | sequential_lr, boundaries: str) -> None:
-    """Make both containers tuples of children or of structure, and check their lengths."""
-    schedules, edges = tuple(joined.schedules), alike(getattr(joined, boundaries))
-    name = type(joined).__name__
-    for i, schedule in enumerate(schedules):
-        if not callable(schedule):
-            raise TypeError(f"{name}: schedules[{i}] is a {type(schedule).__name__}, expected a schedule")
-    if len(schedules) != len(edges) + 1:
-        raise ValueError(f"{name}: {len(schedules)} schedules and {len(edges)} {boundaries}, expected one fewer")
-    object.__setattr__(joined, "schedules", tuple(s if is_record(s) else from_function(s) for s in schedules))
-    object.__setattr__(joined, boundaries, edges)
 
 
 @record
@@ -108,22 +50,45 @@ class join_schedules:
     boundaries: Sequence[Number]
 
     def __post_init__(self) -> None:
-        _rows(self, "boundaries")
+        schedules, boundaries = tuple(self.schedules), alike("join_schedules: a boundary", self.boundaries)
+        for i, schedule in enumerate(schedules):
+            if not callable(schedule):
+                raise TypeError(f"join_schedules: schedules[{i}] is a {type(schedule).__name__}, expected a schedule")
+        if len(schedules) != len(boundaries) + 1:
+            raise ValueError(
+                f"join_schedules: {len(schedules)} schedules and {len(boundaries)} boundaries, expected one fewer"
+            )
+        records = tuple(schedule if is_record(schedule) else function_schedule(schedule) for schedule in schedules)
+        object.__setattr__(self, "schedules", records)
+        object.__setattr__(self, "boundaries", boundaries)
 
     def __call__(self, count: Tensor | int) -> Tensor:
-        return in_turn(count, self.schedules, self.boundaries)
+        count = as_count(count, self)
+        begins = [_edge(boundary, count) for boundary in (0, *self.boundaries)]
+        value = count
+        for i, schedule in enumerate(self.schedules):
+            local = torch.maximum(count, begins[i]) - begins[i]
+            if i + 1 < len(begins):
+                local = torch.minimum(local, begins[i + 1] - begins[i])
+            here = as_scalar(schedule(local), count)
+            value = torch.where(count < begins[i], value, here) if i else here
+        return value
 
 
-@record
-class sequential_lr:
-    """One schedule after another, each counting from its own milestone.
+def _edge(boundary: Number, count: Tensor) -> Tensor:
+    """A boundary as a () tensor beside the count: an integer if it is one, so that the counts from it are integers."""
+    fraction = boundary.is_floating_point() if isinstance(boundary, Tensor) else isinstance(boundary, float)
+    return as_scalar(boundary, count, None if fraction else torch.int64)
+
+
+def sequential_lr(schedules: Sequence[Schedule], milestones: Sequence[Number]) -> join_schedules:
+    """One schedule after another, each counting from its own milestone: `join_schedules`.
 
     As torch's class, which restarts each scheduler from the base rate at its milestone.
 
     Args:
         schedules: the schedules, or plain functions of the count; each has its own base rate.
-        milestones: the counts at which the second and further schedules take over; Python numbers or () tensors
-            (where one is, all become tensors).
+        milestones: the boundaries of `join_schedules`.
 
     Raises:
         TypeError: a schedule that cannot be called.
@@ -138,12 +103,25 @@ class sequential_lr:
         >>> torch.func.vmap(schedules.sequential_lr([warm, decay], [2]))(torch.arange(4))
         tensor([0.1000, 0.1000, 1.0000, 0.5000], dtype=torch.float64)
     """
+    return join_schedules(schedules, milestones)
 
-    schedules: Sequence[Schedule]
-    milestones: Sequence[Number]
 
-    def __post_init__(self) -> None:
-        _rows(self, "milestones")
+def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> join_schedules:
+    """Warm restarts: one `warmup_cosine_decay_schedule` after another.
 
-    def __call__(self, count: Tensor | int) -> Tensor:
-        return in_turn(count, self.schedules, self.milestones)
+    Args:
+        cosine_kwargs: the arguments of each cycle; `decay_steps` says how long it lasts.
+
+    Returns:
+        `join_schedules` of the cycles.
+
+    Reference: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983; optax, `sgdr_schedule`.
+
+    Example:
+        >>> from optfx import schedules
+        >>> cycle = dict(init_value=0.0, peak_value=1.0, warmup_steps=0, decay_steps=10)
+        >>> schedules.sgdr_schedule([cycle, cycle | {"peak_value": 0.5}])(15)
+        tensor(0.2500, dtype=torch.float64)
+    """
+    cycles = [warmup_cosine_decay_schedule(**kwargs) for kwargs in cosine_kwargs]
+    return join_schedules(cycles, list(itertools.accumulate(cycle.decay_steps for cycle in cycles[:-1])))

@@ -1,52 +1,44 @@
-"""Piece by piece: jumps or curves between boundaries, and the one-cycle policy, as optax has them."""
+"""Piece by piece: jumps at boundaries, or curves between them."""
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from optfx.schedules.curves import CURVES, progress
-from optfx.schedules.fields import Number, alike, need, need_one_of, numbers
+from optfx.schedules.closed_form import ClosedForm
+from optfx.schedules.curves import cosine, interpolate, jumps, linear
+from optfx.schedules.numbers import Number, as_number
 from optfx.tree import record
 
 
-def interpolate(t: Tensor, curve: str, boundaries: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
-    """`values[i]` at `boundaries[i]`, `curve` between them, the last value afterwards; the boundaries are in order."""
-    value = values[0]
-    for i in range(len(boundaries) - 1):
-        done = progress(t - boundaries[i], boundaries[i + 1] - boundaries[i])
-        value = torch.where(t >= boundaries[i], CURVES[curve](values[i], values[i + 1], done), value)
-    return torch.where(t >= boundaries[-1], values[-1], value)
+class Piecewise(ClosedForm):
+    """A schedule of `{boundary: scale}`, kept in the order of the boundaries."""
 
+    boundaries_and_scales: dict[int, Number] | None
 
-def _in_order(schedule: piecewise_constant_schedule | piecewise_interpolate_schedule) -> None:
-    """Sort the boundaries, make the scales alike, and refuse negative ones."""
-    pieces = schedule.boundaries_and_scales
-    if pieces is None:
-        return
-    boundaries = sorted(pieces)
-    for boundary in boundaries:
-        scale = pieces[boundary]
-        if not isinstance(scale, Tensor) and not scale >= 0:
-            raise ValueError(f"{type(schedule).__name__}: the scale at {boundary} must be >= 0, got {scale}")
-    scales = alike(pieces[boundary] for boundary in boundaries)
-    object.__setattr__(schedule, "boundaries_and_scales", dict(zip(boundaries, scales, strict=True)))
+    def __post_init__(self) -> None:
+        name, pieces = type(self).__name__, self.boundaries_and_scales or {}
+        pieces = {as_number(f"{name}: a boundary", boundary): pieces[boundary] for boundary in sorted(pieces)}
+        for boundary, scale in pieces.items():
+            if not isinstance(scale, Tensor) and not scale >= 0:
+                raise ValueError(f"{name}: the scale at {boundary} must be >= 0, got {scale}")
+        object.__setattr__(self, "boundaries_and_scales", pieces)
+        super().__post_init__()
 
 
 @record
-class piecewise_constant_schedule:
-    r"""Constant between boundaries, multiplied by a factor at each.
-
-    With the initial value $I$ and scales $s_i$ at boundaries $b_i$:
-    $$ I \prod_{b_i \le t} s_i $$
+class piecewise_constant_schedule(Piecewise):
+    r"""Constant between boundaries, multiplied by a factor at each: $I \prod_{b_i \le t} s_i$.
 
     Args:
-        init_value: the value before the first boundary.
-        boundaries_and_scales: `{boundary: scale}`, counts and what the value is multiplied by from there on. The
-            scales may be tensors (where one is, all become tensors); the boundaries are part of the structure. For
-            boundaries that are tensors see `join_schedules` and `multi_step_lr`.
+        init_value: the value before the first boundary, $I$.
+        boundaries_and_scales: `{boundary: scale}`, counts $b_i$ and factors $s_i$. The scales may be tensors (where
+            one is, all become tensors); the boundaries are part of the structure. For boundaries that are tensors see
+            `join_schedules` and `multi_step_lr`.
 
     Raises:
         ValueError: a Python scale that is negative.
@@ -64,19 +56,12 @@ class piecewise_constant_schedule:
     init_value: Number
     boundaries_and_scales: dict[int, Number] | None = None
 
-    def __post_init__(self) -> None:
-        _in_order(self)
-
-    def __call__(self, count: Tensor | int) -> Tensor:
-        pieces = self.boundaries_and_scales or {}
-        t, value, *scales = numbers(count, self.init_value, *pieces.values())
-        for boundary, scale in zip(pieces, scales, strict=True):
-            value = torch.where(t >= boundary, value * scale, value)
-        return value
+    def formula(self, t, init_value, boundaries_and_scales):
+        return jumps(t, init_value, boundaries_and_scales, boundaries_and_scales.values())
 
 
 @record
-class piecewise_interpolate_schedule:
+class piecewise_interpolate_schedule(Piecewise):
     r"""From each boundary's value to the next on a line or on half a cosine wave.
 
     The value at boundary $b_i$ is $v_i = I s_1 \cdots s_i$, and $v_0 = I$ at $b_0 = 0$; between two boundaries
@@ -85,9 +70,8 @@ class piecewise_interpolate_schedule:
 
     Args:
         interpolate_type: `"linear"` or `"cosine"`.
-        init_value: the value at count 0.
-        boundaries_and_scales: `{boundary: scale}`; the scales may be tensors (where one is, all become tensors), the
-            boundaries are part of the structure.
+        init_value: the value at count 0, $I$.
+        boundaries_and_scales: `{boundary: scale}`, as in `piecewise_constant_schedule`.
 
     Raises:
         ValueError: another type; a Python scale that is negative.
@@ -107,112 +91,74 @@ class piecewise_interpolate_schedule:
     boundaries_and_scales: dict[int, Number] | None = None
 
     def __post_init__(self) -> None:
-        need_one_of(self, "interpolate_type", "linear", "cosine")
-        _in_order(self)
+        super().__post_init__()
+        self.need("interpolate_type", "one of", ("linear", "cosine"))
 
-    def __call__(self, count: Tensor | int) -> Tensor:
-        pieces = self.boundaries_and_scales or {}
-        t, init, *scales = numbers(count, self.init_value, *pieces.values())
-        boundaries = numbers(t, 0.0, *pieces)[1:]
-        values = [init]
-        for scale in scales:
-            values.append(values[-1] * scale)
-        return interpolate(t, self.interpolate_type, boundaries, values)
+    def formula(self, t, init_value, boundaries_and_scales):
+        curve = linear if self.interpolate_type == "linear" else cosine
+        boundaries = [torch.full_like(t, boundary) for boundary in (0, *boundaries_and_scales)]
+        values = list(itertools.accumulate((init_value, *boundaries_and_scales.values()), operator.mul))
+        return torch.where(t >= boundaries[-1], values[-1], interpolate(t, curve, boundaries, values))
 
 
 @record
-class linear_onecycle_schedule:
-    r"""Up, down and further down on straight lines.
-
-    With the peak $P$ and $T$ steps: $P / d$ at 0, $P$ at $\lfloor p_s T \rfloor$, $P / d$ at
-    $\lfloor p_f T \rfloor$, and $P / (d f)$ from $T$ on.
+class multi_step_lr(ClosedForm):
+    r"""Multiply the rate by a factor at each milestone: $\eta_0 \, \gamma^{\#\{i:\, m_i \le t\}}$.
 
     Args:
-        transition_steps: the length $T$, in steps; positive.
-        peak_value: the largest value, $P$.
-        pct_start: the fraction $p_s$ of the steps at which the peak is reached.
-        pct_final: the fraction $p_f$ of the steps at which the first value is reached again, not before `pct_start`.
-        div_factor: peak over first value, $d$.
-        final_div_factor: first value over last value, $f$.
+        base_lr: the rate before the first milestone, $\eta_0$.
+        milestones: counts $m_i$, in any order; one that is given twice counts twice. Python numbers or () tensors
+            (where one is, all become tensors).
+        gamma: the factor.
 
-    Where the fractions are so close that two boundaries fall together, optax loses one of the factors; here the value
-    jumps.
-
-    Raises:
-        ValueError: a Python number of steps that is not positive.
-
-    Reference: Smith and Topin, https://arxiv.org/abs/1708.07120; optax, `linear_onecycle_schedule`.
+    Reference: `torch.optim.lr_scheduler.MultiStepLR`.
 
     Example:
         >>> from optfx import schedules
-        >>> schedules.linear_onecycle_schedule(100, 0.5)(30)
-        tensor(0.5000, dtype=torch.float64)
+        >>> schedules.multi_step_lr(1.0, milestones=[30, 80], gamma=0.5)(80)
+        tensor(0.2500, dtype=torch.float64)
     """
 
-    transition_steps: Number
-    peak_value: Number
-    pct_start: Number = 0.3
-    pct_final: Number = 0.85
-    div_factor: Number = 25.0
-    final_div_factor: Number = 1e4
+    base_lr: Number
+    milestones: Sequence[Number]
+    gamma: Number = 0.1
 
     def __post_init__(self) -> None:
-        need(self, "transition_steps", 0, above=True)
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        super().__post_init__()
 
-    def __call__(self, count: Tensor | int) -> Tensor:
-        t, steps, peak, start, final, div, final_div = numbers(
-            count,
-            self.transition_steps,
-            self.peak_value,
-            self.pct_start,
-            self.pct_final,
-            self.div_factor,
-            self.final_div_factor,
-        )
-        boundaries = [torch.zeros_like(t), torch.floor(start * steps), torch.floor(final * steps), steps]
-        low = peak / div
-        return interpolate(t, "linear", boundaries, [low, peak, low, low / final_div])
+    def formula(self, t, base_lr, milestones, gamma):
+        return jumps(t, base_lr, milestones, [gamma] * len(milestones))
 
 
 @record
-class cosine_onecycle_schedule:
-    r"""Up and down again, each on half a cosine wave.
-
-    With the peak $P$ and $T$ steps: $P / d$ at 0, $P$ at $\lfloor p_s T \rfloor$, and $P / (d f)$ from $T$ on.
+class constant_lr(ClosedForm):
+    r"""A fraction of the rate, $\eta_0 f$, for some steps, and then the rate.
 
     Args:
-        transition_steps: the length $T$, in steps; positive.
-        peak_value: the largest value, $P$.
-        pct_start: the fraction $p_s$ of the steps at which the peak is reached.
-        div_factor: peak over first value, $d$.
-        final_div_factor: first value over last value, $f$.
-
-    At `pct_start=1.0` optax loses the way up; here the value falls from the peak at once.
+        base_lr: the rate from `total_iters` on, $\eta_0$.
+        factor: the fraction, $f$.
+        total_iters: how many steps it lasts. With 0, torch itself keeps the fraction for ever.
 
     Raises:
-        ValueError: a Python number of steps that is not positive.
+        ValueError: a Python factor outside [0, 1].
 
-    Reference: Smith and Topin, https://arxiv.org/abs/1708.07120; optax, `cosine_onecycle_schedule`.
+    Reference: `torch.optim.lr_scheduler.ConstantLR`.
 
     Example:
         >>> from optfx import schedules
-        >>> schedules.cosine_onecycle_schedule(100, 0.5)(30)
+        >>> schedules.constant_lr(1.0, factor=0.5, total_iters=4)(3)
         tensor(0.5000, dtype=torch.float64)
     """
 
-    transition_steps: Number
-    peak_value: Number
-    pct_start: Number = 0.3
-    div_factor: Number = 25.0
-    final_div_factor: Number = 1e4
+    base_lr: Number
+    factor: Number = 1 / 3
+    total_iters: Number = 5
 
     def __post_init__(self) -> None:
-        need(self, "transition_steps", 0, above=True)
+        super().__post_init__()
+        self.need("factor", ">=", 0)
+        self.need("factor", "<=", 1)
 
-    def __call__(self, count: Tensor | int) -> Tensor:
-        t, steps, peak, start, div, final_div = numbers(
-            count, self.transition_steps, self.peak_value, self.pct_start, self.div_factor, self.final_div_factor
-        )
-        boundaries = [torch.zeros_like(t), torch.floor(start * steps), torch.floor(steps)]
-        low = peak / div
-        return interpolate(t, "cosine", boundaries, [low, peak, low / final_div])
+    def formula(self, t, base_lr, factor, total_iters):
+        return torch.where(t < total_iters, base_lr * factor, base_lr)

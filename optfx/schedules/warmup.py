@@ -1,28 +1,30 @@
-"""Up first: linear warmup followed by a constant, a cosine or an exponential, and cosines with restarts, as optax."""
+"""Up a straight line first, then constant, down a cosine, or down an exponential."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from optfx.schedules.closed_form import ClosedForm
 from optfx.schedules.curves import linear, progress
-from optfx.schedules.decay import cosine_decay, exponential
-from optfx.schedules.fields import Number, need, numbers
-from optfx.schedules.joined import join_schedules
+from optfx.schedules.decay import exponential
+from optfx.schedules.numbers import Number
+from optfx.schedules.ramps import cosine_decay, linear_schedule
 from optfx.tree import record
 
 
-@record
-class warmup_constant_schedule:
-    """Up a straight line, then constant.
+def warmed_up(t: Tensor, init_value: Tensor, peak_value: Tensor, warmup_steps: Tensor, after: Tensor) -> Tensor:
+    """The straight line until `warmup_steps`, then `after`."""
+    return torch.where(t < warmup_steps, linear(init_value, peak_value, progress(t, warmup_steps)), after)
+
+
+def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_steps: Number) -> linear_schedule:
+    """Up a straight line, then constant: a `linear_schedule`.
 
     Args:
         init_value: the value at count 0.
         peak_value: the value from `warmup_steps` on.
-        warmup_steps: length of the way up, in steps; not positive: `init_value` for ever.
+        warmup_steps: length of the way up, in steps; if not positive, the value stays `init_value`.
 
     Reference: optax, `warmup_constant_schedule`.
 
@@ -31,30 +33,22 @@ class warmup_constant_schedule:
         >>> schedules.warmup_constant_schedule(0.0, 1.0, warmup_steps=10)(5)
         tensor(0.5000, dtype=torch.float64)
     """
-
-    init_value: Number
-    peak_value: Number
-    warmup_steps: Number
-
-    def __call__(self, count: Tensor | int) -> Tensor:
-        t, init, peak, warmup = numbers(count, self.init_value, self.peak_value, self.warmup_steps)
-        return linear(init, peak, progress(t, warmup))
+    return linear_schedule(init_value, peak_value, warmup_steps)
 
 
 @record
-class warmup_cosine_decay_schedule:
+class warmup_cosine_decay_schedule(ClosedForm):
     r"""Up a straight line, down half a cosine wave, then constant.
 
-    With the initial value $I$, the peak $P$, the end $E$, $W$ warmup steps and $D$ steps in all:
     $$ I + (P - I) \frac{t}{W} \;\text{ for } t < W, \qquad
        E + (P - E) \left[\tfrac12 \left(1 + \cos \pi \frac{\min(t, D) - W}{D - W}\right)\right]^p $$
 
     Args:
-        init_value: the value at count 0.
-        peak_value: the value at `warmup_steps`.
-        warmup_steps: length of the way up, in steps.
-        decay_steps: length of the whole schedule, warmup included, in steps; more than `warmup_steps`.
-        end_value: the value from `decay_steps` on.
+        init_value: the value at count 0, $I$.
+        peak_value: the value at `warmup_steps`, $P$.
+        warmup_steps: length of the way up, $W$, in steps.
+        decay_steps: length of the whole schedule, warmup included, $D$, in steps; more than `warmup_steps`.
+        end_value: the value from `decay_steps` on, $E$.
         exponent: the power $p$ of the wave.
 
     Raises:
@@ -78,30 +72,27 @@ class warmup_cosine_decay_schedule:
     exponent: Number = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.warmup_steps, Tensor):
-            need(self, "decay_steps", self.warmup_steps, above=True)
+        super().__post_init__()
+        self.need("decay_steps", ">", self.warmup_steps)
 
-    def __call__(self, count: Tensor | int) -> Tensor:
-        t, init, peak, warmup, steps, end, exponent = numbers(
-            count, self.init_value, self.peak_value, self.warmup_steps, self.decay_steps, self.end_value, self.exponent
-        )
-        some = peak != 0
-        alpha = torch.where(some, end / torch.where(some, peak, 1.0), 0.0)
-        up = linear(init, peak, progress(t, warmup))
-        down = cosine_decay((t - warmup).clamp(min=0), peak, steps - warmup, alpha, exponent)
-        return torch.where(t < warmup, up, down)
+    def formula(self, t, init_value, peak_value, warmup_steps, decay_steps, end_value, exponent):
+        some = peak_value != 0
+        alpha = torch.where(some, end_value / torch.where(some, peak_value, 1.0), 0.0)
+        after = cosine_decay((t - warmup_steps).clamp(min=0), peak_value, decay_steps - warmup_steps, alpha, exponent)
+        return warmed_up(t, init_value, peak_value, warmup_steps, after)
 
 
 @record
-class warmup_exponential_decay_schedule:
+class warmup_exponential_decay_schedule(ClosedForm):
     """Up a straight line, then an exponential decay.
 
     Args:
         init_value: the value at count 0.
         peak_value: the value at `warmup_steps`.
         warmup_steps: length of the way up, in steps.
-        transition_steps: the steps in which the value is then multiplied by `decay_rate` once; not positive: no decay.
-        decay_rate: the factor; zero: no decay.
+        transition_steps: the steps in which the value is then multiplied by `decay_rate` once; if not positive, there
+            is no decay.
+        decay_rate: the factor; if zero, there is no decay.
         transition_begin: how many steps after the warmup the decay begins.
         staircase: whether the value then changes only every `transition_steps`.
         end_value: where the decay stops: a lower bound when `decay_rate < 1`, else an upper bound.
@@ -123,41 +114,6 @@ class warmup_exponential_decay_schedule:
     staircase: bool = False
     end_value: Number | None = None
 
-    def __call__(self, count: Tensor | int) -> Tensor:
-        t, init, peak, warmup, steps, rate, begin = numbers(
-            count,
-            self.init_value,
-            self.peak_value,
-            self.warmup_steps,
-            self.transition_steps,
-            self.decay_rate,
-            self.transition_begin,
-        )
-        end = None if self.end_value is None else numbers(t, self.end_value)[1]
-        up = linear(init, peak, progress(t, warmup))
-        down = exponential((t - warmup).clamp(min=0), peak, steps, rate, begin, self.staircase, end)
-        return torch.where(t < warmup, up, down)
-
-
-def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> join_schedules:
-    """Warm restarts: one `warmup_cosine_decay_schedule` after another.
-
-    Args:
-        cosine_kwargs: the arguments of each cycle; `decay_steps` says how long it lasts.
-
-    Returns:
-        `join_schedules` of the cycles.
-
-    Reference: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983; optax, `sgdr_schedule`.
-
-    Example:
-        >>> from optfx import schedules
-        >>> cycle = dict(init_value=0.0, peak_value=1.0, warmup_steps=0, decay_steps=10)
-        >>> schedules.sgdr_schedule([cycle, cycle | {"peak_value": 0.5}])(15)
-        tensor(0.2500, dtype=torch.float64)
-    """
-    cycles = [warmup_cosine_decay_schedule(**kwargs) for kwargs in cosine_kwargs]
-    boundaries: list[Number] = []
-    for cycle in cycles[:-1]:
-        boundaries.append(cycle.decay_steps + (boundaries[-1] if boundaries else 0))
-    return join_schedules(cycles, boundaries)
+    def formula(self, t, init_value, peak_value, warmup_steps, **decay):
+        after = exponential((t - warmup_steps).clamp(min=0), peak_value, staircase=self.staircase, **decay)
+        return warmed_up(t, init_value, peak_value, warmup_steps, after)

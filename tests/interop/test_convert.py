@@ -84,7 +84,7 @@ def test_a_group_whose_parameters_took_different_steps_is_divided():
     optimizer, _ = start(torch.optim.Adam, {})
     tx, _, state = interop.from_torch(optimizer)
     assert set(tx.transforms) == {"group 0", "group 1/4", "group 1/7"}
-    counts = {label: int(optfx.tree.get(inner, "0.count")) for label, inner in state.inner.items()}
+    counts = {label: int(optfx.tree.get(inner, "0.count")) for label, inner in state.items()}
     assert counts == {"group 0": 7, "group 1/4": 4, "group 1/7": 7}
 
 

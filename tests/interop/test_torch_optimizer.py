@@ -240,8 +240,6 @@ def test_defaults():
     ("tx", "number", "error", "words"),
     [
         (optfx.adam(0.1), {"momentum": 0.9}, ValueError, "has no 'momentum'; a group can set betas, eps, eps_root, lr"),
-        (optfx.chain(optfx.clip_by_global_norm(1.0), optfx.adam(0.1)), {"max_norm": 2.0}, ValueError,
-         "'max_norm': it belongs to clip_by_global_norm, which looks across all parameters"),
         (optfx.adam(optfx.linear_schedule(0.1, 0.0, 10)), {"lr": 0.1}, ValueError, "'lr': it is a schedule"),
         (optfx.chain(optfx.trace(0.9), optfx.trace(0.8)), {"momentum": 0.1}, ValueError,
          "'momentum': it is ambiguous, there are '0.momentum', '1.momentum'"),
@@ -260,6 +258,29 @@ def test_names_that_groups_cannot_set(tx, number, error, words):
     with pytest.raises(error, match=words):
         optimizer.add_param_group({"params": [net[0].bias], **number})
     assert len(optimizer.param_groups) == 1
+
+
+def test_a_number_of_what_looks_across_parameters_is_one_for_all_groups():
+    tx = optfx.chain(optfx.clip_by_global_norm(1.0), optfx.sgd(1.0))
+    a, b = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    words = "different 'max_norm': it belongs to clip_by_global_norm, which looks across all parameters"
+    with pytest.raises(ValueError, match=words):
+        TorchOptimizer([{"params": [a]}, {"params": [b], "max_norm": 2.0}], tx)
+    optimizer = TorchOptimizer([a], tx, max_norm=2.5)
+    with pytest.raises(ValueError, match=words):
+        optimizer.add_param_group({"params": [b], "max_norm": 2.0})
+    assert len(optimizer.param_groups) == 1
+    optimizer.add_param_group({"params": [b], "lr": 2.0})
+    a.grad, b.grad = torch.tensor([3.0]), torch.tensor([4.0])
+    optimizer.step()
+    torch.testing.assert_close((a.detach(), b.detach()), (torch.tensor([-1.5]), torch.tensor([-4.0])))
+    for group in optimizer.param_groups:
+        group["max_norm"] = 5.0
+    optimizer.step()
+    torch.testing.assert_close((a.detach(), b.detach()), (torch.tensor([-4.5]), torch.tensor([-12.0])))
+    optimizer.param_groups[1]["max_norm"] = 1.0
+    with pytest.raises(ValueError, match=words):
+        optimizer.step()
 
 
 def test_injected_hyperparams_are_refused():

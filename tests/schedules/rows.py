@@ -78,7 +78,7 @@ ROWS: dict[str, list[Callable[[], Any]]] = {
         lambda: s.join_schedules([s.exponential_lr(1.0, 3.0), s.table_schedule(torch.rand(9))], [7]),
     ],
     "sequential_lr": [lambda: s.sequential_lr([s.constant_lr(1.0, 0.1, 4), s.exponential_lr(1.0, 0.9)], [6])],
-    "from_function": [lambda: s.from_function(inverse)],
+    "function_schedule": [lambda: s.function_schedule(inverse)],
     "inverse_time_decay": [lambda: s.inverse_time_decay(0.25)],
     "relative_step": [lambda: s.relative_step(0.3), lambda: s.relative_step(1e-2)],
     "lambda_lr": [lambda: s.lambda_lr(0.5, halving)],

@@ -33,7 +33,7 @@ def test_every_public_schedule_has_a_row():
 def test_the_rows_have_numbers():
     """The helper finds them: all but the tables and plain functions have at least one."""
     without = {name for name, make in rows.CASES if not list(rows.numbers(make()))}
-    assert without == {"from_function-0", "table_schedule-0", "from_torch_scheduler-0"}
+    assert without == {"function_schedule-0", "table_schedule-0", "from_torch_scheduler-0"}
     assert dict(
         rows.numbers(schedules.join_schedules([schedules.linear_schedule(0.0, 1.0, 5), rows.inverse], [5]))
     ) == {

@@ -135,6 +135,17 @@ def test_one_cycle_lr(kwargs, levels):
     assert schedule(kwargs["total_steps"] + 50) == schedule(kwargs["total_steps"] - 1), "the last rate is held"
 
 
+@pytest.mark.parametrize("three_phase", [False, True])
+def test_a_one_cycle_without_a_way_up_begins_at_its_largest_rate(three_phase):
+    """Where the way up ends at count 0, torch divides by zero."""
+    kwargs = {"total_steps": 10, "pct_start": 0.1, "three_phase": three_phase}
+    with pytest.raises(ZeroDivisionError):
+        drive(lambda o: classes.OneCycleLR(o, 0.7, **kwargs), 1)
+    assert schedules.one_cycle_lr(0.7, **kwargs)(9).item() == pytest.approx(0.7 / 25 / 1e4)
+    if not three_phase:
+        assert schedules.one_cycle_lr(0.7, **kwargs)(0).item() == 0.7
+
+
 @pytest.mark.parametrize("kwargs", ONE_CYCLE, ids=str)
 @pytest.mark.parametrize("momenta", MOMENTA, ids=str)
 def test_one_cycle_momentum(kwargs, momenta):
@@ -248,9 +259,9 @@ def test_where_torch_would_divide_by_zero_the_argument_is_named(make, field):
 
 def test_sequential_lr_counts_its_milestones():
     parts = [schedules.constant_lr(1.0), schedules.constant_lr(2.0)]
-    with pytest.raises(ValueError, match=r"sequential_lr: 2 schedules and 3 milestones"):
+    with pytest.raises(ValueError, match=r"join_schedules: 2 schedules and 3 boundaries"):
         schedules.sequential_lr(parts, [1, 2, 3])
-    with pytest.raises(ValueError, match=r"0 schedules and 0 milestones"):
+    with pytest.raises(ValueError, match=r"0 schedules and 0 boundaries"):
         schedules.sequential_lr([], [])
 
 

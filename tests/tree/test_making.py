@@ -102,7 +102,7 @@ def test_a_fused_step_copies_and_fills():
         new = tree.add(tree.copy(updates), tree.full_like(updates, state["level"]))
         return new, {"level": state["level"] / 2}
 
-    tx = optfx.from_functions(lambda params: {"level": torch.tensor(1.0, dtype=F64)}, update)
+    tx = optfx.core.from_functions(lambda params: {"level": torch.tensor(1.0, dtype=F64)}, update)
     params = {"w": torch.randn(5), "b": torch.randn(())}
     opt = optfx.fuse(tx)
     p, state = opt.init(params)

@@ -1,15 +1,68 @@
-"""A schedule that is a table of its values: what torch's schedulers do that no closed form tells."""
+"""Schedules given from outside: a function of the count, a table of values, one of torch's own schedulers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from optfx.core import scalar_dtype
+from optfx.core import Schedule, scalar_dtype
+from optfx.schedules.closed_form import ClosedForm
+from optfx.schedules.numbers import Number, as_count, as_scalar
 from optfx.tree import record
+
+
+@record
+class function_schedule:
+    """A plain function of the count as a schedule.
+
+    `join_schedules` wraps its functions in it.
+
+    Args:
+        function: () int64 count -> float or () tensor; in tensor operations where it is to be compiled or vmapped, at
+            module level where it is to be pickled. torch gives `0.5**count` in float32, `0.5 ** count.double()` in
+            float64.
+
+    Example:
+        >>> from optfx import schedules
+        >>> schedules.function_schedule(lambda count: 1 / (1 + count))(3)
+        tensor(0.2500, dtype=torch.float64)
+    """
+
+    function: Schedule
+
+    def __call__(self, count: Tensor | int) -> Tensor:
+        count = as_count(count, self)
+        return as_scalar(self.function(count), count)
+
+
+@record
+class lambda_lr(ClosedForm):
+    r"""The rate times a function of the count: $\eta_0 \, f(t)$.
+
+    Args:
+        base_lr: the rate, $\eta_0$.
+        lr_lambda: the function $f$. It gets the count as a () float64 tensor, in which `0.95 ** count` and
+            `count // 30` are exact; torch's class gives an int. It is written in tensor operations (`torch.where`, not
+            `if`) where it is to be compiled or vmapped, and at module level where it is to be pickled. For any other
+            function there is `from_torch_scheduler`.
+
+    Reference: `torch.optim.lr_scheduler.LambdaLR`.
+
+    Example:
+        >>> from optfx import schedules
+        >>> schedules.lambda_lr(2.0, lambda count: 0.5**count)(3)
+        tensor(0.2500, dtype=torch.float64)
+    """
+
+    base_lr: Number
+    lr_lambda: Callable[[Tensor], Any]
+
+    def formula(self, t, base_lr):
+        return base_lr * as_scalar(self.lr_lambda(t), t)
 
 
 @record
@@ -43,7 +96,7 @@ class table_schedule:
                 f"a table of shape {tuple(self.values.shape)} where (steps,) was expected: "
                 "batches of schedules run under torch.func.vmap"
             )
-        count = count if isinstance(count, Tensor) else torch.tensor(count, device=self.values.device)
+        count = as_count(count, self)
         index = count.to(torch.int64).clamp(0, len(self.values) - 1)
         # index_select, not self.values[index]: under vmap the index may be a batch.
         return self.values.to(count.device, scalar_dtype(count.device)).index_select(0, index.reshape(1)).reshape(())

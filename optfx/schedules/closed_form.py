@@ -1,0 +1,94 @@
+"""Schedules that are one formula in the count and their own numbers."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from typing import Any, ClassVar, get_args
+
+from torch import Tensor
+
+from optfx.schedules.numbers import Number, alike, as_count, as_number, as_scalar
+
+
+class ClosedForm:
+    """A schedule given by a formula.
+
+    A subclass is a record. It annotates its numbers as `Number` (or `Number | None`, or a sequence or dict of numbers)
+    and writes `formula`, whose arguments after `t` have the names of these fields.
+
+    Raises:
+        TypeError: a number that is neither a Python or numpy number nor a tensor; a bool is none.
+
+    Example:
+        >>> import torch
+        >>> from optfx.schedules.closed_form import ClosedForm, Number
+        >>> from optfx.tree import record
+        >>> @record
+        ... class inverse_sqrt(ClosedForm):
+        ...     peak: Number
+        ...     warmup_steps: Number = 100
+        ...     def formula(self, t, peak, warmup_steps):
+        ...         return peak * torch.minimum(t / warmup_steps, torch.rsqrt(t / warmup_steps))
+        >>> inverse_sqrt(0.1)(400)
+        tensor(0.0500, dtype=torch.float64)
+    """
+
+    _number_fields: ClassVar[tuple[str, ...]]  # found once for each class: Dynamo does not trace `inspect`
+
+    def __init_subclass__(cls) -> None:
+        annotations = {k: v for base in reversed(cls.__mro__) for k, v in inspect.get_annotations(base).items()}
+        cls._number_fields = tuple(name for name, annotation in annotations.items() if _holds_numbers(annotation))
+
+    def __post_init__(self) -> None:
+        for name in self._number_fields:
+            object.__setattr__(self, name, _plain(f"{type(self).__name__}: {name}", getattr(self, name)))
+
+    def need(self, name: str, relation: str, bound: Any) -> None:
+        """Raise unless a field stands in this relation to a bound. A tensor is never looked at, nor is None.
+
+        Raises:
+            ValueError: naming the schedule, the field, and what it must be.
+        """
+        x = getattr(self, name)
+        if not (x is None or isinstance(x, Tensor) or isinstance(bound, Tensor) or _RELATIONS[relation](x, bound)):
+            raise ValueError(f"{type(self).__name__}: {name} must be {relation} {bound}, got {x!r}")
+
+    def formula(self, t: Tensor, **numbers: Any) -> Tensor:
+        """The value at count `t`. The count and all numbers are () tensors, float64 where the device has it."""
+        raise NotImplementedError
+
+    def numbers(self, count: Tensor) -> dict[str, Any]:
+        """The number fields as () tensors, on the device of the count."""
+        return {name: _read(getattr(self, name), count) for name in self._number_fields}
+
+    def __call__(self, count: Tensor | int) -> Tensor:
+        count = as_count(count, self)
+        return self.formula(as_scalar(count, count), **self.numbers(count))
+
+
+_RELATIONS = {">": operator.gt, ">=": operator.ge, "<=": operator.le, "one of": lambda x, words: x in words}
+
+
+def _holds_numbers(annotation: Any) -> bool:
+    if isinstance(annotation, str):  # under `from __future__ import annotations`
+        return "Number" in annotation
+    inside = get_args(annotation)
+    return set(get_args(Number)) <= set(inside) or any(map(_holds_numbers, inside))
+
+
+def _plain(what: str, x: Any) -> Any:
+    """A field as it is kept: numpy scalars become Python numbers, a list becomes a tuple."""
+    if isinstance(x, dict):
+        return dict(zip(x, alike(what, x.values()), strict=True))
+    return alike(what, x) if isinstance(x, (tuple, list)) else as_number(what, x)
+
+
+def _read(x: Any, count: Tensor) -> Any:
+    if isinstance(x, dict):
+        return {key: as_scalar(value, count) for key, value in x.items()}
+    if isinstance(x, tuple):
+        return tuple(as_scalar(value, count) for value in x)
+    if callable(x):
+        return _read(x(count), count)
+    return None if x is None else as_scalar(x, count)
