@@ -11,9 +11,10 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from optfx.compiler.recorder import Call, Event, Given, Lazy, Recorder, Reduction, Slot
-from optfx.core import GradientTransformation, apply_updates, scalar_dtype
+from optfx.core import GradientTransformation, apply_updates
 from optfx.tree import Tree, flatten, unflatten
 from optfx.tree.recording import recording
+from optfx.tree.share import scalar_dtype
 from optfx.tree.words import difference
 
 

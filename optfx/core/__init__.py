@@ -19,7 +19,6 @@ from optfx.core.hyper import (
     is_number,
     number_at,
     numbers,
-    scalar_dtype,
     with_numbers,
 )
 from optfx.core.modules import grads, params
@@ -56,7 +55,6 @@ __all__ = [
     "number_at",
     "numbers",
     "params",
-    "scalar_dtype",
     "select",
     "skip_unless",
     "with_numbers",
