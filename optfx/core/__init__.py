@@ -17,7 +17,6 @@ from optfx.core.hyper import (
     hyper_fields,
     hyperparams,
     is_number,
-    number_at,
     numbers,
     with_numbers,
 )
@@ -52,7 +51,6 @@ __all__ = [
     "hyperparams",
     "incremental_update",
     "is_number",
-    "number_at",
     "numbers",
     "params",
     "select",
