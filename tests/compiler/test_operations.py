@@ -5,7 +5,7 @@ import torch
 
 import optfx
 from optfx import tree
-from optfx.compiler import inductor
+from optfx.compiler.kernels import inductor
 
 nan, inf = float("nan"), float("inf")
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.5, 1e-30, -1e30, 1e-42, inf, -inf, nan, 2.0, -3.0, 7.25]

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from optfx.compiler.cpp import build
-from optfx.compiler.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
-from optfx.compiler.cpp.reductions import REDUCTIONS, Reduced
+from optfx.compiler.kernels.cpp import build
+from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
+from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, accumulator
 
 SAME = {"view", "reshape", "_unsafe_view", "expand", "squeeze", "unsqueeze", "slice"}  # of one element
 
 
-def scalar_work(gm: GraphModule, args: list[Tensor]) -> Callable[[], None]:
+def scalar_work(gm: GraphModule, args: list[Tensor], compilers: build.Compilers) -> Callable[[], None]:
     """The function of a graph of numbers, bound to its arguments."""
     writer = ScalarWriter(gm)
-    library = build.Library(writer.source(), ctypes.c_void_p)
+    library = compilers.library(writer.source(), ctypes.c_void_p)
     pointers = build.pointers([*args, *writer.constants])
     return lambda: library.run(pointers)
 
@@ -95,7 +95,7 @@ class ScalarWriter(Writer):
             return ""
         if name in REDUCTIONS and not value.ndim:
             self.names[row] = "y"
-            r = Reduced(x, self)
+            r = accumulator(x, self)
             del self.names[row]
             j = self.names[x] = f"e{len(self.names)}"
             return (
