@@ -22,11 +22,11 @@ SMALL = 32768  # elements up to which a leaf is packed with others, where a kern
 
 
 class fuse:
-    r"""An optimizer compiled as a whole: each step runs in place, with one kernel for all leaves that go through the same.
+    r"""An optimizer compiled as a whole. A step runs in place, with one kernel for all leaves that go through the same.
 
     `tx.update` and `apply_updates` run once on leaves without values, and what they ask of the verbs becomes a program.
     Compiling takes about a second, whatever the number of parameters. A new value of a tensor hyperparameter or of a
-    schedule compiles nothing. What cannot be fused runs as a stage of its own, correctly; `explain()` says what and why.
+    schedule compiles nothing. What cannot be fused runs as a stage of its own, and `explain()` says what and why.
 
     The numbers are those of `tx` to rounding: the same operations in the same order, with scalars in float64. Sums,
     products, quotients, means by `lerp` and casts of leaves are rounded as in eager code, bit for bit. Elsewhere the

@@ -28,7 +28,7 @@ class Result(NamedTuple):
     call: int
     k: int  # which of its results
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"r{self.call}[{self.k}]"
 
 
@@ -36,7 +36,7 @@ Value = Leaf | Result
 
 
 class Apply(NamedTuple):
-    """A call of a program. The slots of its scalars are numbers of the program's own scalars."""
+    """A call of a program. Its slots are numbers of the program's own scalars."""
 
     f: Callable[..., Any]
     args: tuple[Value, ...]
@@ -85,14 +85,12 @@ class Program(NamedTuple):
         return [get(value) for value, _ in self.stores], parts
 
     def __str__(self) -> str:
-        def written(values: Sequence[Value]) -> tuple[str, ...]:
-            return tuple(str(v) if isinstance(v, Result) else f"x{v}" for v in values)
-
-        short = lambda dtypes: ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+        named = lambda values: tuple(v if isinstance(v, Result) else f"x{v}" for v in values)
+        short = lambda dtypes: ", ".join(str(d).removeprefix("torch.") for d in dtypes) or "none"
         lines = [f"leaves x: {short(self.dtypes)}", f"scalars s: {short(self.scalars)}"]
-        lines += [f"r{i} = {called(c.f, written(c.args), c.scalars)}" for i, c in enumerate(self.calls)]
-        lines += [f"x{to} <- {written([value])[0]}" for value, to in self.stores]
-        lines += [f"part {i} = {called(p.f, written(p.args), p.scalars)}" for i, p in enumerate(self.parts)]
+        lines += [f"r{i} = {called(c.f, named(c.args), c.scalars)}" for i, c in enumerate(self.calls)]
+        lines += [f"x{to} <- {named([value])[0]}" for value, to in self.stores]
+        lines += [f"part {i} = {called(p.f, named(p.args), p.scalars)}" for i, p in enumerate(self.parts)]
         return "\n".join(lines)
 
     @property

@@ -67,6 +67,7 @@ ALSO_POINTWISE = {
     "empty_like",
     "full_like",
     "ones_like",
+    "rsub",
     "sym_size",
     "zeros_like",
 }

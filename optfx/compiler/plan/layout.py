@@ -39,15 +39,16 @@ class Layout:
         extra = [x.input for x in inputs.extra if isinstance(x, AsLeaf)]
         self.rebound = {*map(Input, range(inputs.n)), *extra, *results}
         self.values: list[Tensor] = [
-            torch.empty(x.shape, dtype=x.dtype, device=x.device) if isinstance(x, Blank) else x
-            for x in recorder.inputs
+            torch.empty(x.shape, dtype=x.dtype, device=x.device) if isinstance(x, Blank) else x for x in recorder.inputs
         ]
         self.packings: dict[Level, Packing] = defaultdict(lambda: Packing([], []))  # what is packed before a stage
         self._levels, self._small = recording.levels, small
 
     def places(self, members: list[Member], together: bool) -> list[tuple[Member, dict[Input, Input]]]:
-        """For each leaf that kernels see, a member, and the inputs in the place of its own: packed ones, unless one call
-        does all leaves `together`."""
+        """The leaves that kernels see, each as a member and what stands in the place of its inputs.
+
+        Where one call does all leaves `together`, nothing is packed.
+        """
         small = [m for m in members if self.values[m.inputs[0]].numel() <= self._small]
         if together or len(small) < 2:
             return [(m, {i: i for i in m.inputs}) for m in members]

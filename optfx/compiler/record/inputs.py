@@ -53,7 +53,7 @@ class Inputs(NamedTuple):
 
 
 def kind_of(extra: Any) -> Any:
-    """What a step must know of an extra argument before its value: shape and dtype of a leaf, or "number", or "given"."""
+    """What a step is compiled for, of an extra argument: shape and dtype of a leaf, or "number", or "given"."""
     if isinstance(extra, Tensor) and extra.ndim:
         return extra.shape, extra.dtype
     return "number" if isinstance(extra, (Tensor, float, int)) and not isinstance(extra, bool) else "given"

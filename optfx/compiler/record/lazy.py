@@ -17,9 +17,12 @@ Partial = NewType("Partial", int)
 
 
 class Slot(NamedTuple):
-    """A scalar argument of some verb, by its number in the recorder."""
+    """A scalar argument of some verb, by its number in the recorder. A program numbers those that it takes anew."""
 
     index: int
+
+    def __repr__(self) -> str:
+        return f"s{self.index}"
 
 
 Named = tuple[tuple[str, Any], ...]
@@ -79,12 +82,15 @@ class Write(NamedTuple):
 
 
 class Reduction(NamedTuple):
-    """A number for each row of leaves, to be combined: together they come back as a traced tensor."""
+    """A number for each row of leaves. All of them together are a partial, which scalar work combines."""
 
     f: Callable[..., Tensor]
     rows: list[tuple[Lazy, ...]]
     scalars: Named
     partial: Partial
+
+    def __repr__(self) -> str:
+        return f"partial {self.partial}: " + ", ".join(called(self.f, xs, self.scalars) for xs in self.rows)
 
 
 class Event(NamedTuple):
@@ -101,5 +107,5 @@ class Event(NamedTuple):
 
 def called(f: Callable[..., Any], args: tuple[Any, ...], scalars: Named) -> str:
     """A call as it would be written."""
-    given = [f"{name}={f's{v.index}' if isinstance(v, Slot) else v}" for name, v in scalars]
+    given = [f"{name}={value}" for name, value in scalars]
     return f"{name_of(f)}({', '.join([*map(str, args), *given])})"

@@ -192,9 +192,7 @@ class Recorder:
 
         leaves = [x for x in flat if isinstance(x, Lazy)]
         scalars = [self.slot(x) for x in flat if not isinstance(x, Lazy)]
-        partials = {
-            i: self.partial(tuple(x.shape), x.dtype, x.device) for i, x in enumerate(state) if not in_state[i]
-        }
+        partials = {i: self.partial(tuple(x.shape), x.dtype, x.device) for i, x in enumerate(state) if not in_state[i]}
         likes = [*updates, *(x for x in state if isinstance(x, Lazy))]
         new = self.event(type(tx).__name__, why, run, leaves, scalars, likes, list(partials.values()))
         updates = unflatten(like_updates, [next(new) for _ in updates])

@@ -148,6 +148,12 @@ def name_of(node: Node) -> str:
     return getattr(getattr(node.target, "overloadpacket", None), "__name__", str(node.target))
 
 
+def _alpha(node: Node) -> Any:
+    """What the second argument of a sum is multiplied by; torch rounds it to half precision, where the sum is."""
+    alpha, dtype = [*node.args, node.kwargs.get("alpha", 1)][2], node.meta["val"].dtype
+    return torch.tensor(alpha, dtype=dtype).item() if dtype in HALF else alpha
+
+
 class Writer:
     """Statements for the nodes of a graph."""
 
@@ -199,13 +205,13 @@ class Writer:
         return f"{self.value(node.args[0], C)} {COMPARISONS[name_of(node)]} {self.value(node.args[1], C)}"
 
     def add(self, node: Node, T: str) -> str:
-        a, b, alpha = [*node.args, node.kwargs.get("alpha", 1)][:3]
-        a, b = self.value(a, T), self.value(b, T)
+        a, b = (self.value(x, T) for x in node.args[:2])
+        alpha = _alpha(node)
         return f"{a} + {b}" if alpha == 1 else f"multiply_add<{T}>({self.value(alpha, T)}, {b}, {a})"
 
     def subtract(self, node: Node, T: str) -> str:
-        a, b, alpha = [*node.args, node.kwargs.get("alpha", 1)][:3]
-        a, b = (self.value(x, T) for x in ((a, b) if name_of(node) == "sub" else (b, a)))
+        a, b = (self.value(x, T) for x in node.args[:2])
+        a, b, alpha = (a, b, _alpha(node)) if name_of(node) == "sub" else (b, a, _alpha(node))
         return f"{a} - {b}" if alpha == 1 else f"multiply_add<{T}>(-{self.value(alpha, T)}, {b}, {a})"
 
     def cast(self, node: Node, T: str) -> str:
@@ -223,8 +229,8 @@ class Writer:
 
     def power(self, node: Node, T: str) -> str:
         x, exponent = self.value(node.args[0], T), node.args[1]
-        if exponent == 2:
-            return f"{x} * {x}"
+        if exponent in (2, 3):
+            return " * ".join([x] * int(exponent))
         return f"std::sqrt({x})" if exponent == 0.5 else f"std::pow({x}, {self.value(exponent, T)})"
 
     def add_product(self, node: Node, T: str) -> str:

@@ -183,7 +183,7 @@ class Loop(Writer):
 
     def source(self) -> str:
         every, fresh, keep = self.accumulators()
-        return f"""{HEAD}
+        text = f"""{HEAD}
 extern "C" void run(int64_t leaves, const int64_t* ends, void* const* P, int64_t owners, const int64_t* until,
                     void* const* scalars, void* const* parts, int threads) {{
   const int64_t total = ends[leaves - 1], chunks = (total + {CHUNK - 1}) / {CHUNK};
@@ -216,6 +216,7 @@ extern "C" void run(int64_t leaves, const int64_t* ends, void* const* P, int64_t
   {self.finish()}
 }}
 """
+        return "\n".join(line for line in text.splitlines() if line.strip())
 
 
 def _lines(indent: int, lines: list[str]) -> str:
