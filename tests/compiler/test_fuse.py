@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import optfx
 from optfx import select, tree
 from optfx.compiler.kernels import workshop
 from optfx.compiler.kernels.cpp import build
+from optfx.compiler.record.recorder import READS_A_VALUE
 from tests.compiler.harness import distance, eager, events, fused, grads, params, units
 
 
@@ -243,6 +245,32 @@ def test_what_reads_the_value_of_a_tensor_is_a_stage_of_its_own():
     assert "it reads the value of a tensor" in opt.explain()
 
 
+def test_torchs_words_for_a_value_that_is_read():
+    """By them the recorder knows what happened: torch has no type of error for it."""
+    with pytest.raises(RuntimeError, match=READS_A_VALUE):
+        make_fx(lambda x: x if bool(x > 0) else -x)(torch.ones(()))
+
+
+def test_reductions_before_what_cannot_be_fused():
+    """They are forgotten with the rest of the transform, and run in it."""
+
+    def update(updates, state, params=None):
+        size = tree.norm(updates)
+        return tree.map(lambda u: u.flip(0) / (1 + size), updates), {
+            "n": state["n"] + 1,
+            "size": size.to(state["size"]),
+        }
+
+    init = lambda p: {"n": torch.zeros((), dtype=torch.int64), "size": torch.zeros((), dtype=torch.float64)}
+    tx = optfx.chain(optfx.from_functions(init, update), optfx.clip_by_global_norm(0.5), optfx.sgd(1.0))
+    p, g = ({"w": torch.randn(5), "v": torch.randn(3)} for _ in range(2))
+    opt = optfx.fuse(tx)
+    q, state = opt.step(g, *reversed(opt.init(p)))
+    updates, s = tx.update(g, tx.init(p), p)
+    assert distance((q, state), (optfx.apply_updates(p, updates), s)) < 1e-6
+    assert [e.what for e in events(opt)] == ["from_functions"]
+
+
 @tree.record
 class backtracking(optfx.GradientTransformation):
     """The largest of a few steps that lowers the loss."""
@@ -415,6 +443,7 @@ def test_gradients_of_another_dtype(dtype, of_grads, compilations):
     assert distance(got, eager(tx, p, dtype=of_grads)) < 4 * torch.finfo(torch.bfloat16).eps
     compilations.clear()
     opt.step(grads(9, of_grads), got[1], got[0])
+    opt.step(grads(9, dtype), got[1], got[0])  # as at first
     assert not compilations
 
 
@@ -475,6 +504,23 @@ def test_an_elementwise_function_that_looks_across_elements(f):
     tx = optfx.stateless(lambda updates, params: tree.elementwise(f, updates, **scalars))
     with pytest.raises(ValueError, match=r"looks beyond one element.*leafwise"):
         optfx.fuse(tx).init(params())
+
+
+def rooted(x):
+    return x.sqrt()
+
+
+def test_an_error_leaves_no_compiler_at_work(compilations, tmp_path):
+    """One function becomes a kernel and the next is refused."""
+
+    def update(updates, params):
+        size = tree.norm(tree.elementwise(rooted, updates))
+        return tree.elementwise(running, tree.scale(size, updates))
+
+    with pytest.raises(ValueError, match="looks beyond one element"):
+        optfx.fuse(optfx.stateless(update)).init({"w": torch.ones(3)})
+    assert sources(compilations)
+    assert {file.suffix for file in tmp_path.iterdir()} == {".so"}
 
 
 def test_errors():

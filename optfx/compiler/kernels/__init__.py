@@ -1,1 +1,1 @@
-"""The middle third of the compiler: what happens to one leaf, as a program, and programs as compiled kernels."""
+"""What happens to one leaf, as a program, and programs as compiled kernels."""

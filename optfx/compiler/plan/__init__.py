@@ -1,1 +1,1 @@
-"""The last third of the compiler: which leaves share a kernel, where everything lies, and how a step is carried out."""
+"""Which leaves share a kernel, where everything lies in memory, and how a step is carried out."""

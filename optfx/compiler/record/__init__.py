@@ -1,1 +1,1 @@
-"""The first third of the compiler: a step of an optimizer, run once on leaves without values and written down."""
+"""What an optimizer asks for: a step run once on leaves without values, and written down."""

@@ -152,9 +152,11 @@ class Recorder:
         return Slot(len(self.slots) - 1)
 
     def partial(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Partial:
-        number = len(self.partials)
-        known = number < len(self._given)
-        self.partials.append(self._given[number] if known else torch.ones(shape, dtype=dtype, device=device))
+        number, new = len(self.partials), torch.ones(shape, dtype=dtype, device=device)
+        given = self._given[number] if number < len(self._given) else new
+        # what a transform asks before it turns out to be opaque is forgotten, so the number may belong to another
+        fits = (given.shape, given.dtype, given.device) == (new.shape, new.dtype, new.device)
+        self.partials.append(given if fits else new)
         return Partial(number)
 
     def event(

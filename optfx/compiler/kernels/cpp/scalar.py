@@ -1,5 +1,4 @@
-"""Scalar work as a function without a loop: values of one element, tables they are looked up in, and short rows of
-numbers that are reduced."""
+"""Scalar work as one C++ function: numbers, tables in which they are looked up, and short rows that are reduced."""
 
 from __future__ import annotations
 
@@ -26,26 +25,27 @@ def scalar_work(gm: GraphModule, args: list[Tensor], compilers: build.Compilers)
 
 
 class ScalarWriter(Writer):
-    """`run(pointers)` for a graph: the pointers of its arguments, then those of the constants it holds."""
+    """`run(P)` for a graph: P has the addresses of its arguments, then of the constants that it holds."""
 
     def __init__(self, gm: GraphModule):
         super().__init__()
         self.gm, self.lines, self.stores = gm, [], []
-        self.places: dict[Node, int] = {}  # which pointer
-        self.memory: dict[Node, torch.dtype] = {}  # and the dtype of what it points to
+        self.places: dict[Node, int] = {}  # which address
+        self.memory: dict[Node, torch.dtype] = {}  # and the dtype of what lies there
         self.constants: list[Tensor] = []
         self.inputs = [x for x in gm.graph.nodes if x.op == "placeholder"]
 
     def source(self) -> str:
         for x in self.gm.graph.nodes:
             if x.op in ("placeholder", "get_attr"):
-                self.find(x)
+                self.bind(x)
             elif x.op == "call_function":
                 self.lines.append(self.statement(x))
         body = "\n  ".join(self.lines + self.stores)
         return f'{HEAD}\nextern "C" void run(void* const* P) {{\n  {body}\n}}\n'
 
-    def find(self, x: Node) -> None:
+    def bind(self, x: Node) -> None:
+        """Give an argument or a constant its place, and read it where it is one number."""
         self.places[x] = len(self.places)
         if x.op == "get_attr":
             self.places[x] = len(self.inputs) + len(self.constants)
@@ -58,7 +58,7 @@ class ScalarWriter(Writer):
             self.names[x] = f"x{self.places[x]}"
 
     def element(self, x: Node, i: str) -> str:
-        """An element of what an argument points to."""
+        """Element i of an argument."""
         dtype, T = self.memory[x], ctype(x.meta["val"].dtype)
         if dtype not in IN_MEMORY:
             raise Unsupported(str(dtype))
@@ -109,7 +109,7 @@ class ScalarWriter(Writer):
             i = self.value(at, "int64_t")
             found = self.element(row, f"i{j}")
             wrapped = f"{i} < 0 ? {i} + {shape[0]} : {i}" if name == "index" else i
-            return (  # out of its range a table has no number, and nobody to raise an error
+            return (  # NaN where there is no such number: nobody here can raise an error
                 f"const int64_t i{j} = {wrapped}; const {result} {j} = "
                 f"{result}(i{j} >= 0 && i{j} < {shape[0]} ? {found} : std::numeric_limits<{T}>::quiet_NaN());"
             )
