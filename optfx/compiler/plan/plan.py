@@ -131,7 +131,7 @@ class Plan:
                 for owner, leaves in places.items():
                     rows = [[at[i] for i in m.placed[k].inputs] for m, at in leaves]
                     calls = len(rows) if kernel is not None and not kernel.together else 1
-                    shares.append(Share(owner.slots[k], owner.partials[k], rows, calls if rows else 1))
+                    shares.append(Share(owner.slots[k], owner.partials[k], rows, max(calls, 1)))
                 yield Unbound(work, group.device, kernel, members, shares)
 
     # ---- events and scalar work ------------------------------------------------------------------

@@ -229,8 +229,10 @@ class Writer:
 
     def power(self, node: Node, T: str) -> str:
         x, exponent = self.value(node.args[0], T), node.args[1]
-        if exponent in (2, 3):
-            return " * ".join([x] * int(exponent))
+        if exponent == 2:
+            return f"{x} * {x}"
+        if exponent == 3:
+            return f"{x} * {x} * {x}"
         return f"std::sqrt({x})" if exponent == 0.5 else f"std::pow({x}, {self.value(exponent, T)})"
 
     def add_product(self, node: Node, T: str) -> str:
