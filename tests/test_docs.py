@@ -50,7 +50,7 @@ def blocks(text):
         yield Block(line, fence["body"], after["body"] if shows else None, between == VARIES, above and above[1])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_code_runs(page, monkeypatch, tmp_path, fresh_dynamo):
     module = types.ModuleType(f"page_{page.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
