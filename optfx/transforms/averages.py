@@ -19,7 +19,7 @@ class ParamsEmaState(NamedTuple):
     ema: Tree  # like params, their running mean
 
 
-def average(e: Tensor, p: Tensor, decay: Any) -> Tensor:
+def average(e: Tensor, p: Tensor, decay) -> Tensor:
     return tree.mean(e, p, decay)
 
 

@@ -18,7 +18,7 @@ class AddNoiseState(NamedTuple):
     keys: Tree  # like params, the random key of each leaf, (2,) int64
 
 
-def noisy(u: Tensor, key: Tensor, std: Any) -> Tensor:
+def noisy(u: Tensor, key: Tensor, std) -> Tensor:
     return u + std * random.normal(key, u.shape, u.dtype)
 
 

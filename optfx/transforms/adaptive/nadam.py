@@ -21,9 +21,7 @@ class ScaleByNadamState(NamedTuple):
     nu: Tree  # like params, running mean of its square
 
 
-def nadam(
-    g: Tensor, m: Tensor, v: Tensor, b1: Any, b2: Any, eps: Any, eps_root: Any, now: Any, ahead: Any, c2: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def nadam(g: Tensor, m: Tensor, v: Tensor, b1, b2, eps, eps_root, now, ahead, c2) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)
     return (now * g + ahead * m) / (tree.safe_sqrt(v / c2 + eps_root) + eps), m, v

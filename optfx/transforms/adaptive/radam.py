@@ -15,18 +15,7 @@ from optfx.tree import Tree
 
 
 def radam(
-    g: Tensor,
-    m: Tensor,
-    v: Tensor,
-    b1: Any,
-    b2: Any,
-    eps: Any,
-    eps_root: Any,
-    c1: Any,
-    c1_next: Any,
-    c2: Any,
-    rectified: Any,
-    tractable: Any,
+    g: Tensor, m: Tensor, v: Tensor, b1, b2, eps, eps_root, c1, c1_next, c2, rectified, tractable
 ) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)
