@@ -8,7 +8,7 @@ here each optimizer trains four networks with each of 17 learning rates, all at 
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from sklearn.datasets import load_digits
@@ -27,7 +27,7 @@ class SignMomentumState(NamedTuple):
     mu: tree.Tree  # like params, running mean of the gradient
 
 
-def sign_momentum(g: Tensor, m: Tensor, b1: Any, b2: Any) -> tuple[Tensor, Tensor]:
+def sign_momentum(g: Tensor, m: Tensor, b1, b2) -> tuple[Tensor, Tensor]:
     return torch.sign(tree.mean(m, g, b1)), tree.mean(m, g, b2)
 
 
