@@ -39,8 +39,8 @@ def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
 
 
 def _in_order(tx: GradientTransformation) -> list[GradientTransformation]:
-    """The transforms that all leaves go through, one after the other."""
-    inside = [] if isinstance(tx, core.Wrapper) and tx.partial else tx.inside().values()
+    """The transforms that all leaves go through, one after the other. What a final wrapper holds is its own affair."""
+    inside = [] if isinstance(tx, core.Wrapper) and (tx.partial or tx.final) else tx.inside().values()
     return [part for x in inside for part in _in_order(x)] + [tx]
 
 
