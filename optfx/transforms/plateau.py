@@ -33,8 +33,8 @@ class reduce_on_plateau(GradientTransformation):
 
     $$s \leftarrow \max(s \cdot \text{factor},\ \text{min\_scale}), \qquad u_t = s\, g_t$$
 
-    It counts as `torch.optim.lr_scheduler.ReduceLROnPlateau` does with `eps=0`: its `threshold` is `rtol` in mode "rel",
-    and `atol` (with `rtol=0`) in mode "abs". A new scale takes effect in the very step whose value led to it.
+    It counts as `torch.optim.lr_scheduler.ReduceLROnPlateau` does with `eps=0`, whose `threshold` is `rtol` in mode
+    "rel", and `atol` (with `rtol=0`) in mode "abs". A new scale takes effect in the very step whose value led to it.
 
     Args:
         factor: what the scale is multiplied by.
