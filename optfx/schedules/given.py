@@ -46,8 +46,9 @@ class lambda_lr(ClosedForm):
     Args:
         base_lr: the rate, $\eta_0$.
         lr_lambda: the function $f$. It gets the count as a () float64 tensor, in which `0.95 ** count` and
-            `count // 30` are exact; torch's class passes an int. Write it in tensor operations (`torch.where`, not `if`) to compile
-            or vmap it, and at module level to pickle it. For any other function, use `from_torch_scheduler`.
+            `count // 30` are exact; torch's class passes an int. Write it in tensor operations (`torch.where`, not
+            `if`) to compile or vmap it, and at module level to pickle it. For any other function, use
+            `from_torch_scheduler`.
 
     Reference: `torch.optim.lr_scheduler.LambdaLR`.
 
@@ -69,9 +70,9 @@ class table_schedule:
     """The values of a table, one per step; the last one is held.
 
     Put the table on the device of the parameters (`optfx.tree.map(lambda x: x.cuda(), schedule)`), or it is copied
-    there at every step. It has one dimension, which `optfx.sweep.in_axes` takes for a batch: for an optimizer that holds
-    a table, write the axes yourself (None for the table). A stack of tables, (n, steps), is mapped over like any other
-    batch.
+    there at every step. It has one dimension, which `optfx.sweep.in_axes` takes for a batch: for an optimizer that
+    holds a table, write the axes yourself (None for the table). A stack of tables, (n, steps), is mapped over like any
+    other batch.
 
     Args:
         values: (steps,) floating, the value at each count.
