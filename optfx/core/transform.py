@@ -4,8 +4,8 @@ Three parties deal with a transform, and each has its own methods:
 
 | who | methods | what they do |
 |---|---|---|
-| a user calls | `init`, `update` | check the arguments, then do the same as the next two |
-| a transform that holds others calls | `begin`, `run` | call the author's methods, with the extra arguments they know |
+| a user calls | `init`, `update` | check the arguments, then call `begin` and `run` |
+| a transform that holds others calls | `begin`, `run` | call `step` with the extra arguments that it knows |
 | an author defines | `begin`, `step` | are the transform itself |
 
 Updates are added to params; only a transform that owns the step size flips the sign. Every transform is a record, so it
@@ -107,7 +107,7 @@ class GradientTransformation:
 
         Raises:
             ValueError: updates that do not fit params, naming the path; params or an extra argument is missing.
-            TypeError: an extra argument that no transform here declares.
+            TypeError: an extra argument that is not in `EXTRA_ARGS`, nor declared by a transform.
         """
         if extra:
             check_extra(self, extra)

@@ -63,7 +63,7 @@ class Members:
         if isinstance(init, stacked):
             self._check_tensors(init.params)
             if (given := tree.leaves(init.params)[0].shape[0]) != self.n:
-                raise ValueError(f"init: parameters are stacked for {given} members, but configs has {self.n}")
+                raise ValueError(f"init: parameters are stacked for {given} members, and configs has {self.n}")
         elif not self.is_function:
             self._check_tensors(init)
 

@@ -116,7 +116,7 @@ class scale_by_muon(GradientTransformation):
         count, _ = core.counter(params), self._coefficients()
         for path, p in zip(tree.paths(params), tree.leaves(params), strict=True):
             if p.ndim < 2:
-                raise ValueError(f"scale_by_muon: the parameter at {path!r} of shape {tuple(p.shape)} is no matrix")
+                raise ValueError(f"scale_by_muon: the parameter at {path!r} of shape {tuple(p.shape)} is not a matrix")
         return ScaleByMuonState(count, tree.zeros_like(params, self.mu_dtype))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
