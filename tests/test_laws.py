@@ -387,7 +387,7 @@ def calls(monkeypatch):
         return plain_reduce(f, combine, *trees, empty=empty, **scalars)
 
     monkeypatch.setattr(verbs, "run_leaf", run_leaf)
-    for module in (verbs, tree.algebra):
+    for module in (verbs, tree.reductions):
         monkeypatch.setattr(module, "reduce", reduce)
     return seen
 
