@@ -12,15 +12,13 @@ from optfx.tree.record import show
 
 
 def run_in_turn(
-    tx: core.Wrapper, states: Sequence[Tree], updates: Tree, params: Tree, extra: dict[str, Any]
-) -> tuple[Tree, list[Tree]]:
-    """Feed the updates of each step into the next; the updates of the last, and the new states in order."""
-    if tx.asks_for("grad"):  # who asks for the gradient means what came into the chain
-        extra = {"grad": updates} | extra
-    new = []
-    for part, state in zip(tx.inside().values(), states, strict=True):
-        updates, state = part.run(updates, state, params, extra)
-        new.append(state)
+    tx: core.Wrapper, state: Tree, updates: Tree, params: Tree, extra: dict[str, Any]
+) -> tuple[Tree, dict[str, Tree]]:
+    """Feed the updates of each step into the next; the updates of the last, and the new states by name."""
+    given = {"grad": updates} | extra  # a step that asks for the gradient means what came into the chain
+    new = {}
+    for name, (step, inner) in tx.parts(state).items():
+        updates, new[name] = step.run(updates, inner, params, given if step.asks_for("grad") else extra)
     return updates, new
 
 
@@ -41,16 +39,9 @@ def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
 
 
 def _in_order(tx: GradientTransformation) -> list[GradientTransformation]:
-    """The transforms that all leaves go through, one after the other."""
-    inside = [] if isinstance(tx, core.Wrapper) and tx.partial else tx.inside().values()
+    """The transforms that all leaves go through, one after the other. What a final wrapper holds is its own affair."""
+    inside = [] if isinstance(tx, core.Wrapper) and (tx.partial or tx.final) else tx.inside().values()
     return [part for x in inside for part in _in_order(x)] + [tx]
-
-
-def describe(state: Any) -> str:
-    """What was given as a state, in a few words."""
-    if isinstance(state, dict):
-        return f"a dict of {list(state)}"
-    return f"a {type(state).__name__}" + (f" of {len(state)}" if isinstance(state, (tuple, list)) else "")
 
 
 @tree.record
@@ -84,17 +75,9 @@ class chain(core.Wrapper):
         self.__post_init__()
         refuse_two_steps("chain", self.steps)
 
-    def states(self, state: Any) -> dict[str, Tree]:
-        return {str(i): inner for i, inner in enumerate(state)}
-
-    def begin(self, params: Tree) -> tuple[Tree, ...]:
-        return tuple([tx.begin(params) for tx in self.steps])
-
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
-        if type(state) is not tuple or len(state) != len(self.steps):
-            raise ValueError(f"chain: expected its state, a tuple of {len(self.steps)}, got {describe(state)}")
         updates, new = run_in_turn(self, state, updates, params, extra)
-        return updates, tuple(new)
+        return updates, tuple(new.values())
 
 
 @tree.record
@@ -133,14 +116,5 @@ class named_chain(core.Wrapper):
     def __repr__(self) -> str:
         return f"named_chain({', '.join(map(show, self.steps.items()))})"
 
-    def states(self, state: Any) -> dict[str, Tree]:
-        return {name: state[name] for name in self.steps}
-
-    def begin(self, params: Tree) -> dict[str, Tree]:
-        return {name: tx.begin(params) for name, tx in self.steps.items()}
-
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
-        if type(state) is not dict or set(state) != set(self.steps):
-            raise ValueError(f"named_chain: expected its state, a dict of {list(self.steps)}, got {describe(state)}")
-        updates, new = run_in_turn(self, [state[name] for name in self.steps], updates, params, extra)
-        return updates, dict(zip(self.steps, new, strict=True))
+        return run_in_turn(self, state, updates, params, extra)

@@ -117,9 +117,6 @@ class partition(core.Wrapper):
     transforms: dict[str, GradientTransformation]
     param_labels: Any
 
-    def states(self, state: Any) -> dict[str, Tree]:
-        return {label: state[label] for label in self.transforms}
-
     def _keep(self, params: Tree) -> dict[str, list[bool]]:
         """For each label, which leaves have it."""
         labels = select.resolve(self.param_labels, params, str, "partition")

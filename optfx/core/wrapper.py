@@ -14,9 +14,9 @@ from optfx.tree import Tree
 class Wrapper(GradientTransformation):
     """A transform around others: it holds them in one field, alone, in a tuple or in a dict.
 
-    A subclass writes `begin` and `step`, which call `begin` and `run` of what it holds. Foreign pairs become transforms
-    when it is made. What it holds goes by its place or key where it is several. Where it is one, it adds nothing to the
-    path of a number, unless the wrapper has numbers of its own: then it goes by the name of the field.
+    A subclass writes `step`, which calls `run` of what it holds, and `begin` where that is one. Foreign pairs become
+    transforms when it is made. What it holds goes by its place or key where it is several. Where it is one, it adds
+    nothing to the path of a number, unless the wrapper has numbers of its own: then it goes by the name of the field.
     """
 
     holds: ClassVar[str] = "inner"  # the field
@@ -49,11 +49,38 @@ class Wrapper(GradientTransformation):
             held = new
         return tree.replace(self, **{self.holds: held})
 
+    def begin(self, params: Tree) -> Any:
+        """The states of several, in a tuple or dict like the one that holds them."""
+        held: Any = getattr(self, self.holds)
+        if isinstance(held, dict):
+            return {name: tx.begin(params) for name, tx in held.items()}
+        return tuple([tx.begin(params) for tx in held])
+
     def states(self, state: Any) -> dict[str, Tree]:
-        """The part of the state that belongs to each transform inside: the field `inner`, unless a subclass says
-        other."""
+        """The part of the state that belongs to each transform inside: an entry of what `begin` makes, or for one the
+        field `inner`.
+
+        Raises:
+            ValueError: the state of something else.
+        """
+        held, who = getattr(self, self.holds), type(self).__name__
+        if isinstance(held, tuple):
+            if type(state) is not tuple or len(state) != len(held):
+                raise ValueError(f"{who}: expected its state, a tuple of {len(held)}, got {_described(state)}")
+            return {str(i): inner for i, inner in enumerate(state)}
+        if isinstance(held, dict):
+            if type(state) is not dict or set(state) != set(held):
+                raise ValueError(f"{who}: expected its state, a dict of {list(held)}, got {_described(state)}")
+            return {name: state[name] for name in held}
         return {self._name: state.inner}
 
     def parts(self, state: Tree) -> dict[str, tuple[GradientTransformation, Tree]]:
         inside = self.inside()
         return {name: (inside[name], inner) for name, inner in self.states(state).items()}
+
+
+def _described(state: Any) -> str:
+    """What was given as a state, in a few words."""
+    if isinstance(state, dict):
+        return f"a dict of {list(state)}"
+    return f"a {type(state).__name__}" + (f" of {len(state)}" if isinstance(state, (tuple, list)) else "")

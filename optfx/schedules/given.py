@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from optfx.core import Schedule, scalar_dtype
+from optfx.core import Schedule
 from optfx.schedules.closed_form import ClosedForm
 from optfx.schedules.numbers import Number, as_count, as_scalar
 from optfx.tree import record
+from optfx.tree.share import scalar_dtype
 
 
 @record
@@ -70,7 +71,7 @@ class table_schedule:
     """The values of a table, one a step; the last one is held.
 
     The table should lie on the device of the parameters (`optfx.tree.map(lambda x: x.cuda(), schedule)`): elsewhere it
-    is copied there at every step. It is a tensor of one dimension: `optfx.in_axes` takes it for a batch, so state the
+    is copied there at every step. It is a tensor of one dimension: `sweep.in_axes` takes it for a batch, so state the
     axes of an optimizer that holds a table yourself (None for the table). A stack of tables, (n, steps), is mapped
     over as any other batch.
 

@@ -18,7 +18,7 @@ class ScaleByAsgdState(NamedTuple):
     eta: Tensor  # () float64, the rate of the next step
 
 
-def descend(g: Tensor, p: Tensor, eta: Any, lambd: Any) -> Tensor:
+def descend(g: Tensor, p: Tensor, eta, lambd) -> Tensor:
     return -eta * (g + lambd * p)
 
 

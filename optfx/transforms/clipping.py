@@ -12,14 +12,14 @@ from optfx.core import GradientTransformation, Hyper
 from optfx.tree import Tree
 
 
-def shrink(size: Tensor, limit: Any) -> Tensor:
+def shrink(size: Tensor, limit) -> Tensor:
     """The factor that brings `size` down to `limit`; 1 where it is not above it, NaN where it is NaN."""
     above = ~(size <= limit)
     # the inner where keeps the derivative of a division that is not used finite
     return torch.where(above, limit / torch.where(above, size, 1.0), 1.0)
 
 
-def clamp(u: Tensor, max_delta: Any) -> Tensor:
+def clamp(u: Tensor, max_delta) -> Tensor:
     return u.clamp(-max_delta, max_delta)
 
 
@@ -47,7 +47,7 @@ class clip(core.Stateless):
         return tree.elementwise(clamp, updates, max_delta=max_delta)
 
 
-def limit_rms(u: Tensor, threshold: Any) -> Tensor:
+def limit_rms(u: Tensor, threshold) -> Tensor:
     mean_square = u.abs().square().sum() / max(u.numel(), 1)  # an empty leaf has none, and must not make a NaN
     return u * shrink(tree.safe_sqrt(mean_square), threshold)
 
@@ -112,7 +112,7 @@ class clip_by_global_norm(GradientTransformation):
 
     def begin(self, params: Tree) -> ClipByGlobalNormState:
         count = core.counter(params)
-        return ClipByGlobalNormState(count, torch.zeros_like(count, dtype=core.scalar_dtype(count.device)))
+        return ClipByGlobalNormState(count, torch.zeros_like(count, dtype=tree.scalar_dtype(count.device)))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         size = tree.norm(updates).to(state.norm)
@@ -126,7 +126,7 @@ def unit_norms(x: Tensor) -> Tensor:
     return tree.safe_sqrt(x.abs().square().sum(dims, keepdim=True))
 
 
-def limit_units(u: Tensor, p: Tensor, clipping: Any, eps: Any) -> Tensor:
+def limit_units(u: Tensor, p: Tensor, clipping, eps) -> Tensor:
     return u * shrink(unit_norms(u) / unit_norms(p).clamp(min=eps), clipping)
 
 

@@ -11,7 +11,7 @@ from optfx.core import Hyper, select
 from optfx.tree import Tree
 
 
-def decay(u: Tensor, p: Tensor, weight_decay: Any) -> Tensor:
+def decay(u: Tensor, p: Tensor, weight_decay) -> Tensor:
     return u + weight_decay * p
 
 

@@ -25,7 +25,7 @@ class ScaleByMuonState(NamedTuple):
 
 
 def orthogonalize(
-    x: Tensor, eps: Any, coefficients: tuple[Coefficients, ...], eps_is_floor: bool, dtype: torch.dtype | None
+    x: Tensor, eps, coefficients: tuple[Coefficients, ...], eps_is_floor: bool, dtype: torch.dtype | None
 ) -> Tensor:
     """Singular values brought near 1 by Newton-Schulz iterations, for each matrix of a batch."""
     rows, cols = x.shape[-2:]
@@ -43,9 +43,7 @@ def orthogonalize(
     return (y.mT if rows > cols else y).reshape(x.shape)
 
 
-def muon(
-    g: Tensor, m: Tensor, beta: Any, c1: Any, c1_next: Any, nesterov: bool, **options: Any
-) -> tuple[Tensor, Tensor]:
+def muon(g: Tensor, m: Tensor, beta, c1, c1_next, nesterov: bool, **options) -> tuple[Tensor, Tensor]:
     m = tree.mean(m, g, beta)
     if nesterov:
         mean = tree.mean(m, g, beta) if c1 is None else beta * m / c1_next + (1 - beta) * g / c1

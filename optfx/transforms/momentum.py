@@ -19,7 +19,7 @@ class TraceState(NamedTuple):
     trace: Tree  # like params, the decaying sum of the updates
 
 
-def accumulate(g: Tensor, m: Tensor, decay: Any, undamped: Any, nesterov: bool) -> tuple[Tensor, Tensor]:
+def accumulate(g: Tensor, m: Tensor, decay, undamped, nesterov: bool) -> tuple[Tensor, Tensor]:
     m = decay * m + (g if undamped is None else undamped * g)
     return (g + decay * m if nesterov else m), m
 
@@ -76,7 +76,7 @@ class EmaState(NamedTuple):
     ema: Tree  # like params, the running mean of the updates, as it is before its correction
 
 
-def average(g: Tensor, m: Tensor, decay: Any, correction: Any) -> tuple[Tensor, Tensor]:
+def average(g: Tensor, m: Tensor, decay, correction) -> tuple[Tensor, Tensor]:
     m = tree.mean(m, g, decay)
     return m / correction, m
 

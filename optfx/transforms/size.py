@@ -12,7 +12,7 @@ from optfx.core import Hyper
 from optfx.tree import Tree
 
 
-def times_rms(u: Tensor, p: Tensor, min_scale: Any) -> Tensor:
+def times_rms(u: Tensor, p: Tensor, min_scale) -> Tensor:
     mean_square = p.abs().square().sum() / max(p.numel(), 1)
     return u * tree.safe_sqrt(mean_square).clamp(min=min_scale)
 
@@ -47,7 +47,7 @@ class scale_by_param_block_rms(core.Stateless):
         return tree.leafwise(times_rms, updates, params, min_scale=min_scale)
 
 
-def by_shape(u: Tensor, consistent_rms: Any) -> Tensor:
+def by_shape(u: Tensor, consistent_rms) -> Tensor:
     rows, cols = u.shape[-2:]
     if consistent_rms is None:
         return u * math.sqrt(max(1.0, rows / max(cols, 1)))

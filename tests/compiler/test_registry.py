@@ -4,12 +4,11 @@ import pytest
 import torch
 
 import optfx
-from optfx.compiler import inductor
+from optfx.compiler.kernels import inductor
 from optfx.tree.recording import recording
 from tests.compiler.harness import distance, eager, events, fused, grads, params, units
 from tests.harness import Asked, rows
 from tests.schedules.rows import ROWS as SCHEDULES
-
 
 
 def sees_whole_leaves(row, p):

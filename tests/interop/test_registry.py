@@ -39,9 +39,7 @@ def other(row, *names):
 
 def knobs(row, change):
     """What the groups of two optimizers have that differ in some numbers of a row: {knob: its value in the second}."""
-    first, second = (
-        TorchOptimizer(start().items(), row.make(**row.hypers | x)).param_groups[0] for x in ({}, change)
-    )
+    first, second = (TorchOptimizer(start().items(), row.make(**row.hypers | x)).param_groups[0] for x in ({}, change))
     return {knob: x for knob, x in second.items() if knob != "params" and x != first[knob]}
 
 

@@ -19,7 +19,7 @@ class ScaleByAdadeltaState(NamedTuple):
     e_x: Tree  # like params, running mean of the squared update
 
 
-def adadelta(g: Tensor, e_g: Tensor, e_x: Tensor, rho: Any, eps: Any) -> tuple[Tensor, Tensor, Tensor]:
+def adadelta(g: Tensor, e_g: Tensor, e_x: Tensor, rho, eps) -> tuple[Tensor, Tensor, Tensor]:
     e_g = tree.mean(e_g, g * g, rho)
     u = tree.safe_sqrt(e_x + eps) / tree.safe_sqrt(e_g + eps) * g
     return u, e_g, tree.mean(e_x, u * u, rho)

@@ -21,9 +21,7 @@ class ScaleByAdamState(NamedTuple):
     nu: Tree  # like params, running mean of its square
 
 
-def adam(
-    g: Tensor, m: Tensor, v: Tensor, b1: Any, b2: Any, eps: Any, eps_root: Any, c1: Any, c1_next: Any, c2: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def adam(g: Tensor, m: Tensor, v: Tensor, b1, b2, eps, eps_root, c1, c1_next, c2) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)
     m_hat = m / c1 if c1_next is None else b1 * m / c1_next + (1 - b1) * g / c1

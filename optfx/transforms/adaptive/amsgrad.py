@@ -22,17 +22,7 @@ class ScaleByAmsgradState(NamedTuple):
 
 
 def amsgrad(
-    g: Tensor,
-    m: Tensor,
-    v: Tensor,
-    v_max: Tensor,
-    b1: Any,
-    b2: Any,
-    eps: Any,
-    eps_root: Any,
-    c1: Any,
-    before: Any,
-    after: Any,
+    g: Tensor, m: Tensor, v: Tensor, v_max: Tensor, b1, b2, eps, eps_root, c1, before, after
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)

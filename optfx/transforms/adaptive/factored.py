@@ -36,7 +36,7 @@ def floor_of(x: Tensor, epsilon: Any) -> Any:
 
 
 def factored_rms(
-    g: Tensor, row: Tensor, col: Tensor, rho: Any, epsilon: Any, floor: bool, factored: Any, min_size: int
+    g: Tensor, row: Tensor, col: Tensor, rho, epsilon, floor: bool, factored, min_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     d1, d0 = factored_dims(g.shape, factored, min_size) or (-2, -1)
     square = g * g if floor else g * g + epsilon
@@ -49,7 +49,7 @@ def factored_rms(
     return g * (row / mean).rsqrt() * col.rsqrt(), row, col
 
 
-def full_rms(g: Tensor, v: Tensor, rho: Any, epsilon: Any, floor: bool) -> tuple[Tensor, Tensor]:
+def full_rms(g: Tensor, v: Tensor, rho, epsilon, floor: bool) -> tuple[Tensor, Tensor]:
     if floor:
         least = floor_of(g, epsilon)
         v = tree.mean(v, g * g, rho)

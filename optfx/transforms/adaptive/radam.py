@@ -15,18 +15,7 @@ from optfx.tree import Tree
 
 
 def radam(
-    g: Tensor,
-    m: Tensor,
-    v: Tensor,
-    b1: Any,
-    b2: Any,
-    eps: Any,
-    eps_root: Any,
-    c1: Any,
-    c1_next: Any,
-    c2: Any,
-    rectified: Any,
-    tractable: Any,
+    g: Tensor, m: Tensor, v: Tensor, b1, b2, eps, eps_root, c1, c1_next, c2, rectified, tractable
 ) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)
@@ -83,7 +72,7 @@ class scale_by_radam(GradientTransformation):
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = self.at(state.count), state.count + 1
         now |= corrections(now, count, self.nesterov)
-        c2, t = now["c2"], count.to(core.scalar_dtype(count.device))
+        c2, t = now["c2"], count.to(tree.scalar_dtype(count.device))
         longest = 2 / (1 - now["b2"]) - 1
         length = longest - 2 * t * (1 - c2) / c2
         tractable = (length >= now.pop("threshold")) & (length > 4)

@@ -15,7 +15,7 @@ from optfx.core import Decay, GradientTransformation, Hyper
 from optfx.tree import Tree
 
 
-def root(x: Tensor, eps: Any, eps_in_sqrt: bool) -> Tensor:
+def root(x: Tensor, eps, eps_in_sqrt: bool) -> Tensor:
     return tree.safe_sqrt(x + eps) if eps_in_sqrt else tree.safe_sqrt(x) + eps
 
 
@@ -34,7 +34,7 @@ class ScaleByRmsState(NamedTuple):
     nu: Tree  # like params, running mean of the squared gradient
 
 
-def rms(g: Tensor, v: Tensor, decay: Any, eps: Any, correction: Any, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
+def rms(g: Tensor, v: Tensor, decay, eps, correction, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
     v = tree.mean(v, g * g, decay)
     return g / root(v / correction, eps, eps_in_sqrt), v
 
@@ -90,9 +90,7 @@ class ScaleByStddevState(NamedTuple):
     nu: Tree  # like params, running mean of its square
 
 
-def stddev(
-    g: Tensor, m: Tensor, v: Tensor, decay: Any, eps: Any, correction: Any, eps_in_sqrt: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def stddev(g: Tensor, m: Tensor, v: Tensor, decay, eps, correction, eps_in_sqrt: bool) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, decay)
     v = tree.mean(v, g * g, decay)
     variance = v / correction - (m / correction).square()
@@ -152,7 +150,7 @@ class ScaleByRssState(NamedTuple):
     sum_of_squares: Tree  # like params, of all gradients so far
 
 
-def rss(g: Tensor, s: Tensor, eps: Any, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
+def rss(g: Tensor, s: Tensor, eps, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
     s = s + g * g
     return g / root(s, eps, eps_in_sqrt), s
 

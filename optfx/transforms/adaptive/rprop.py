@@ -21,13 +21,7 @@ class ScaleByRpropState(NamedTuple):
 
 
 def rprop(
-    g: Tensor,
-    step: Tensor,
-    previous: Tensor,
-    eta_minus: Any,
-    eta_plus: Any,
-    min_step_size: Any,
-    max_step_size: Any,
+    g: Tensor, step: Tensor, previous: Tensor, eta_minus, eta_plus, min_step_size, max_step_size
 ) -> tuple[Tensor, Tensor, Tensor]:
     agreement = g * previous
     factor = torch.where(agreement > 0, eta_plus, torch.where(agreement < 0, eta_minus, torch.ones_like(g)))
