@@ -14,8 +14,8 @@ from optfx.tree.record import show
 def run_in_turn(
     tx: core.Wrapper, state: Tree, updates: Tree, params: Tree, extra: dict[str, Any]
 ) -> tuple[Tree, dict[str, Tree]]:
-    """Feed the updates of each step into the next; the updates of the last, and the new states by name."""
-    given = {"grad": updates} | extra  # a step that asks for the gradient means what came into the chain
+    """Feed the updates of each step into the next. Returns those of the last, and the new states by name."""
+    given = {"grad": updates} | extra  # a step that asks for the gradient wants what came into the chain
     new = {}
     for name, (step, inner) in tx.parts(state).items():
         updates, new[name] = step.run(updates, inner, params, given if step.asks_for("grad") else extra)
@@ -23,7 +23,7 @@ def run_in_turn(
 
 
 def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
-    """Refuse what would scale a step that is complete.
+    """Refuse to scale updates that are already final.
 
     Raises:
         ValueError: a final transform, or a learning rate, after a final one.
@@ -33,13 +33,13 @@ def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
         name = type(step).__name__
         if final is not None and (step.final or step.rate):
             raise ValueError(
-                f"{who}: {name} after {final}, which is final: its updates have their rate and sign already"
+                f"{who}: {name} after {final}, which is final: its updates already have their rate and sign"
             )
         final = name if step.final else final
 
 
 def _in_order(tx: GradientTransformation) -> list[GradientTransformation]:
-    """The transforms that all leaves go through, one after the other. What a final wrapper holds is its own affair."""
+    """The transforms that every leaf goes through, in order; what a final wrapper holds is its own affair."""
     inside = [] if isinstance(tx, core.Wrapper) and (tx.partial or tx.final) else tx.inside().values()
     return [part for x in inside for part in _in_order(x)] + [tx]
 
@@ -51,11 +51,11 @@ class chain(core.Wrapper):
     Args:
         *steps: transforms, or foreign `init`/`update` pairs.
 
-    The state is a tuple with an entry for each step. A step that needs `grad` gets the updates that the chain was
-    given, unless the caller gives another.
+    The state is a tuple with an entry for each step. A step that asks for `grad` gets the updates that were given to
+    the chain, unless the caller passes another.
 
     Raises:
-        ValueError: a learning rate, or another final transform, after one that is final: it owns the rate and the sign.
+        ValueError: a learning rate or a final transform after a final one, which owns the rate and the sign.
 
     Reference: optax, `chain`.
 
@@ -82,7 +82,7 @@ class chain(core.Wrapper):
 
 @tree.record
 class named_chain(core.Wrapper):
-    """A chain whose steps have names, so that their states and numbers are found by name.
+    """A chain whose steps have names, by which their states and numbers are found.
 
     Args:
         *steps: `(name, transform)` pairs.
@@ -90,7 +90,7 @@ class named_chain(core.Wrapper):
     The state is a dict with an entry for each name.
 
     Raises:
-        ValueError: two steps of one name; what `chain` refuses.
+        ValueError: two steps with the same name; also what `chain` refuses.
 
     Reference: optax, `named_chain`.
 

@@ -36,7 +36,7 @@ class trace(GradientTransformation):
         decay: $\mu$, how much of the sum is kept at each step.
         nesterov: look ahead.
         accumulator_dtype: the dtype of the sum; None for that of the parameters.
-        dampening: $\tau$, as in `torch.optim.SGD`: the first gradient goes in undamped. None for none.
+        dampening: $\tau$, as in `torch.optim.SGD`, where the first gradient is not damped; None for no dampening.
 
     Reference: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013,
         <http://proceedings.mlr.press/v28/sutskever13.pdf>; optax, `trace`; `torch.optim.SGD`.
@@ -73,7 +73,7 @@ class EmaState(NamedTuple):
     """The state of `ema`."""
 
     count: Tensor  # () int64, steps taken
-    ema: Tree  # like params, the running mean of the updates, as it is before its correction
+    ema: Tree  # like params, the running mean of the updates, uncorrected
 
 
 def average(g: Tensor, m: Tensor, decay, correction) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ class ema(GradientTransformation):
 
     Args:
         decay: $\mu$, how much of the mean is kept at each step.
-        debias: make up for the mean having begun at zero.
+        debias: correct for the mean having begun at zero.
         accumulator_dtype: the dtype of the mean; None for that of the parameters.
 
     Reference: optax, `ema`.

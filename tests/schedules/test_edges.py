@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from optfx import schedules as s
-from optfx.core import at
+from optfx.core import number_at
 from optfx.tree import replace
 
 
@@ -118,8 +118,8 @@ def test_a_schedule_is_a_hyperparameter():
     count = torch.tensor(5)
     schedule = s.warmup_cosine_decay_schedule(0.0, torch.tensor([0.1, 0.2], dtype=torch.float64), 10, 20)
     with pytest.raises(ValueError, match=r"shape \(2,\)"):
-        at(count, schedule)
-    rates = torch.func.vmap(lambda one: at(count, one))(schedule)
+        number_at(schedule, count, "the rate")
+    rates = torch.func.vmap(lambda one: number_at(one, count, "the rate"))(schedule)
     torch.testing.assert_close(rates, torch.tensor([0.05, 0.1], dtype=torch.float64))
 
 

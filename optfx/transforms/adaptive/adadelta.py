@@ -1,4 +1,4 @@
-"""Adadelta: the gradient in the units of the parameters, by a running root mean square of past updates."""
+"""Adadelta: the gradient is rescaled to the units of the parameters by the root mean square of past updates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def adadelta(g: Tensor, e_g: Tensor, e_x: Tensor, rho, eps) -> tuple[Tensor, Ten
 
 @tree.record
 class scale_by_adadelta(GradientTransformation):
-    r"""Scale the gradient by the root mean square of past updates over that of the gradient.
+    r"""Scale the gradient by the root mean square of past updates over that of past gradients.
 
     $$v_t = \rho\, v_{t-1} + (1 - \rho)\, g_t^2, \qquad
     u_t = \frac{\sqrt{x_{t-1} + \varepsilon}}{\sqrt{v_t + \varepsilon}}\, g_t, \qquad

@@ -1,4 +1,4 @@
-"""Adam's preconditioner: a running mean of the gradient over a running root mean square of it."""
+"""Adam's preconditioner: a running mean of the gradient over its running root mean square."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def adam(g: Tensor, m: Tensor, v: Tensor, b1, b2, eps, eps_root, c1, c1_next, c2
 
 
 def corrections(now: dict[str, Any], count: Tensor, nesterov: bool) -> dict[str, Any]:
-    """What Adam's means are divided by after `count` steps, and after one more to look ahead."""
+    """The bias corrections of Adam's means after `count` steps, and of the first after one more for Nesterov."""
     c1, c2 = (core.bias_correction(now[b], count) for b in ("b1", "b2"))
     return {"c1": c1, "c2": c2, "c1_next": core.bias_correction(now["b1"], count + 1) if nesterov else None}
 
 
 @tree.record
 class scale_by_adam(GradientTransformation):
-    r"""Divide a running mean of the gradient by a running root mean square of it.
+    r"""Divide a running mean of the gradient by its running root mean square.
 
     $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2$$
 
@@ -51,7 +51,10 @@ class scale_by_adam(GradientTransformation):
         eps: $\varepsilon$, added to the root.
         eps_root: $\bar\varepsilon$, added under the root.
         mu_dtype: the dtype of the mean; None for that of the parameters.
-        nesterov: look ahead (NAdam).
+        nesterov: look ahead.
+
+    With `nesterov=True` this is optax's NAdam, whose momentum is constant; `scale_by_nadam` is torch's and the paper's,
+    whose momentum grows; the optimizer `nadam` is built on either.
 
     A complex parameter counts as two real ones, as in `torch.optim`.
 

@@ -1,4 +1,4 @@
-"""Adamax's preconditioner: a running mean of the gradient over a decaying maximum of it."""
+"""Adamax's preconditioner: a running mean of the gradient over a decaying maximum of its absolute value."""
 
 from __future__ import annotations
 
