@@ -10,6 +10,7 @@ from torch.func import vmap
 
 import optfx
 from optfx import tree
+from optfx.interop.groups import Knobs
 from optfx.tree import verbs
 from optfx.tree.nodes import nodes
 from optfx.tree.recording import recording
@@ -290,14 +291,30 @@ def test_a_state_survives_a_dict_bitwise(row, tmp_path):
 
 
 @rows
-def test_hyperparams_are_listed_and_live_in_an_injected_state(row):
+def test_a_number_has_one_path(row):
+    """In `hyperparams`, in an injected state, and for the knobs of groups."""
     tx, p = row.make(**row.hypers), params()
-    found = optfx.hyperparams(tx, tx.init(p))
-    values = [float(v) for v in found.values()]
+    numbers, now = optfx.core.numbers(tx), optfx.hyperparams(tx, tx.init(p))
+    transforms = {path for path, _ in each(tx)}
+    for path, value in numbers.items():
+        if path.rpartition(".")[0] in transforms:  # else it is a schedule's, which `hyperparams` evaluates
+            assert float(now[path]) == pytest.approx(float(value), rel=1e-12), path
     for value in row.hypers.values():
-        assert any(v == pytest.approx(value, rel=1e-12) for v in values)
+        assert value in numbers.values()
     injected = optfx.inject_hyperparams(tx)
+    state = injected.init(p)
+    assert list(state.hyperparams) == list(numbers)
+    assert list(optfx.hyperparams(injected, state)) == list(now)
     assert_close(run(row, injected, p)[0], run(row, tx, p)[0], 1e-12, 1e-13)
+    if any(isinstance(part, optfx.inject_hyperparams) for _, part in each(tx)):
+        return  # each number is in the state twice now, and groups have none
+    for path in numbers:
+        changed = tree.set(state, {path: 0.125})
+        assert tree.get(changed, path) == 0.125
+        if path in now:
+            assert optfx.hyperparams(injected, changed)[path] == 0.125
+    knobs = {path for knob in Knobs(tx).found.values() for path in knob.paths}
+    assert knobs == numbers.keys() & now.keys()
 
 
 # ---- where the model is evaluated --------------------------------------------------------------------

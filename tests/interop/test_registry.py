@@ -60,8 +60,8 @@ def looks_across(row):
 
 def in_schedules(row):
     """The numbers of a row that its schedules have, which are no knobs."""
-    transforms = dict(each(row.make(**row.hypers)))
-    return {name for name in row.hypers if not owners(row, name) <= transforms.keys()}
+    transforms = {path for path, _ in each(row.make(**row.hypers))}
+    return {name for name in row.hypers if not owners(row, name) <= transforms}
 
 
 @rows
