@@ -85,7 +85,7 @@ _MOVED = {
     "need_params": "the fact `needs_params = True` of a class",
     "periodic_update": "tree.where(steps % period == 0, new, old)",
     "update_inside": "the method `run` of a transform",
-    "wide": "core.scalar_dtype",
+    "wide": "tree.scalar_dtype",
 }
 
 

@@ -37,11 +37,10 @@ def fresh_dynamo():
 @pytest.fixture
 def no_cpp(monkeypatch):
     """As where there is no C++ compiler, or on another device."""
-    from optfx.compiler import cpp, kernels
+    from optfx.compiler.kernels import cpp
 
     def refused(*_):
         raise cpp.Unsupported("anything")
 
     monkeypatch.setattr(cpp, "launcher", refused)
     monkeypatch.setattr(cpp, "scalar_work", refused)
-    monkeypatch.setattr(kernels, "_kernels", {})

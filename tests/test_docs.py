@@ -1,4 +1,4 @@
-"""The code in README.md and docs/*.md runs, and prints what the page says it prints.
+"""The code in README.md, docs/*.md and the compiler's page runs, and prints what the page says it prints.
 
 The ```python blocks of a page run in order, as one module. A ```text block right after one shows what it prints, with
 `<!-- numbers vary -->` between them up to the numbers in it. A block that cannot run has a comment above it
@@ -19,7 +19,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "optfx/compiler/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(?P<info>.*)\n(?P<body>(?:.*\n)*?)```$", re.M)
 VARIES = "<!-- numbers vary -->"
 OUTPUT = doctest.OutputChecker()
@@ -50,7 +50,7 @@ def blocks(text):
         yield Block(line, fence["body"], after["body"] if shows else None, between == VARIES, above and above[1])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_code_runs(page, monkeypatch, tmp_path, fresh_dynamo):
     module = types.ModuleType(f"page_{page.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from optfx import core, tree
@@ -12,14 +12,13 @@ from optfx.tree.record import show
 
 
 def run_in_turn(
-    tx: core.Wrapper, states: Sequence[Tree], updates: Tree, params: Tree, extra: dict[str, Any]
+    steps: Iterable[GradientTransformation], states: Iterable[Tree], updates: Tree, params: Tree, extra: dict[str, Any]
 ) -> tuple[Tree, list[Tree]]:
     """Feed the updates of each step into the next; the updates of the last, and the new states in order."""
-    if tx.asks_for("grad"):  # who asks for the gradient means what came into the chain
-        extra = {"grad": updates} | extra
+    given = {"grad": updates} | extra  # a step that asks for the gradient means what came into the chain
     new = []
-    for part, state in zip(tx.inside().values(), states, strict=True):
-        updates, state = part.run(updates, state, params, extra)
+    for step, state in zip(steps, states, strict=True):
+        updates, state = step.run(updates, state, params, given if step.asks_for("grad") else extra)
         new.append(state)
     return updates, new
 
@@ -93,7 +92,7 @@ class chain(core.Wrapper):
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         if type(state) is not tuple or len(state) != len(self.steps):
             raise ValueError(f"chain: expected its state, a tuple of {len(self.steps)}, got {describe(state)}")
-        updates, new = run_in_turn(self, state, updates, params, extra)
+        updates, new = run_in_turn(self.steps, state, updates, params, extra)
         return updates, tuple(new)
 
 
@@ -142,5 +141,5 @@ class named_chain(core.Wrapper):
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         if type(state) is not dict or set(state) != set(self.steps):
             raise ValueError(f"named_chain: expected its state, a dict of {list(self.steps)}, got {describe(state)}")
-        updates, new = run_in_turn(self, [state[name] for name in self.steps], updates, params, extra)
+        updates, new = run_in_turn(self.steps.values(), [state[name] for name in self.steps], updates, params, extra)
         return updates, dict(zip(self.steps, new, strict=True))

@@ -49,7 +49,7 @@ class inject_hyperparams(core.Wrapper):
         def own(x: Any) -> Tensor:
             if isinstance(x, Tensor):
                 return x.detach().clone()
-            return torch.tensor(x, dtype=core.scalar_dtype(device), device=device)
+            return torch.tensor(x, dtype=tree.scalar_dtype(device), device=device)
 
         numbers = {path: own(x) for path, x in core.numbers(self.inner).items()}
         return InjectState(numbers, core.with_numbers(self.inner, numbers).begin(params))

@@ -1,15 +1,15 @@
-"""The optimizer as it runs: in place, by one kernel for all leaves that go through the same."""
+"""An optimizer as a compiled step: in place, by one kernel for all leaves that go through the same."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from optfx import tree
+from optfx.compiler.record.inputs import AsLeaf, AsScalar, Input, kind_of
 from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
 from optfx.core.transform import check_extra, check_updates
 from optfx.tree import Tree, flatten, paths, unflatten
@@ -18,20 +18,23 @@ from optfx.tree.record import is_wrapped
 from optfx.tree.words import misfit
 
 if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
-    from optfx.compiler.plan import Plan, Unit
+    from optfx.compiler.kernels.workshop import Workshop
+    from optfx.compiler.plan.plan import Plan
 
 SMALL = 32768  # elements up to which a leaf is packed with others, where a kernel does one leaf a call
 
 
 class fuse:
-    r"""An optimizer compiled as a whole: each step runs in place, one kernel for all leaves that go through the same.
+    r"""An optimizer compiled as a whole. A step runs in place, with one kernel for all leaves that go through the same.
 
-    `tx.update` and `apply_updates` are read once, on leaves that hold nothing, and what the verbs are asked becomes a
-    program. Compiling takes about a second, whatever the number of parameters. A new value of a tensor hyperparameter
-    or of a schedule compiles nothing. What cannot be fused runs as a stage of its own, correctly; `explain()` tells
-    what and why.
+    `tx.update` and `apply_updates` run once on leaves without values, and what they ask of the verbs becomes a program.
+    Compiling takes about a second, whatever the number of parameters. A new value of a tensor hyperparameter or of a
+    schedule compiles nothing. What cannot be fused runs as a stage of its own, and `explain()` says what and why.
 
-    The numbers are those of `tx` itself to rounding: the same operations in the same order, scalars in float64.
+    The numbers are those of `tx` to rounding: the same operations in the same order, with scalars in float64. Sums,
+    products, quotients, means by `lerp` and casts of leaves are rounded as in eager code, bit for bit. Elsewhere the
+    last bits may differ: in square roots, exponentials and the like, in sums over leaves, and where a leaf is divided
+    by a scalar, which becomes a product with its reciprocal.
 
     Args:
         tx: a transform, usually a whole optimizer, or a foreign `init`/`update` pair.
@@ -47,10 +50,12 @@ class fuse:
         {'w': tensor([ 0.9000, -1.9000])}
     """
 
+    _workshop: Workshop
+
     def __init__(self, tx: Any):
         self.tx: GradientTransformation = as_transform(tx)
         self._extra_args = self.tx.extra_args
-        self._live: list[Tensor] = []  # the parameters that are not ours, whose memory we write to
+        self._live: list[Tensor] = []  # parameters of the caller, which are given the memory that steps write to
         self._plan: Plan | None = None
 
     def __repr__(self) -> str:
@@ -61,21 +66,22 @@ class fuse:
         """Lay out params and state, and compile the step.
 
         Args:
-            params: tree of tensors, which are copied; or an `nn.Module`, whose trainable parameters are taken as
-                they are and go on being the module's.
+            params: tree of tensors, which are copied; or an `nn.Module`, whose trainable parameters are trained
+                themselves.
             state: a state of `tx`, from a checkpoint say, which is copied; None for `tx.init(params)`.
-            copy: False to train the tensors of `params` and `state` themselves, of which the parameters are given other
-                memory where theirs will not do.
-            **extra: the extra arguments that steps will be given, where the optimizer declares any that `EXTRA_ARGS`
-                does not know; their values do not matter.
+            copy: False to train the tensors of `params` and `state` themselves. Parameters may be given new memory.
+            **extra: the extra arguments that steps will be given, if the optimizer declares any that are not in
+                `EXTRA_ARGS`. Their values do not matter.
 
         Returns:
             `(params, state)`: the tensors that `step` updates. The state has the structure of `tx.init(params)`, so it
             is saved, read and set like any other.
 
         Raises:
-            TypeError, ValueError: parameters or a state that do not fit `tx`, naming the path.
+            TypeError, ValueError: parameters or a state that do not fit `tx`. The message names the path.
         """
+        from optfx.compiler.kernels.workshop import Workshop
+
         live = not copy or isinstance(params, nn.Module)
         if isinstance(params, nn.Module):
             params = {name: p for name, p in params.named_parameters() if p.requires_grad}
@@ -92,17 +98,18 @@ class fuse:
         self._live = flatten(params)[0] if live else []
         own = tree.map(lambda x: _own(x, not live), params)
         state = tree.map(lambda x: _own(x, copy), like if state is None else state)
-        # what is in the vocabulary can be guessed, for what it is matters and not its value
+        # only the kind of an argument matters here, and that of the common ones is known
         guessed = dict.fromkeys(EXTRA_ARGS, _some_function) | {"value": 0.0, "grad": own}
-        return self._adopt(own, own, state, self._declared(guessed | extra))
+        self._workshop = Workshop()
+        return self._compile(own, own, state, self._declared(guessed | extra))
 
     @torch.no_grad()
     def step(self, grads: Tree, state: Tree, params: Tree, **extra: Any) -> tuple[Tree, Tree]:
         """One step, in place.
 
         Args:
-            grads: tree of gradients like params; their dtypes may differ from those of the params.
-            state: from `init` or the last `step`. Other tensors are accepted, and copied into those.
+            grads: tree of gradients like params. Their dtypes may differ from those of the params.
+            state: from `init` or the last `step`. Other tensors are copied into those.
             params: likewise.
             **extra: the extra arguments of `tx.update`: see `EXTRA_ARGS`.
 
@@ -111,7 +118,7 @@ class fuse:
 
         Raises:
             RuntimeError: before `init`.
-            ValueError: trees that do not fit, naming the path. Nothing is changed then.
+            ValueError: trees that do not fit. The message names the path, and nothing has changed.
             TypeError: an extra argument that the optimizer does not know.
         """
         if self._plan is None:
@@ -119,23 +126,23 @@ class fuse:
         if extra:
             check_extra(self.tx, extra)
         extra = self._declared(extra)
-        kinds = [_kind(x) for x in _leaves(extra)]
-        brought = leaves_in(self._structure, grads)
-        if brought is None or list(map(_form, brought)) != self._forms or kinds != self._kinds:
+        kinds = [kind_of(x) for x in _leaves(extra)]
+        leaves = leaves_in(self._structure, grads)
+        if leaves is None or list(map(_form, leaves)) != self._forms or kinds != self._kinds:
             check_updates("fuse", self.params, grads)
-            brought = [x.resolve_conj().contiguous() for x in flatten(grads)[0]]
-            if list(map(_form, brought)) != self._forms or kinds != self._kinds:
-                self._take_over(state, params)
-                params, state = self._adopt(unflatten(self._structure, brought), self.params, self.state, extra)
-        self._take_over(state, params)
-        inputs = self._plan.reading.inputs
-        leaves = list(enumerate(brought))
-        for (kind, which), x in zip(inputs.extra, _leaves(extra), strict=True):
-            if kind == "leaf":
-                leaves.append((which, x.resolve_conj().contiguous()))
-            elif kind == "scalar":
-                inputs.scalars[which].fill_(x)
-        self._plan.run(leaves, extra)
+            leaves = [x.resolve_conj().contiguous() for x in flatten(grads)[0]]
+            if list(map(_form, leaves)) != self._forms or kinds != self._kinds:
+                self._copy_foreign(state, params)
+                params, state = self._compile(unflatten(self._structure, leaves), self.params, self.state, extra)
+        self._copy_foreign(state, params)
+        inputs = self._plan.recording.inputs
+        rebound = [(Input(i), x) for i, x in enumerate(leaves)]
+        for what, x in zip(inputs.extra, _leaves(extra), strict=True):
+            if isinstance(what, AsLeaf):
+                rebound.append((what.input, x.resolve_conj().contiguous()))
+            elif isinstance(what, AsScalar):
+                inputs.scalars[what.index].fill_(x)
+        self._plan.run(rebound, extra)
         return self.params, self.state
 
     def explain(self) -> str:
@@ -157,47 +164,39 @@ class fuse:
         """
         if self._plan is None:
             raise RuntimeError("fuse: call init before explain")
-        plan = self._plan
-        n = plan.reading.inputs.n
-        names = [*paths(self.params), *paths(self.params), *(f"state {p}" for p in paths(self.state))]
-        lines = [f"{_count(n, 'leaf')}, {_count(len(plan.stages), 'stage')}"]
-        for number, stage in enumerate(plan.stages):
-            lines.append(f"stage {number}")
-            for unit in stage.units:
-                lines.append(f"    {_words(unit)}: {_some([names[m.inputs[0]] for m in unit.members])}")
-            events: dict[str, int] = {}
-            for event, _ in stage.events:
-                words = f"{event.what}, as it is, for {event.why}"
-                events[words] = events.get(words, 0) + 1
-            lines += [f"    {words}: {times} times" for words, times in events.items()]
-        return "\n".join(lines)
+        from optfx.compiler.explain import explanation
+
+        return explanation(self._plan, self.params, self.state)
 
     # ---- how --------------------------------------------------------------------------------------
 
     def _declared(self, extra: dict[str, Any]) -> dict[str, Any]:
         return {name: x for name, x in sorted(extra.items()) if name in self._extra_args}
 
-    def _adopt(self, grads: Tree, params: Tree, state: Tree, extra: dict[str, Any]) -> tuple[Tree, Tree]:
-        """Read the step for such gradients and extra arguments, and make params and state those that it writes."""
-        from optfx.compiler.plan import Plan
-        from optfx.compiler.reading import read
+    def _compile(self, grads: Tree, params: Tree, state: Tree, extra: dict[str, Any]) -> tuple[Tree, Tree]:
+        """Compile the step for such gradients and extra arguments. Returns the params and the state that it writes."""
+        from optfx.compiler.plan.plan import Plan
+        from optfx.compiler.record.recording import record
 
-        plan = Plan(read(self.tx, grads, state, params, extra), SMALL)
+        try:
+            plan = Plan(record(self.tx, grads, state, params, extra), self._workshop, SMALL)
+        finally:
+            self._workshop.finish()
         (_, self._structure), (s, self._of_state) = flatten(params), flatten(state)
-        n = plan.reading.inputs.n
+        n = plan.recording.inputs.n
         self._own = plan.values[n : 2 * n + len(s)]
         self.params = unflatten(self._structure, self._own[:n])
         self.state = unflatten(self._of_state, self._own[n:])
         self._forms = [_form(x) for x in flatten(grads)[0]]
-        self._kinds = [_kind(x) for x in _leaves(extra)]
+        self._kinds = [kind_of(x) for x in _leaves(extra)]
         self._plan = plan
-        for theirs, x in zip(self._live, self._own, strict=False):
-            if theirs.data_ptr() != x.data_ptr():
-                theirs.data = x
+        for of_caller, x in zip(self._live, self._own, strict=False):
+            if of_caller.data_ptr() != x.data_ptr():
+                of_caller.data = x
         return self.params, self.state
 
-    def _take_over(self, state: Tree, params: Tree) -> None:
-        """Copy in what is not ours."""
+    def _copy_foreign(self, state: Tree, params: Tree) -> None:
+        """Copy tensors that are not the step's own into those that are."""
         p, s = leaves_in(self._structure, params), leaves_in(self._of_state, state)
         if p is not None and s is not None and all(map(operator.is_, (*p, *s), self._own)):
             return
@@ -205,8 +204,8 @@ class fuse:
         _check("the state", self.state, state)
         given = [*flatten(params)[0], *flatten(state)[0]]
         changed = [(old, new) for old, new in zip(self._own, given, strict=True) if old is not new]
-        mine = {x.untyped_storage().data_ptr() for x in self._own}
-        fresh = [(old, new.clone() if new.untyped_storage().data_ptr() in mine else new) for old, new in changed]
+        own = {x.untyped_storage().data_ptr() for x in self._own}
+        fresh = [(old, new.clone() if new.untyped_storage().data_ptr() in own else new) for old, new in changed]
         for old, new in fresh:
             old.copy_(new)
 
@@ -234,25 +233,3 @@ def _form(x: Any) -> Any:
 
 def _leaves(extra: dict[str, Any]) -> list[Any]:
     return [x for name in extra for x in flatten(extra[name])[0]]
-
-
-def _kind(x: Any) -> Any:
-    if isinstance(x, Tensor) and x.ndim:
-        return x.shape, x.dtype
-    return "number" if isinstance(x, (Tensor, float, int)) and not isinstance(x, bool) else "given"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what if n == 1 else {'leaf': 'leaves', 'stage': 'stages', 'call': 'calls'}[what]}"
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def _words(unit: Unit) -> str:
-    program = unit.work.program
-    names = [getattr(f, "__name__", repr(f)).strip("_") for f, *_ in (*program.calls, *program.parts)]
-    calls = "" if unit.calls == 1 else f", {_count(unit.calls, 'call')}"
-    return f"{' > '.join(names) or 'copy'} [{unit.kernel.by}{calls}]"

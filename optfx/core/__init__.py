@@ -17,9 +17,7 @@ from optfx.core.hyper import (
     hyper_fields,
     hyperparams,
     is_number,
-    number_at,
     numbers,
-    scalar_dtype,
     with_numbers,
 )
 from optfx.core.modules import grads, params
@@ -53,10 +51,8 @@ __all__ = [
     "hyperparams",
     "incremental_update",
     "is_number",
-    "number_at",
     "numbers",
     "params",
-    "scalar_dtype",
     "select",
     "skip_unless",
     "with_numbers",

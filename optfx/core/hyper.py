@@ -100,21 +100,28 @@ def at(record: Any, count: Tensor) -> dict[str, Any]:
     Raises:
         ValueError: a tensor that is not (): batches of optimizers run under `torch.func.vmap`.
     """
-    now = {}
+    now: dict[str, Any] = {}
     for name, decays in _fields(record).items():
-        value = number_at(getattr(record, name), count, f"{type(record).__name__}.{name}")
-        now[name] = tree.Share(value) if decays and value is not None else value
+        value: Any = getattr(record, name)
+        if callable(value):
+            value = value(count)
+        if isinstance(value, Tensor):
+            value = _scalar(value, f"{type(record).__name__}.{name}")
+            now[name] = tree.Share(value) if decays else value
+        elif value is None:
+            now[name] = None
+        elif decays:
+            now[name] = tree.Share(_constant(value, count), _constant(1 - float(value), count))
+        else:
+            now[name] = _constant(value, count)
     return now
 
 
-def number_at(hyper: Any, count: Tensor, who: str) -> Any:
-    """One number at a step, as `at` gives it."""
-    value: Any = hyper(count) if callable(hyper) else hyper
-    if value is None:
-        return None
-    dtype = scalar_dtype(count.device)
-    if not isinstance(value, Tensor):
-        return torch.full((), value, dtype=dtype, device=count.device)
+def _constant(value: Any, count: Tensor) -> Tensor:
+    return torch.full((), value, dtype=scalar_dtype(count.device), device=count.device)
+
+
+def _scalar(value: Tensor, who: str) -> Tensor:
     if value.ndim:
         raise ValueError(
             f"{who} has the shape {tuple(value.shape)} where a () tensor was expected: "
@@ -214,12 +221,8 @@ def hyperparams(tx: Any, state: Tree) -> dict[str, Tensor]:
         >>> optfx.hyperparams(tx, tx.init({"w": torch.zeros(2)}))
         {'0.max_norm': tensor(1., dtype=torch.float64), '1.0.learning_rate': tensor(0.1000, dtype=torch.float64)}
     """
-    found: dict[str, Tensor] = {}
-    named = hyper_fields(tx) if is_record(tx) else ()
-    for name in named:
-        value = number_at(getattr(tx, name), getattr(state, "count", torch.zeros((), dtype=torch.int64)), name)
-        if value is not None:
-            found[name] = value
+    now = at(tx, getattr(state, "count", torch.zeros((), dtype=torch.int64))) if is_record(tx) else {}
+    found: dict[str, Any] = {k: x.kept if isinstance(x, tree.Share) else x for k, x in now.items() if x is not None}
     for name, (part, inner) in tx.parts(state).items():
         found |= {join(name, path): x for path, x in hyperparams(part, inner).items()}
     return found

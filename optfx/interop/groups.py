@@ -264,6 +264,6 @@ def values_of(value: Any) -> tuple[Any, ...]:
 
 def _holder(value: Any) -> Tensor:
     if isinstance(value, Tensor):
-        dtype = core.scalar_dtype(value.device) if value.dtype.is_floating_point else value.dtype
+        dtype = tree.scalar_dtype(value.device) if value.dtype.is_floating_point else value.dtype
         return value.detach().reshape(()).to(dtype, copy=True)
     return torch.tensor(float(value), dtype=torch.float64)

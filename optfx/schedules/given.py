@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from optfx.core import Schedule, scalar_dtype
+from optfx.core import Schedule
 from optfx.schedules.closed_form import ClosedForm
 from optfx.schedules.numbers import Number, as_count, as_scalar
 from optfx.tree import record
+from optfx.tree.share import scalar_dtype
 
 
 @record

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.core import Number, scalar_dtype
+from optfx.core import Number
 from optfx.tree import leaves
+from optfx.tree.share import scalar_dtype
 
 
 def as_number(what: str, x: Any) -> Any:

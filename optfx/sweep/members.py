@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from optfx import random
-from optfx.core import GradientTransformation, apply_updates, as_transform, scalar_dtype
+from optfx.core import GradientTransformation, apply_updates, as_transform
 from optfx.sweep.stacking import stacked
 from optfx.tree import Tree, leaves, map, paths
+from optfx.tree.share import scalar_dtype
 
 
 def owned(tree: Tree) -> Tree:
@@ -109,6 +110,11 @@ class Members:
 
 def _init(tx: GradientTransformation, params: Tree) -> Tree:
     return tx.init(params)
+
+
+def eval_params(tx: GradientTransformation, params: Tree, state: Tree) -> Tree:
+    """The parameters that one member is evaluated with: those it trains, or an average of them, say."""
+    return tx.eval_params(state, params)
 
 
 def member_step(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[..., tuple[Tree, Tree, Tensor]]:

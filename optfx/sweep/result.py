@@ -37,7 +37,7 @@ class Result:
         configs: `{name: (n,)}`, the settings.
         losses: (steps, n), the loss of each step before its update.
         metrics: `{name: (n,)}`, what `evaluate` said after training.
-        params: tree of (n, ...) tensors, the parameters after training.
+        params: tree of (n, ...) tensors, the parameters after training, as `eval_params` gives them.
         diverged: (n,) bool, whether the last loss or a parameter is not finite.
         chunk_size: members that trained at once.
         compile_seconds: the first step, with compilation.

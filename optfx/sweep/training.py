@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from optfx.core import donate
-from optfx.sweep.members import Members, member_metrics, member_step
+from optfx.sweep.members import Members, eval_params, member_metrics, member_step
 from optfx.sweep.memory import SHARE, available_bytes, fitting, peak_bytes
 from optfx.sweep.progress import Progress
 from optfx.sweep.result import TRAIN_LOSS, Result
@@ -56,8 +56,8 @@ def fit(
         batches: a sequence, gone through again and again, or a function of the step, 0, 1, 2, ... . Batches are trees
             of one structure and one shape; another shape compiles again.
         steps: how many steps each member is trained.
-        evaluate: params -> `{metric: () tensor}` for one member, called once after training; the first metric is the
-            one that `Result.best` goes by.
+        evaluate: params -> `{metric: () tensor}` for one member, called once after training, with what the optimizer's
+            `eval_params` gives; the first metric is the one that `Result.best` goes by.
         compile: whether to compile, or a backend of `torch.compile`.
         chunk_size: how many members train at once, at most; None for as many as fit in memory.
         progress: show a bar when stderr is a terminal.
@@ -123,7 +123,7 @@ def _chunk_size(members: Members, step: Any, metrics: Any, batch: Any, steps: in
     def trial(m: int) -> None:
         txs, params, state = members.start(torch.arange(m))
         params, state, losses = step(txs, params, state, batch)
-        metrics(params)
+        metrics(vmap(eval_params)(txs, params, state))
         found["device"] = losses.device
         found["kept"] = sum(x.nbytes for x in leaves(params)) // m + losses.nbytes // m * steps
 
@@ -167,6 +167,7 @@ def _run(
             _wait(curve[-1])
             run_seconds += time.perf_counter() - began
             bar.look(curve[-1])
+            params = vmap(eval_params)(txs, params, state)
             kept = {"losses": torch.stack(curve, 1), "params": params, "metrics": metrics(params)}
             parts.append(map(lambda x, own=own: x[:own].cpu(), kept))
     whole = map(lambda *xs: torch.cat(xs), *parts)

@@ -104,7 +104,7 @@ class params_average(GradientTransformation):
 
     def begin(self, params: Tree) -> ParamsAverageState:
         count = core.counter(params)
-        one = torch.ones_like(count, dtype=core.scalar_dtype(count.device))
+        one = torch.ones_like(count, dtype=tree.scalar_dtype(count.device))
         return ParamsAverageState(count, one, tree.copy(params))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:

@@ -112,7 +112,7 @@ class clip_by_global_norm(GradientTransformation):
 
     def begin(self, params: Tree) -> ClipByGlobalNormState:
         count = core.counter(params)
-        return ClipByGlobalNormState(count, torch.zeros_like(count, dtype=core.scalar_dtype(count.device)))
+        return ClipByGlobalNormState(count, torch.zeros_like(count, dtype=tree.scalar_dtype(count.device)))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         size = tree.norm(updates).to(state.norm)

@@ -60,6 +60,6 @@ class add_noise(GradientTransformation):
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = self.at(state.count), state.count + 1
-        std = tree.safe_sqrt(now["eta"] / count.to(core.scalar_dtype(count.device)) ** now["gamma"])
+        std = tree.safe_sqrt(now["eta"] / count.to(tree.scalar_dtype(count.device)) ** now["gamma"])
         keys = tree.leafwise(random.fold_in, state.keys, data=count)
         return tree.leafwise(noisy, updates, keys, same_shapes=False, std=std), AddNoiseState(count, state.keys)

@@ -80,7 +80,7 @@ class reduce_on_plateau(GradientTransformation):
 
     def begin(self, params: Tree) -> ReduceOnPlateauState:
         count = core.counter(params)
-        one = torch.ones_like(count, dtype=core.scalar_dtype(count.device))
+        one = torch.ones_like(count, dtype=tree.scalar_dtype(count.device))
         worst = one * (float("inf") if self.mode == "min" else float("-inf"))
         return ReduceOnPlateauState(
             count, one, worst, count.clone(), count.clone(), torch.zeros_like(one), count.clone()

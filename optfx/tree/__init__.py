@@ -43,7 +43,7 @@ from optfx.tree.nodes import (
     unflatten_like,
 )
 from optfx.tree.record import record, replace
-from optfx.tree.share import Share, mean
+from optfx.tree.share import Share, mean, scalar_dtype
 from optfx.tree.verbs import elementwise, leafwise, reduce
 
 __all__ = [
@@ -82,6 +82,7 @@ __all__ = [
     "reduce",
     "replace",
     "safe_sqrt",
+    "scalar_dtype",
     "scale",
     "set",
     "size",

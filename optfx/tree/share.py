@@ -99,7 +99,9 @@ def mean(m: Tensor, x: Tensor, b: Share | float | Tensor) -> Tensor:
             f"mean: 1 - b is inexact for b in {b.dtype}; annotate the field as Decay, or give the verb tree.Share(b)"
         )
     new = b.new if isinstance(b, Share) else 1 - b
-    return torch.lerp(m, x, new.to(m.dtype) if isinstance(new, Tensor) else new)
+    if isinstance(new, Tensor) and new.dtype != m.dtype:
+        new = new.to(m.dtype)
+    return torch.lerp(m, x, new)
 
 
 # ---- what the verbs do with it -----------------------------------------------------------------

@@ -124,7 +124,8 @@ class Scalars:
                 return known
         wide = computation_dtype(dtypes)
         pairs = sees_pairs(dtypes, wide, self.as_pairs)
-        cast = {name: _cast(v, device, wide) for name, v in self.values.items()}
+        stored = torch.compiler.is_compiling()
+        cast = {k: _cast(v, device, wide, stored) if isinstance(v, Tensor) else v for k, v in self.values.items()}
         if self.as_tensors and wide is not None and device.type == "cpu":
             # every operation with a float makes a tensor of it first, which takes as long as a small leaf
             cast |= {k: torch.tensor(v, dtype=real_dtype(wide)) for k, v in cast.items() if type(v) is float}
@@ -133,15 +134,13 @@ class Scalars:
         return self.kinds[-1]
 
 
-def _cast(scalar: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
-    if not isinstance(scalar, Tensor):
-        return scalar
+def _cast(scalar: Tensor, device: torch.device, dtype: torch.dtype | None, stored: bool) -> Tensor:
     if dtype is None or scalar.dtype == torch.bool:
         return scalar.to(device)
     scalar = scalar.to(device, real_dtype(dtype))
     # Inductor would compute it again for every few elements, powers in float64 included; a view makes it store the
     # scalar, once
-    return scalar.as_strided((), ()) if torch.compiler.is_compiling() else scalar
+    return scalar.as_strided((), ()) if stored else scalar
 
 
 def lift(xs: Sequence[Tensor], wide: torch.dtype | None) -> list[Tensor]:

@@ -49,6 +49,23 @@ def fused(tx, p, steps=4, dtype=None, **extra):
     return (q, state), opt
 
 
+def outputs(f, names, x, y, **scalars):
+    """What an elementwise function of x, y and more leaves like them gives, by name: fused, and in eager code."""
+
+    def init(params):
+        return {name: tree.zeros_like(params) for name in names}
+
+    def update(updates, state, params):
+        rest = [state[name] for name in names[2:]]  # a function has no more results than leaves
+        results = tree.elementwise(f, updates, params, *rest, outs=len(names), **scalars)
+        return updates, dict(zip(names, results, strict=True))
+
+    tx = optfx.core.from_functions(init, update)
+    opt = optfx.fuse(tx)
+    params, state = opt.init(y)
+    return opt.step(x, state, params)[1], tx.update(x, init(y), y)[1]
+
+
 def distance(a, b):
     """The largest difference, relative to what is above one."""
     assert difference(a, b) is None

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import optfx
 from optfx import select, tree
-from optfx.compiler import kernels
-from optfx.compiler.cpp import build
+from optfx.compiler.kernels import workshop
+from optfx.compiler.kernels.cpp import build
+from optfx.compiler.record.recorder import READS_A_VALUE
 from optfx.tree.words import difference
 from tests.compiler.harness import distance, eager, events, fused, grads, params, units
 
@@ -28,22 +30,29 @@ def recipe(rate=0.1):
 
 
 @pytest.fixture
-def compilations(monkeypatch):
-    """What is compiled from now on."""
+def compilations(monkeypatch, tmp_path):
+    """What is compiled from now on, with nothing on disk: programs that become kernels, and sources given to the C++
+    compiler."""
     seen = []
-    make, library = kernels._make, build.Library.__init__
+    make, start = workshop.Workshop._make, subprocess.Popen
 
-    def count_kernel(program, device):
+    def count_kernel(self, program, device):
         seen.append(program)
-        return make(program, device)
+        return make(self, program, device)
 
-    def count_library(self, source, *takes):
-        seen.append(source)
-        library(self, source, *takes)
+    def count_source(command, **options):
+        if "run.cpp" in command:
+            seen.append((options["cwd"] / "run.cpp").read_text())
+        return start(command, **options)
 
-    monkeypatch.setattr(kernels, "_make", count_kernel)
-    monkeypatch.setattr(build.Library, "__init__", count_library)
+    monkeypatch.setattr(workshop.Workshop, "_make", count_kernel)
+    monkeypatch.setattr(subprocess, "Popen", count_source)
+    monkeypatch.setattr(build, "folder", lambda: tmp_path)
     return seen
+
+
+def sources(seen):
+    return [c for c in seen if isinstance(c, str)]
 
 
 # ---- in place ----------------------------------------------------------------------------------
@@ -135,10 +144,10 @@ def test_memory_is_that_of_params_state_and_little_else():
 def test_other_values_compile_nothing(compilations):
     rate = torch.tensor(0.1)
     fused(recipe(rate), params())
-    assert compilations
+    assert len(sources(compilations)) == len(set(sources(compilations))) > 0
     compilations.clear()
     (q, state), opt = fused(recipe(rate), params())
-    assert not [c for c in compilations if not isinstance(c, str)]  # scalar work is found on disk
+    assert not sources(compilations)  # they are on disk
     compilations.clear()
     before = tree.map(torch.clone, q)
     rate.fill_(0.0)  # a tensor hyperparameter is read at each step
@@ -166,7 +175,7 @@ def test_leaves_share_kernels_whatever_their_number(compilations):
     opt = optfx.fuse(optfx.sgd(0.1, momentum=0.9))
     q, state = opt.init(p)
     opt.step(p, state, q)
-    assert not [c for c in compilations if not isinstance(c, str)]
+    assert not [source for source in sources(compilations) if "omp parallel" in source]
     assert len(units(opt)) == 1
 
 
@@ -176,7 +185,7 @@ import subprocess, sys, torch, optfx
 if sys.argv[1] == "second":
     def refused(*a, **k): raise AssertionError("a compiler was started")
     subprocess.Popen = refused
-    from optfx.compiler.cpp import build
+    from optfx.compiler.kernels.cpp import build
     build.compiler = lambda: (sys.argv[2], sys.argv[3])
 opt = optfx.fuse(optfx.chain(optfx.clip_by_global_norm(1.0), optfx.adamw(optfx.cosine_decay_schedule(0.1, 10))))
 p, s = opt.init({"w": torch.ones(3)})
@@ -235,6 +244,32 @@ def test_what_reads_the_value_of_a_tensor_is_a_stage_of_its_own():
     got, opt = fused(tx, params())
     assert distance(got, eager(tx, params())) < 1e-6
     assert "it reads the value of a tensor" in opt.explain()
+
+
+def test_torchs_words_for_a_value_that_is_read():
+    """By them the recorder knows what happened: torch has no type of error for it."""
+    with pytest.raises(RuntimeError, match=READS_A_VALUE):
+        make_fx(lambda x: x if bool(x > 0) else -x)(torch.ones(()))
+
+
+def test_reductions_before_what_cannot_be_fused():
+    """They are forgotten with the rest of the transform, and run in it."""
+
+    def update(updates, state, params=None):
+        size = tree.norm(updates)
+        return tree.map(lambda u: u.flip(0) / (1 + size), updates), {
+            "n": state["n"] + 1,
+            "size": size.to(state["size"]),
+        }
+
+    init = lambda p: {"n": torch.zeros((), dtype=torch.int64), "size": torch.zeros((), dtype=torch.float64)}
+    tx = optfx.chain(optfx.core.from_functions(init, update), optfx.clip_by_global_norm(0.5), optfx.sgd(1.0))
+    p, g = ({"w": torch.randn(5), "v": torch.randn(3)} for _ in range(2))
+    opt = optfx.fuse(tx)
+    q, state = opt.step(g, *reversed(opt.init(p)))
+    updates, s = tx.update(g, tx.init(p), p)
+    assert distance((q, state), (optfx.apply_updates(p, updates), s)) < 1e-6
+    assert [e.what for e in events(opt)] == ["from_functions"]
 
 
 @tree.record
@@ -413,6 +448,7 @@ def test_gradients_of_another_dtype(dtype, of_grads, compilations):
     assert distance(got, eager(tx, p, dtype=of_grads)) < 4 * torch.finfo(torch.bfloat16).eps
     compilations.clear()
     opt.step(grads(9, of_grads), got[1], got[0])
+    opt.step(grads(9, dtype), got[1], got[0])  # as at first
     assert not compilations
 
 
@@ -473,6 +509,23 @@ def test_an_elementwise_function_that_looks_across_elements(f):
     tx = optfx.stateless(lambda updates, params: tree.elementwise(f, updates, **scalars))
     with pytest.raises(ValueError, match=r"looks beyond one element.*leafwise"):
         optfx.fuse(tx).init(params())
+
+
+def rooted(x):
+    return x.sqrt()
+
+
+def test_an_error_leaves_no_compiler_at_work(compilations, tmp_path):
+    """One function becomes a kernel and the next is refused."""
+
+    def update(updates, params):
+        size = tree.norm(tree.elementwise(rooted, updates))
+        return tree.elementwise(running, tree.scale(size, updates))
+
+    with pytest.raises(ValueError, match="looks beyond one element"):
+        optfx.fuse(optfx.stateless(update)).init({"w": torch.ones(3)})
+    assert sources(compilations)
+    assert {file.suffix for file in tmp_path.iterdir()} == {".so"}
 
 
 def test_errors():

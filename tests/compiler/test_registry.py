@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import optfx
-from optfx.compiler import inductor
+from optfx.compiler.kernels import inductor
 from tests.compiler.harness import distance, eager, events, fused, params, units
 from tests.registry import ROWS
 from tests.schedules.rows import ROWS as SCHEDULES

@@ -378,3 +378,26 @@ def test_what_is_wrong_is_named_before_anything_compiles(task, case, fresh_dynam
     with pytest.raises(kind, match=words):
         sweep.fit(**{**arguments, **changes})
     assert not fresh_dynamo["stats"]
+
+
+def test_members_are_evaluated_with_the_parameters_that_the_optimizer_says():
+    def make_optimizer(config):
+        return optfx.chain(optfx.sgd(config["rate"]), optfx.params_ema(0.5))
+
+    def loss_fn(params, batch):
+        return (params["w"] * batch).sum()
+
+    result = sweep.fit(
+        make_optimizer,
+        {"rate": torch.tensor([1.0, 2.0])},
+        loss_fn,
+        {"w": torch.zeros(1)},
+        [torch.ones(1)],
+        steps=2,
+        evaluate=lambda params: {"w": params["w"].sum()},
+        compile=False,
+        progress=False,
+    )
+    # w goes 0, -1, -2 times the rate; its mean 0, -1/2, -5/4
+    assert result.metrics["w"].tolist() == [-1.25, -2.5]
+    assert result.params["w"].flatten().tolist() == [-1.25, -2.5]

@@ -69,12 +69,12 @@ class scale_by_nadam(GradientTransformation):
 
     def begin(self, params: Tree) -> ScaleByNadamState:
         count = core.counter(params)
-        product = torch.ones_like(count, dtype=core.scalar_dtype(count.device))
+        product = torch.ones_like(count, dtype=tree.scalar_dtype(count.device))
         return ScaleByNadamState(count, product, tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = self.at(state.count), state.count + 1
-        t, psi = count.to(core.scalar_dtype(count.device)), now.pop("momentum_decay")
+        t, psi = count.to(tree.scalar_dtype(count.device)), now.pop("momentum_decay")
         momentum, following = (now["b1"] * (1 - 0.5 * 0.96 ** (s * psi)) for s in (t, t + 1))
         product = state.mu_product * momentum
         updates, mu, nu = tree.elementwise(

@@ -83,7 +83,7 @@ class scale_by_radam(GradientTransformation):
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = self.at(state.count), state.count + 1
         now |= corrections(now, count, self.nesterov)
-        c2, t = now["c2"], count.to(core.scalar_dtype(count.device))
+        c2, t = now["c2"], count.to(tree.scalar_dtype(count.device))
         longest = 2 / (1 - now["b2"]) - 1
         length = longest - 2 * t * (1 - c2) / c2
         tractable = (length >= now.pop("threshold")) & (length > 4)

@@ -1,7 +1,8 @@
-"""C++ compiled by its source: once on this machine, several at a time, and kept on disk."""
+"""C++ sources as functions: compiled side by side, once on this machine, and kept on disk."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -15,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from optfx.compiler.cpp.expressions import Unsupported
+from optfx.compiler.kernels.cpp.expressions import Unsupported
 
 FLAGS = "-O3 -march=native -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=off -std=c++17 -shared -fPIC -w"
 
@@ -52,47 +53,58 @@ def processor() -> str:
     return "\n".join(sorted({x for x in cpuinfo.read_text().splitlines() if x.startswith(named)}))
 
 
-_at_work: list[Library] = []
-
-
 class Library:
-    """The function `run` of a C++ source; its compiler runs in the background until `finish`."""
+    """The function `run` of a C++ source."""
+
+    run: Any  # from `finish` on
 
     def __init__(self, source: str, *takes: Any):
         name, version = compiler()
         key = hashlib.sha256("\n".join((source, FLAGS, version, processor())).encode()).hexdigest()[:32]
-        self.path, self.takes, self.run = folder() / f"{key}.so", takes, None
+        self.path, self.takes = folder() / f"{key}.so", takes
         self.process: subprocess.Popen[str] | None = None
         if not self.path.exists():
             self.work = Path(tempfile.mkdtemp(dir=folder()))
             (self.work / "run.cpp").write_text(source)
             command = [name, *FLAGS.split(), "run.cpp", "-o", "run.so"]
             self.process = subprocess.Popen(command, cwd=self.work, stderr=subprocess.PIPE, text=True)
-        _at_work.append(self)
 
     def finish(self) -> None:
+        """Wait for the compiler, and load what it made."""
         if self.process is not None:
             _, words = self.process.communicate()
             if self.process.returncode:
                 raise RuntimeError(f"the compiler failed on {self.work / 'run.cpp'}:\n{words}")
             os.replace(self.work / "run.so", self.path)  # whole or not at all: others may be at the same work
             shutil.rmtree(self.work)
-        self.run: Any = ctypes.CDLL(str(self.path)).run
+        self.run = ctypes.CDLL(str(self.path)).run
         self.run.restype, self.run.argtypes = None, self.takes
 
 
-def finish() -> None:
-    """Wait for the compilers.
+class Compilers:
+    """The C++ compilers that are at work."""
 
-    Raises:
-        RuntimeError: with what the compiler said.
-    """
-    while _at_work:
-        _at_work.pop().finish()
+    def __init__(self) -> None:
+        self._at_work: list[Library] = []
+
+    def library(self, source: str, *takes: Any) -> Library:
+        """A source whose compiler starts now, and whose function is there after `finish`."""
+        self._at_work.append(Library(source, *takes))
+        return self._at_work[-1]
+
+    def finish(self) -> None:
+        """Wait for the compilers.
+
+        Raises:
+            RuntimeError: with what a compiler said.
+        """
+        with contextlib.ExitStack() as all_of_them:  # also where one fails
+            while self._at_work:
+                all_of_them.callback(self._at_work.pop().finish)
 
 
 def pointers(tensors: list[Tensor]) -> Any:
-    """Where tensors lie, for a function that is called more than once; they live as long as it."""
-    places = (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors))
-    places.tensors = tensors  # type: ignore[attr-defined]
-    return places
+    """The addresses of tensors as an array for C, which keeps the tensors alive."""
+    addresses = (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors))
+    addresses.tensors = tensors  # type: ignore[attr-defined]
+    return addresses

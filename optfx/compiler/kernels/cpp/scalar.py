@@ -1,5 +1,4 @@
-"""Scalar work as a function without a loop: values of one element, tables they are looked up in, and short rows of
-numbers that are reduced."""
+"""Scalar work as one C++ function: numbers, tables in which they are looked up, and short rows that are reduced."""
 
 from __future__ import annotations
 
@@ -10,42 +9,43 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from optfx.compiler.cpp import build
-from optfx.compiler.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
-from optfx.compiler.cpp.reductions import REDUCTIONS, Reduced
+from optfx.compiler.kernels.cpp import build
+from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
+from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, accumulator
 
 SAME = {"view", "reshape", "_unsafe_view", "expand", "squeeze", "unsqueeze", "slice"}  # of one element
 
 
-def scalar_work(gm: GraphModule, args: list[Tensor]) -> Callable[[], None]:
+def scalar_work(gm: GraphModule, args: list[Tensor], compilers: build.Compilers) -> Callable[[], None]:
     """The function of a graph of numbers, bound to its arguments."""
     writer = ScalarWriter(gm)
-    library = build.Library(writer.source(), ctypes.c_void_p)
+    library = compilers.library(writer.source(), ctypes.c_void_p)
     pointers = build.pointers([*args, *writer.constants])
     return lambda: library.run(pointers)
 
 
 class ScalarWriter(Writer):
-    """`run(pointers)` for a graph: the pointers of its arguments, then those of the constants it holds."""
+    """`run(P)` for a graph: P has the addresses of its arguments, then of the constants that it holds."""
 
     def __init__(self, gm: GraphModule):
         super().__init__()
         self.gm, self.lines, self.stores = gm, [], []
-        self.places: dict[Node, int] = {}  # which pointer
-        self.memory: dict[Node, torch.dtype] = {}  # and the dtype of what it points to
+        self.places: dict[Node, int] = {}  # which address
+        self.memory: dict[Node, torch.dtype] = {}  # and the dtype of what lies there
         self.constants: list[Tensor] = []
         self.inputs = [x for x in gm.graph.nodes if x.op == "placeholder"]
 
     def source(self) -> str:
         for x in self.gm.graph.nodes:
             if x.op in ("placeholder", "get_attr"):
-                self.find(x)
+                self.bind(x)
             elif x.op == "call_function":
                 self.lines.append(self.statement(x))
         body = "\n  ".join(self.lines + self.stores)
         return f'{HEAD}\nextern "C" void run(void* const* P) {{\n  {body}\n}}\n'
 
-    def find(self, x: Node) -> None:
+    def bind(self, x: Node) -> None:
+        """Give an argument or a constant its place, and read it where it is one number."""
         self.places[x] = len(self.places)
         if x.op == "get_attr":
             self.places[x] = len(self.inputs) + len(self.constants)
@@ -58,7 +58,7 @@ class ScalarWriter(Writer):
             self.names[x] = f"x{self.places[x]}"
 
     def element(self, x: Node, i: str) -> str:
-        """An element of what an argument points to."""
+        """Element i of an argument."""
         dtype, T = self.memory[x], ctype(x.meta["val"].dtype)
         if dtype not in IN_MEMORY:
             raise Unsupported(str(dtype))
@@ -95,7 +95,7 @@ class ScalarWriter(Writer):
             return ""
         if name in REDUCTIONS and not value.ndim:
             self.names[row] = "y"
-            r = Reduced(x, self)
+            r = accumulator(x, self)
             del self.names[row]
             j = self.names[x] = f"e{len(self.names)}"
             return (
@@ -109,7 +109,7 @@ class ScalarWriter(Writer):
             i = self.value(at, "int64_t")
             found = self.element(row, f"i{j}")
             wrapped = f"{i} < 0 ? {i} + {shape[0]} : {i}" if name == "index" else i
-            return (  # out of its range a table has no number, and nobody to raise an error
+            return (  # NaN where there is no such number: nobody here can raise an error
                 f"const int64_t i{j} = {wrapped}; const {result} {j} = "
                 f"{result}(i{j} >= 0 && i{j} < {shape[0]} ? {found} : std::numeric_limits<{T}>::quiet_NaN());"
             )

@@ -1,0 +1,42 @@
+"""The stages of a step in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from optfx.tree import Tree, paths
+from optfx.tree.verbs import name_of
+
+if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
+    from optfx.compiler.plan.plan import Plan, Unit
+
+PLURAL = {"leaf": "leaves", "stage": "stages", "call": "calls"}
+SHOWN = 4  # leaves that are named
+
+
+def explanation(plan: Plan, params: Tree, state: Tree) -> str:
+    """What runs in each stage, on which leaves, and why something was not fused."""
+    inputs = [*paths(params), *paths(params), *(f"state {p}" for p in paths(state))]
+    lines = [f"{_count(plan.recording.inputs.n, 'leaf')}, {_count(len(plan.stages), 'stage')}"]
+    for number, stage in enumerate(plan.stages):
+        lines.append(f"stage {number}")
+        for unit in stage.units:
+            lines.append(f"    {_words(unit)}: {_some([inputs[m.inputs[0]] for m in unit.members])}")
+        events = Counter(f"{event.what}, as it is, for {event.why}" for event, _ in stage.events)
+        lines += [f"    {words}: {times} times" for words, times in events.items()]
+    return "\n".join(lines)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what if n == 1 else PLURAL[what]}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _words(unit: Unit) -> str:
+    names = [name_of(f).strip("_") for f in unit.work.program.functions]
+    calls = "" if unit.calls == 1 else f", {_count(unit.calls, 'call')}"
+    return f"{' > '.join(names) or 'copy'} [{unit.kernel.by}{calls}]"

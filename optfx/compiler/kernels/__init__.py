@@ -1,0 +1,1 @@
+"""What happens to one leaf, as a program, and programs as compiled kernels."""

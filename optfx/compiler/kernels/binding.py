@@ -1,0 +1,40 @@
+"""What a kernel is bound to: leaves as rows of numbers, and for each owner of leaves its scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from optfx.compiler.record.inputs import Input
+
+CELL = 8  # bytes: the largest scalar
+
+Row = list[Input]
+"""The inputs that a program's leaves are, for one leaf of the optimizer."""
+
+
+class Owned(NamedTuple):
+    """Leaves that take the same scalars, and what they take."""
+
+    rows: list[Row]
+    scalars: list[Tensor]  # () each, from `cells`
+    partials: list[Tensor]  # where the parts of reductions go: a number for each call of compiled code
+
+
+def cells(dtypes: Sequence[torch.dtype], device: torch.device) -> list[Tensor]:
+    """() tensors of these dtypes, one after the other in memory: what a kernel finds by one address."""
+    memory = torch.zeros(len(dtypes), CELL, dtype=torch.uint8, device=device)
+    return [cell[: dtype.itemsize].view(dtype)[0] for cell, dtype in zip(memory, dtypes, strict=True)]
+
+
+def flat(x: Tensor) -> Tensor:
+    """The real numbers of a leaf in a row: the leaf's own memory, where it is contiguous."""
+    return (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).reshape(-1)
+
+
+def numbers_in(x: Any) -> int:
+    """How many real numbers a leaf is made of."""
+    return x.shape.numel() * (2 if x.dtype.is_complex else 1)

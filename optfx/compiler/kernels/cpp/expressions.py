@@ -1,0 +1,270 @@
+"""C++ for the operations of a graph, one statement for each node.
+
+Every operation is rounded as in eager code, half precision after each operation. Torch's own kernels are compiled for
+the processor they run on: where that multiplies and adds in one rounding, they do so in `lerp`, `addcmul` and sums with
+an `alpha`, and so does `multiply_add` here. The exceptions are `sqrt`, which is the nearest number here and is not
+always in eager code (MKL), and `exp`, `log`, `pow`, `sin`, `tanh` and the like, which differ by a few units in the last
+place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch.fx import Node
+
+HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+IN_MEMORY = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.int64: "int64_t",
+    torch.int32: "int32_t",
+    torch.int16: "int16_t",
+    torch.int8: "int8_t",
+    torch.uint8: "uint8_t",
+    torch.bool: "bool",
+    torch.bfloat16: "uint16_t",
+    torch.float16: "_Float16",
+}
+
+HEAD = """#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+#include <omp.h>
+static inline float load_bf16(uint16_t b) { uint32_t x = uint32_t(b) << 16; float y; std::memcpy(&y, &x, 4); return y; }
+static inline uint16_t to_bf16(float y) {
+  uint32_t x; std::memcpy(&x, &y, 4);
+  return y != y ? uint16_t(0x7fc0) : uint16_t((x + 0x7fff + ((x >> 16) & 1)) >> 16);
+}
+static inline float round_bf16(float y) { return load_bf16(to_bf16(y)); }
+static inline float round_fp16(float y) { return float(_Float16(y)); }
+template <class T> static inline T larger(T a, T b) { return a > b || a != a ? a : b; }
+template <class T> static inline T smaller(T a, T b) { return a < b || a != a ? a : b; }
+template <class T> static inline T sign_of(T a) { return T(T(0) < a) - T(a < T(0)); }
+template <class T> static inline T multiply_add(T a, T b, T c) { return a * b + c; }
+#if defined(__FMA__) || defined(__aarch64__)
+template <> inline float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+template <> inline double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
+#endif
+template <class T> static inline T blend(T a, T b, T w) {
+  const bool near = std::abs(w) < T(0.5);
+  return multiply_add<T>(near ? w : w - T(1), b - a, near ? a : b);
+}
+template <class T> static inline T modulo(T a, T b) {
+  T r = std::fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+static inline int64_t modulo(int64_t a, int64_t b) {
+  int64_t r = a % b; return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+"""
+
+# what each operation is of its arguments, which are of the type T of the result
+PLAIN = {
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "neg": "-{0}",
+    "reciprocal": "T(1) / {0}",
+    "sqrt": "std::sqrt({0})",
+    "rsqrt": "T(1) / std::sqrt({0})",
+    "abs": "std::abs({0})",
+    "square": "{0} * {0}",
+    "sign": "sign_of<T>({0})",
+    "exp": "std::exp({0})",
+    "exp2": "std::exp2({0})",
+    "expm1": "std::expm1({0})",
+    "log": "std::log({0})",
+    "log1p": "std::log1p({0})",
+    "log2": "std::log2({0})",
+    "sin": "std::sin({0})",
+    "cos": "std::cos({0})",
+    "tanh": "std::tanh({0})",
+    "floor": "std::floor({0})",
+    "ceil": "std::ceil({0})",
+    "trunc": "std::trunc({0})",
+    "round": "std::nearbyint({0})",
+    "maximum": "larger<T>({0}, {1})",
+    "minimum": "smaller<T>({0}, {1})",
+    "clamp_min": "larger<T>({0}, {1})",
+    "clamp_max": "smaller<T>({0}, {1})",
+    "lerp": "blend<T>({0}, {1}, {2})",
+    "remainder": "modulo({0}, {1})",
+    "clone": "{0}",
+    "detach": "{0}",
+    "alias": "{0}",
+    "lift_fresh_copy": "{0}",
+    "zeros_like": "T(0)",
+    "ones_like": "T(1)",
+    "bitwise_and": "T({0} & {1})",
+    "bitwise_or": "T({0} | {1})",
+    "bitwise_xor": "T({0} ^ {1})",
+    "logical_and": "{0} && {1}",
+    "logical_or": "{0} || {1}",
+    "logical_not": "!{0}",
+}
+COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+TESTS = {
+    "isnan": "{0} != {0}",
+    "isinf": "std::abs({0}) == std::numeric_limits<T>::infinity()",
+    "logical_and": "{0} != 0 && {1} != 0",
+    "logical_or": "{0} != 0 || {1} != 0",
+    "logical_not": "{0} == 0",
+}
+
+
+class Unsupported(Exception):
+    """An operation that this file does not write."""
+
+
+def ctype(dtype: torch.dtype) -> str:
+    """The type of a value while it is computed with: float for half precision."""
+    if dtype in HALF:
+        return "float"
+    if dtype not in IN_MEMORY:
+        raise Unsupported(str(dtype))
+    return IN_MEMORY[dtype]
+
+
+def load(place: str, dtype: torch.dtype) -> str:
+    return f"load_bf16({place})" if dtype == torch.bfloat16 else f"{ctype(dtype)}({place})"
+
+
+def stored(value: str, dtype: torch.dtype) -> str:
+    return f"to_bf16({value})" if dtype == torch.bfloat16 else f"{IN_MEMORY[dtype]}({value})"
+
+
+def literal(value: Any, T: str) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        name = "quiet_NaN" if value != value else "infinity"
+        return f"{'-' if value < 0 else ''}std::numeric_limits<{T}>::{name}()"
+    return f"{T}({value!r})" if not isinstance(value, bool) else f"{T}({int(value)})"
+
+
+def name_of(node: Node) -> str:
+    return getattr(getattr(node.target, "overloadpacket", None), "__name__", str(node.target))
+
+
+def _alpha(node: Node) -> Any:
+    """What the second argument of a sum is multiplied by; torch rounds it to half precision, where the sum is."""
+    alpha, dtype = [*node.args, node.kwargs.get("alpha", 1)][2], node.meta["val"].dtype
+    return torch.tensor(alpha, dtype=dtype).item() if dtype in HALF else alpha
+
+
+class Writer:
+    """Statements for the nodes of a graph."""
+
+    def __init__(self) -> None:
+        self.names: dict[Node, str] = {}
+
+    def value(self, x: Any, T: str) -> str:
+        """An argument as a value of type T."""
+        if not isinstance(x, Node):
+            if not isinstance(x, (int, float)):
+                raise Unsupported(f"the argument {x!r}")
+            return literal(x, T)
+        if x not in self.names:
+            raise Unsupported(f"{x.target} in this place")
+        own = ctype(x.meta["val"].dtype)
+        return self.names[x] if own == T else f"({self.names[x]} != 0)" if T == "bool" else f"{T}({self.names[x]})"
+
+    def define(self, node: Node) -> str:
+        """The statement that computes a node."""
+        dtype = node.meta["val"].dtype
+        value = self.expression(node)
+        if dtype in HALF:
+            value = f"round_{HALF[dtype]}({value})"
+        self.names[node] = f"t{len(self.names)}"
+        return f"const {ctype(dtype)} {self.names[node]} = {value};"
+
+    def expression(self, node: Node) -> str:
+        name, T = name_of(node), ctype(node.meta["val"].dtype)
+        write = self.written_by.get(name, Writer.test if name in TESTS and T == "bool" else Writer.plain)
+        return write(self, node, T)
+
+    # ---- operations ------------------------------------------------------------------------------
+
+    def plain(self, node: Node, T: str) -> str:
+        name = name_of(node)
+        if name not in PLAIN or node.kwargs.get("rounding_mode") or node.kwargs.get("decimals"):
+            raise Unsupported(f"{node.target}")
+        wanted = {int(c) for c in "012" if f"{{{c}}}" in PLAIN[name]}
+        text = PLAIN[name].replace("T(", f"{T}(").replace("<T>", f"<{T}>")
+        return text.format(*(self.value(x, T) if k in wanted else "" for k, x in enumerate(node.args)))
+
+    def test(self, node: Node, T: str) -> str:
+        C = ctype(node.args[0].meta["val"].dtype)  # type: ignore[union-attr]
+        return TESTS[name_of(node)].replace("T>", f"{C}>").format(*(self.value(x, C) for x in node.args))
+
+    def compare(self, node: Node, T: str) -> str:
+        a, b = (x.meta["val"] if isinstance(x, Node) else x for x in node.args)
+        C = ctype(torch.result_type(a, b))  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return f"{self.value(node.args[0], C)} {COMPARISONS[name_of(node)]} {self.value(node.args[1], C)}"
+
+    def add(self, node: Node, T: str) -> str:
+        a, b = (self.value(x, T) for x in node.args[:2])
+        alpha = _alpha(node)
+        return f"{a} + {b}" if alpha == 1 else f"multiply_add<{T}>({self.value(alpha, T)}, {b}, {a})"
+
+    def subtract(self, node: Node, T: str) -> str:
+        a, b = (self.value(x, T) for x in node.args[:2])
+        a, b, alpha = (a, b, _alpha(node)) if name_of(node) == "sub" else (b, a, _alpha(node))
+        return f"{a} - {b}" if alpha == 1 else f"multiply_add<{T}>(-{self.value(alpha, T)}, {b}, {a})"
+
+    def cast(self, node: Node, T: str) -> str:
+        return self.value(node.args[0], T)
+
+    def where(self, node: Node, T: str) -> str:
+        condition, a, b = node.args
+        return f"{self.value(condition, 'bool')} ? {self.value(a, T)} : {self.value(b, T)}"
+
+    def clamp(self, node: Node, T: str) -> str:
+        x, low, high = self.value(node.args[0], T), *[*node.args[1:], None, None][:2]
+        low, high = node.kwargs.get("min", low), node.kwargs.get("max", high)
+        x = x if low is None else f"larger<{T}>({x}, {self.value(low, T)})"
+        return x if high is None else f"smaller<{T}>({x}, {self.value(high, T)})"
+
+    def power(self, node: Node, T: str) -> str:
+        x, exponent = self.value(node.args[0], T), node.args[1]
+        if exponent == 2:
+            return f"{x} * {x}"
+        if exponent == 3:
+            return f"{x} * {x} * {x}"
+        return f"std::sqrt({x})" if exponent == 0.5 else f"std::pow({x}, {self.value(exponent, T)})"
+
+    def add_product(self, node: Node, T: str) -> str:
+        a, b, c = (self.value(x, T) for x in node.args[:3])
+        v = node.kwargs.get("value", 1)
+        return f"multiply_add<{T}>({b if v == 1 else f'{self.value(v, T)} * {b}'}, {c}, {a})"
+
+    def add_quotient(self, node: Node, T: str) -> str:
+        a, b, c = (self.value(x, T) for x in node.args[:3])
+        v = node.kwargs.get("value", 1)
+        return f"{a} + {b if v == 1 else f'{self.value(v, T)} * {b}'} / {c}"
+
+    def constant(self, node: Node, T: str) -> str:
+        return self.value(node.args[0 if name_of(node) == "scalar_tensor" else 1], T)
+
+    def bitwise_not(self, node: Node, T: str) -> str:
+        return f"{'!' if T == 'bool' else '~'}{self.value(node.args[0], T)}"
+
+    written_by: ClassVar[dict[str, Callable[[Writer, Node, str], str]]] = {
+        "_to_copy": cast,
+        "add": add,
+        "addcdiv": add_quotient,
+        "addcmul": add_product,
+        "bitwise_not": bitwise_not,
+        "clamp": clamp,
+        "convert_element_type": cast,
+        "full": constant,
+        "full_like": constant,
+        "pow": power,
+        "rsub": subtract,
+        "scalar_tensor": constant,
+        "sub": subtract,
+        "where": where,
+        **dict.fromkeys(COMPARISONS, compare),
+    }

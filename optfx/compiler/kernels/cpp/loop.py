@@ -1,0 +1,223 @@
+"""A program as one loop over the elements of all leaves, as if they stood in a row.
+
+The row is cut into chunks that are shared out evenly among the threads, whatever the sizes of the leaves. Two things
+make it faster than what Inductor writes for the same graph: scalars are read before the loop (the C++ compiler cannot
+know that no store changes them), and memory is fetched ahead across the borders of pages.
+
+Leaves of one owner stand together. Where a leaf begins, the loop reads the scalars of its owner, so another owner costs
+a row of scalars and not another kernel. Sums are kept for each owner chunk by chunk, so they do not depend on the
+number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from optfx.compiler.kernels.binding import CELL, Owned, numbers_in
+from optfx.compiler.kernels.cpp import build
+from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
+from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, Accumulator, accumulator
+from optfx.compiler.record.inputs import Input
+
+CHUNK = 4096  # elements that one thread does in one go
+BLOCK = 64  # elements between two fetches ahead
+AHEAD = 1024  # bytes
+LINE = 64  # bytes that memory is fetched in
+THREADS = 32768  # elements from which on threads are worth their start
+
+
+def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Callable[..., Callable[[], None]]:
+    """The `launch` of a kernel: one call for the leaves of all owners."""
+    P, N = ctypes.c_void_p, ctypes.c_int64
+    library = compilers.library(Loop(gm, n, k).source(), N, P, P, N, P, P, P, ctypes.c_int)
+
+    def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input]) -> Callable[[], None]:
+        rows = [row for owner in owners for row in owner.rows]
+        count, lengths = len(rows), [numbers_in(values[row[0]]) for row in rows]
+        for row, length in zip(rows, lengths, strict=True):  # C++ does not look: it would write anywhere
+            assert all(numbers_in(values[i]) == length for i in row)
+        ends = (N * count)(*itertools.accumulate(lengths))
+        until = (N * len(owners))(*itertools.accumulate(len(owner.rows) for owner in owners))
+        columns = list(zip(*rows, strict=True))
+        addresses = [0 if i in rebound else values[i].data_ptr() for column in columns for i in column]
+        leaves = (P * len(addresses))(*addresses)
+        scalars = build.pointers([x for owner in owners for x in owner.scalars[:1]])
+        parts = build.pointers([x for owner in owners for x in owner.partials])
+        moving = [
+            (slice(j * count, (j + 1) * count), column)
+            for j, column in enumerate(columns)
+            if not rebound.isdisjoint(column)
+        ]
+
+        def call() -> None:
+            for where, column in moving:
+                leaves[where] = [values[i].data_ptr() for i in column]
+            library.run(count, ends, leaves, len(owners), until, scalars, parts, torch.get_num_threads())
+
+        return call
+
+    return launch
+
+
+class Loop(Writer):
+    """The function of a program: `run(leaves, ends, P, owners, until, scalars, parts, threads)`.
+
+    Leaf number l ends at element ends[l] of the row, and owner number o at leaf until[o]. P has the addresses of the
+    leaves, argument by argument; `scalars` of each owner's scalars, and `parts` of the numbers it gives to reductions.
+
+    Args:
+        gm: a graph of n leaves, k places of parts, then scalars, all but the leaves ().
+        n: how many leaves the program takes.
+        k: how many parts it has.
+    """
+
+    def __init__(self, gm: GraphModule, n: int, k: int):
+        super().__init__()
+        inputs = [x for x in gm.graph.nodes if x.op == "placeholder"]
+        self.leaves, self.places, self.scalars = inputs[:n], inputs[n : n + k], inputs[n + k :]
+        work = [x for x in gm.graph.nodes if x.op not in ("placeholder", "output") and name_of(x) != "sym_size"]
+        if others := [x.op for x in work if x.op != "call_function"]:
+            raise Unsupported(others[0])
+        self.written = {x.args[0] for x in work if name_of(x) == "copy_"}
+        self.read = [x for x in self.leaves if any(name_of(u) != "copy_" or u.args[0] is not x for u in x.users)]
+        self.body: list[str] = []  # of an element
+        self.stores: list[str] = []  # after it, for another leaf may be read from what is written
+        self.sums: list[Accumulator] = []
+        self.ends: list[str] = []  # what is made of an owner's sums
+        self.names |= {x: f"s{j}" for j, x in enumerate(self.scalars)}
+        self.names |= {x: f"x{j}" for j, x in enumerate(self.leaves) if x in self.read}
+        for x in work:
+            self.add_statement(x)
+
+    def add_statement(self, x: Node) -> None:
+        value = x.meta["val"]
+        if name_of(x) == "copy_":
+            self.add_store(x.args[0], x.args[1])  # type: ignore[arg-type]
+        elif name_of(x) in REDUCTIONS and not value.ndim and x.args[0].meta["val"].ndim:  # type: ignore[union-attr]
+            j, found = len(self.sums), accumulator(x, self)
+            self.sums.append(found)
+            self.names[x] = f"e{j}"
+            self.body.append(found.take.format(f"r{j}"))
+            self.ends.append(f"const {ctype(value.dtype)} e{j} = {found.end.format(f'm{j}')};")
+        else:
+            (self.body if value.ndim else self.ends).append(self.define(x))
+
+    def add_store(self, to: Node, y: Node) -> None:
+        dtype = to.meta["val"].dtype
+        value = stored(self.value(y, ctype(dtype)), dtype)
+        if to in self.leaves:
+            self.stores.append(f"a{self.leaves.index(to)}[i] = {value};")
+        else:
+            place = f"parts[o * {len(self.places)} + {self.places.index(to)}]"
+            self.ends.append(f"*({IN_MEMORY[dtype]}*){place} = {value};")
+
+    # ---- the parts of the function ---------------------------------------------------------------
+
+    def row(self) -> list[str]:
+        """The scalars of owner o."""
+        lines = []
+        for j, x in enumerate(self.scalars):
+            dtype = x.meta["val"].dtype
+            place = f"*(const {IN_MEMORY[dtype]}*)((const char*)scalars[o] + {j * CELL})"
+            lines.append(f"const {ctype(dtype)} s{j} = {load(place, dtype)};")
+        return lines
+
+    def pointers(self) -> list[str]:
+        """Where leaf l is, as if it began with the first element of the row."""
+        lines = []
+        for j, x in enumerate(self.leaves):
+            T = f"{'' if x in self.written else 'const '}{IN_MEMORY[x.meta['val'].dtype]}"
+            lines.append(f"{T}* const a{j} = ({T}*)P[{j} * leaves + l] - start;")
+        return lines
+
+    def fetches(self) -> list[str]:
+        return [
+            f"__builtin_prefetch((const char*)(a{j} + at) + {AHEAD + line});"
+            for j, x in enumerate(self.leaves)
+            if x in self.read
+            for line in range(0, BLOCK * x.meta["val"].dtype.itemsize, LINE)
+        ]
+
+    def element(self) -> list[str]:
+        loads = []
+        for j, x in enumerate(self.leaves):
+            if x in self.read:
+                dtype = x.meta["val"].dtype
+                loads.append(f"const {ctype(dtype)} x{j} = {load(f'a{j}[i]', dtype)};")
+        return [*loads, *self.body, *self.stores]
+
+    def simd(self) -> str:
+        if any(r.clause is None for r in self.sums):
+            return ""
+        return "#pragma omp simd" + "".join(f" reduction({r.clause} : r{j})" for j, r in enumerate(self.sums))
+
+    def accumulators(self) -> tuple[list[str], list[str], list[str]]:
+        """Those of all chunks and owners, that of some elements, and how this one is kept.
+
+        Chunks and owners follow each other, so c + o is another number for each pair of which there are elements.
+        """
+        every = [f"std::vector<{r.type}> p{j}(chunks + owners, {r.begin});" for j, r in enumerate(self.sums)]
+        fresh = [f"{r.type} r{j} = {r.begin};" for j, r in enumerate(self.sums)]
+        keep = [r.merge.format(f"p{j}[c + o]", f"r{j}") for j, r in enumerate(self.sums)]
+        return every, fresh, keep
+
+    def finish(self) -> str:
+        """What each owner gives to reductions."""
+        if not self.places:
+            return ""
+        merge = []
+        for j, r in enumerate(self.sums):
+            each = r.merge.format(f"m{j}", f"p{j}[c + o]")
+            merge.append(f"{r.type} m{j} = {r.begin}; for (int64_t c = first; c <= last; ++c) {{ {each} }}")
+        return f"""for (int64_t o = 0; o < owners; ++o) {{
+    const int64_t l = o ? until[o - 1] : 0;
+    const int64_t first = (l ? ends[l - 1] : 0) / {CHUNK}, last = (ends[until[o] - 1] - 1) / {CHUNK};
+    {_lines(4, self.row() + merge + self.ends)}
+  }}"""
+
+    def source(self) -> str:
+        every, fresh, keep = self.accumulators()
+        text = f"""{HEAD}
+extern "C" void run(int64_t leaves, const int64_t* ends, void* const* P, int64_t owners, const int64_t* until,
+                    void* const* scalars, void* const* parts, int threads) {{
+  const int64_t total = ends[leaves - 1], chunks = (total + {CHUNK - 1}) / {CHUNK};
+  {_lines(2, every)}
+  #pragma omp parallel num_threads(threads) if (total > {THREADS})
+  {{
+    const int64_t t = omp_get_thread_num(), T = omp_get_num_threads();
+    int64_t l = 0, o = 0;
+    for (int64_t c = chunks * t / T; c < chunks * (t + 1) / T; ++c) {{
+      int64_t at = c * {CHUNK};
+      const int64_t to = at + {CHUNK} < total ? at + {CHUNK} : total;
+      while (at < to) {{
+        while (ends[l] <= at) ++l;
+        while (until[o] <= l) ++o;
+        const int64_t start = l ? ends[l - 1] : 0, stop = ends[l] < to ? ends[l] : to;
+        {_lines(8, self.row() + self.pointers() + fresh)}
+        while (at < stop) {{
+          const int64_t e = at + {BLOCK} < stop ? at + {BLOCK} : stop;
+          {_lines(10, self.fetches())}
+          {self.simd()}
+          for (int64_t i = at; i < e; ++i) {{
+            {_lines(12, self.element())}
+          }}
+          at = e;
+        }}
+        {_lines(8, keep)}
+      }}
+    }}
+  }}
+  {self.finish()}
+}}
+"""
+        return "\n".join(line for line in text.splitlines() if line.strip())
+
+
+def _lines(indent: int, lines: list[str]) -> str:
+    return f"\n{' ' * indent}".join(lines)

@@ -1,0 +1,56 @@
+"""C++ for reductions to one number. Sums are taken in double."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch.fx import Node
+
+from optfx.compiler.kernels.cpp.expressions import Unsupported, Writer, ctype, name_of
+
+REDUCTIONS = ("sum", "any", "all", "amax", "amin", "max", "min", "linalg_vector_norm")
+
+
+class Accumulator(NamedTuple):
+    """A reduction to one number. `{0}` stands for the accumulator."""
+
+    type: str
+    begin: str  # its first value
+    take: str  # a statement that takes an element
+    merge: str  # a statement that takes another accumulator, {1}
+    end: str  # the result
+    clause: str | None  # what OpenMP calls it; None for what it does not know
+
+
+def accumulator(node: Node, writer: Writer) -> Accumulator:
+    """The accumulator of a reduction, whose elements the writer has a name for."""
+    name, x = name_of(node), node.args[0]
+    assert isinstance(x, Node)
+    order = [*node.args, 2][1] if name == "linalg_vector_norm" else None
+    dims = node.args[2 if order else 1 :]
+    if any(d not in (None, [], [0], [-1], False) for d in dims[:1]):
+        raise Unsupported(f"{node.target} over {dims}")
+    dtype, result = x.meta["val"].dtype, ctype(node.meta["val"].dtype)
+    T = ctype(dtype)
+    value = writer.value(x, T)
+    if name in ("amax", "max", "amin", "min") or order in (math.inf, -math.inf):
+        low = name in ("amin", "min") or order == -math.inf
+        f, limit = ("smaller", "max") if low else ("larger", "lowest")
+        if dtype.is_floating_point:
+            limit = "infinity"
+        begin = f"{'-' if dtype.is_floating_point and not low else ''}std::numeric_limits<{T}>::{limit}()"
+        value = f"std::abs({value})" if order else value
+        take, merge = f"{{0}} = {f}<{T}>({value}, {{0}});", f"{{0}} = {f}<{T}>({{1}}, {{0}});"
+        return Accumulator(T, begin, take, merge, f"{result}({{0}})", None)  # a NaN wins, which OpenMP does not know
+    if name in ("any", "all"):
+        begin, clause = ("0", "|") if name == "any" else ("1", "&")
+        take, merge = f"{{0}} {clause}= int({value} != 0);", f"{{0}} {clause}= {{1}};"
+        return Accumulator("int", begin, take, merge, f"{result}({{0}} != 0)", clause)
+    if name == "sum" or order in (1, 2):
+        wide = "double" if dtype.is_floating_point else "int64_t"
+        value = f"{wide}({value})"
+        value = value if name == "sum" else f"std::abs({value})" if order == 1 else f"{value} * {value}"
+        end = "std::sqrt({0})" if order == 2 else "{0}"
+        return Accumulator(wide, "0", f"{{0}} += {value};", "{0} += {1};", f"{result}({end})", "+")
+    raise Unsupported(f"{node.target} of order {order}" if order else f"{node.target}")

@@ -1,0 +1,155 @@
+"""A program as two graphs: scalar arithmetic that runs once a step, in float64, and the loop over elements."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from optfx.compiler.kernels.program import Program
+from optfx.core.donate import fresh
+from optfx.tree import verbs
+
+LENGTH = 1 << 20  # of the leaves that are traced; Inductor tunes kernels for it, and it is long enough to need threads
+
+
+class Split(NamedTuple):
+    """The two graphs of a program."""
+
+    prelude: GraphModule  # the program's scalars -> those of the loop, in float64
+    loop: GraphModule  # (leaves, places of parts, scalars) -> nothing: it writes leaves and parts
+    dtypes: tuple[torch.dtype, ...]  # in which the loop takes its scalars
+
+
+def example(program: Program, device: torch.device) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Leaves, places of parts and scalars as a program takes them."""
+    leaves = [torch.empty(LENGTH, dtype=d, device=device) for d in program.dtypes]
+    parts = [torch.empty((), dtype=p.dtype, device=device) for p in program.parts]
+    return leaves, parts, [torch.ones((), dtype=d, device=device) for d in program.scalars]
+
+
+def split(program: Program, device: torch.device, decompositions: Any = None) -> Split:
+    """Trace a program for leaves of any length, and take the scalar arithmetic out of the loop.
+
+    Raises:
+        ValueError: a function of the program looks beyond one element.
+    """
+    leaves, places, scalars = example(program, device)
+    n, k = len(leaves), len(places)
+
+    def run(*args: Tensor) -> tuple[()]:
+        xs = args[:n]
+        values, parts = program(xs, args[n + k :])
+        values = [fresh(y) if any(y is x for x in xs) else y for y in values]
+        for y, store in zip(values, program.stores, strict=True):
+            xs[store.to].copy_(y)
+        for y, place in zip(parts, args[n : n + k], strict=True):
+            place.copy_(y)
+        return ()
+
+    graph = make_fx(run, decomposition_table=decompositions, tracing_mode="symbolic")(*leaves, *places, *scalars)
+    if decompositions is None:
+        _check_elementwise(graph, program)
+    return _split(graph, n + k)
+
+
+# ---- whether it may be a loop --------------------------------------------------------------------
+
+# elementwise, and without torch's tag for it
+ALSO_POINTWISE = {
+    "_to_copy",
+    "alias",
+    "copy_",
+    "detach",
+    "empty_like",
+    "full_like",
+    "ones_like",
+    "rsub",
+    "sym_size",
+    "zeros_like",
+}
+
+
+def _check_elementwise(gm: GraphModule, program: Program) -> None:
+    """Refuse a function that was given to `elementwise` and looks beyond one element: a kernel would show it many
+    leaves as one."""
+    for x in gm.graph.nodes:
+        value = x.meta.get("val")
+        if x.op != "call_function" or not isinstance(value, Tensor):
+            continue
+        of_leaf = any(a.meta["val"].ndim for a in x.all_input_nodes if isinstance(a.meta.get("val"), Tensor))
+        pointwise = torch.Tag.pointwise in x.target.tags or x.target.overloadpacket.__name__ in ALSO_POINTWISE
+        if (value.ndim and pointwise) or not of_leaf:
+            continue
+        if value.ndim or not _ends_in_a_part(x):
+            names = ", ".join(dict.fromkeys(map(verbs.name_of, program.functions)))
+            raise ValueError(
+                f"fuse: {x.target} looks beyond one element, in a function given to elementwise or reduce (one of "
+                f"{names}); what sees a whole leaf is given to leafwise"
+            )
+
+
+def _ends_in_a_part(x: Node) -> bool:
+    """Whether a number that was made of a leaf is used for nothing but reductions."""
+    users = [u for u in x.users if u.op == "call_function" and isinstance(u.meta.get("val"), Tensor)]
+    return all(not u.meta["val"].ndim and _ends_in_a_part(u) for u in users)
+
+
+# ---- the two graphs ------------------------------------------------------------------------------
+
+DIV = torch.ops.aten.div.Tensor
+CASTS = (torch.ops.aten._to_copy.default, torch.ops.prims.convert_element_type.default)
+
+
+def _split(gm: GraphModule, n: int) -> Split:
+    """Split a graph of n leaves and places, and some scalars."""
+    inputs = [x for x in gm.graph.nodes if x.op == "placeholder"]
+    scalar = dict.fromkeys(inputs[n:])
+    for x in gm.graph.nodes:
+        if x.op in ("call_function", "get_attr") and _is_number(x) and all(a in scalar for a in x.all_input_nodes):
+            scalar[x] = None
+    _multiply_by_reciprocals(gm.graph, scalar)
+    boundary = [x for x in scalar if any(u not in scalar and u.op != "output" for u in x.users)]
+
+    prelude, made = Graph(), {}
+    for x in scalar:  # casts between floating dtypes are left out: the prelude stays in float64
+        made[x] = made[x.all_input_nodes[0]] if _narrows(x) else prelude.node_copy(x, made.__getitem__)
+    prelude.output(tuple(made[x] for x in boundary))
+
+    loop, made = Graph(), {}
+    for x in inputs[:n]:
+        made[x] = loop.node_copy(x)
+    for x in boundary:
+        made[x] = loop.placeholder(x.name)
+        made[x].meta = dict(x.meta)
+    for x in gm.graph.nodes:
+        if x not in scalar and x not in made:
+            made[x] = loop.node_copy(x, made.__getitem__)
+    return Split(GraphModule(gm, prelude), GraphModule(gm, loop), tuple(x.meta["val"].dtype for x in boundary))
+
+
+def _multiply_by_reciprocals(graph: Graph, scalar: dict[Node, None]) -> None:
+    """Make quotients by a scalar products with its reciprocal, which is taken once in float64: a division takes as long
+    as several products."""
+    for x in list(graph.nodes):
+        if x.target is DIV and x not in scalar and x.args[1] in scalar:
+            with graph.inserting_before(x):
+                over = graph.call_function(torch.ops.aten.reciprocal.default, (x.args[1],))
+            over.meta = dict(x.args[1].meta)
+            scalar[over] = None
+            x.target, x.args = torch.ops.aten.mul.Tensor, (x.args[0], over)
+
+
+def _is_number(x: Node) -> bool:
+    value = x.meta.get("val")
+    return isinstance(value, Tensor) and not value.ndim
+
+
+def _narrows(x: Node) -> bool:
+    """Whether a node is a cast from one floating dtype to another."""
+    if x.op != "call_function" or x.target not in CASTS:
+        return False
+    return all(y.meta["val"].is_floating_point() for y in (x, x.all_input_nodes[0]))

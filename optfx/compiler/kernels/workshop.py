@@ -1,0 +1,95 @@
+"""Where programs and scalar work become compiled functions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from optfx.compiler.kernels import cpp, inductor
+from optfx.compiler.kernels.binding import Owned
+from optfx.compiler.kernels.program import Program
+from optfx.compiler.kernels.split import example, split
+from optfx.compiler.record.inputs import Input
+from optfx.core.donate import fresh
+
+Launch = Callable[[list[Owned], list[Tensor], set[Input]], Callable[[], None]]
+"""`launch(owners, values, rebound)` binds a kernel to the leaves of some owners, and returns a function without
+arguments. `values` has the tensor that each input is; those of the inputs `rebound` are others in each step."""
+
+
+class Kernel(NamedTuple):
+    """A compiled program, which writes in place."""
+
+    prelude: GraphModule  # the program's scalars -> those of the loop, in float64
+    dtypes: tuple[torch.dtype, ...]  # in which the loop takes them
+    launch: Launch
+    together: bool  # whether one call does the leaves of all owners
+    by: str  # for people
+
+
+class Workshop:
+    """The kernels of one optimizer, each compiled once, and the compilers that are still at work."""
+
+    def __init__(self) -> None:
+        self._kernels: dict[tuple[Program, torch.device], Kernel] = {}
+        self._compilers = cpp.Compilers()
+
+    def kernel(self, program: Program, device: torch.device) -> Kernel:
+        """The kernel of a program."""
+        key = program, device
+        if key not in self._kernels:
+            self._kernels[key] = self._make(program, device)
+        return self._kernels[key]
+
+    def _make(self, program: Program, device: torch.device) -> Kernel:
+        n, k = len(program.dtypes), len(program.parts)
+        prelude, loop, dtypes = split(program, device)
+        by = "Inductor"
+        if device.type == "cpu":
+            try:
+                return Kernel(prelude, dtypes, cpp.launcher(loop, n, k, self._compilers), True, "C++")
+            except cpp.Unsupported as why:
+                by = f"Inductor, for {why} is not written in C++"
+        prelude, loop, dtypes = split(program, device, inductor.decompositions())
+        leaves, places, _ = example(program, device)
+        scalars = [torch.ones((), dtype=d, device=device) for d in dtypes]
+        return Kernel(prelude, dtypes, inductor.launcher(loop, [*leaves, *places, *scalars]), False, by)
+
+    def scalar_work(
+        self, f: Callable[..., list[Tensor]], args: list[Tensor], targets: list[Tensor]
+    ) -> Callable[[], None]:
+        """`f(*args)` written to `targets`, compiled as one function."""
+        every = list({id(x): x for x in (*args, *targets)}.values())
+        at = {id(x): k for k, x in enumerate(every)}
+
+        def run(*given: Tensor) -> tuple[()]:
+            ys = f(*(given[at[id(x)]] for x in args))
+            ys = [fresh(y) if any(y is x for x in given) else y for y in ys]
+            for x, y in zip(targets, ys, strict=True):
+                given[at[id(x)]].copy_(y)
+            return ()
+
+        # copies, for make_fx runs what it traces, and Inductor takes tensors of one memory for one tensor
+        copies = [x.clone() for x in every]
+        graph = make_fx(run)(*copies)
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        if all(x.device.type == "cpu" for x in every):
+            with contextlib.suppress(cpp.Unsupported):
+                return cpp.scalar_work(graph, every, self._compilers)
+        compiled = inductor.compiled(graph, copies)
+        return lambda: compiled(every)
+
+    def finish(self) -> None:
+        """Wait for the compilers.
+
+        Raises:
+            RuntimeError: with what a compiler said.
+        """
+        self._compilers.finish()

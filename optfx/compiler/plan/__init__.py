@@ -1,0 +1,1 @@
+"""Which leaves share a kernel, where everything lies in memory, and how a step is carried out."""

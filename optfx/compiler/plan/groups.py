@@ -1,0 +1,116 @@
+"""Which leaves go together: those that go through the same programs, stage by stage."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from optfx.compiler.kernels.program import Placed, Program, Wanted, program_of
+from optfx.compiler.record.inputs import Input
+from optfx.compiler.record.lazy import Call, Lazy, Partial, Reduction, Slot
+from optfx.compiler.record.levels import Level
+from optfx.compiler.record.recording import Recording
+
+
+class Work(NamedTuple):
+    """What the leaves of a group go through in one stage."""
+
+    level: Level
+    program: Program
+
+
+class Group(NamedTuple):
+    """Leaves that go through the same work on one device."""
+
+    stages: tuple[Work, ...]
+    device: torch.device
+
+
+class Owner(NamedTuple):
+    """Whose leaves they are: what they take and give beside the work of their group, stage by stage. The parameter
+    groups of an optimizer, each with its learning rate, are owners."""
+
+    slots: tuple[tuple[Slot, ...], ...]  # the scalars they take
+    partials: tuple[tuple[Partial, ...], ...]  # the reductions that their parts belong to
+
+
+class Member(NamedTuple):
+    """One leaf, more exactly: the inputs that meet in its computation, all of one shape."""
+
+    inputs: list[Input]
+    placed: list[Placed]  # its program in each stage of its group
+
+
+Groups = dict[Group, dict[Owner, list[Member]]]
+
+
+class _Root(NamedTuple):
+    """Something that a kernel has to do, and when."""
+
+    level: Level
+    wanted: Wanted
+
+
+def groups_of(recording: Recording) -> Groups:
+    """The groups of a step, each with its owners and their leaves in order."""
+    recorder = recording.recorder
+    groups: Groups = defaultdict(lambda: defaultdict(list))
+    for own in _tied(list(_roots(recording))):
+        stages, placed, partials = [], [], []
+        for level in sorted({r.level for r in own}):
+            wanted = [r.wanted for r in own if r.level == level]
+            placed.append(program_of(wanted, recorder))
+            stages.append(Work(level, placed[-1].program))
+            partials.append(tuple(w.to.partial for w in wanted if isinstance(w.to, Reduction)))
+        inputs = sorted({i for p in placed for i in p.inputs})
+        group = Group(tuple(stages), recorder.inputs[inputs[0]].device)
+        owner = Owner(tuple(p.slots for p in placed), tuple(partials))
+        groups[group][owner].append(Member(inputs, placed))
+    return groups
+
+
+def _roots(recording: Recording) -> Iterator[_Root]:
+    recorder, levels = recording.recorder, recording.levels
+    for entry, level in zip(recorder.log, levels.log, strict=True):
+        if isinstance(entry, Reduction):
+            yield from (_Root(level, Wanted(xs, entry)) for xs in entry.rows)
+    yield from (_Root(levels.leaf(x), Wanted((x,), to)) for x, to in recorder.stored)
+    yield from (_Root(levels.last, Wanted((x,), to)) for x, to in recording.writes)
+
+
+def _sources(x: Lazy, seen: dict[Call, frozenset[Input]]) -> frozenset[Input]:
+    """The inputs that a leaf is computed from."""
+    if not isinstance(x.source, Call):
+        return frozenset([x.source])
+    if x.source not in seen:
+        seen[x.source] = frozenset().union(*(_sources(a, seen) for a in x.source.args))
+    return seen[x.source]
+
+
+def _tied(roots: list[_Root]) -> list[list[_Root]]:
+    """The roots of each leaf: those whose inputs meet, directly or through others."""
+    parent: dict[Input, Input] = {}  # of a forest with a tree for each leaf
+
+    def top(i: Input) -> Input:
+        while i in parent:
+            i = parent[i]
+        return i
+
+    seen: dict[Call, frozenset[Input]] = {}
+    firsts = []
+    for _, (leaves, to) in roots:
+        meeting = set().union(*(_sources(x, seen) for x in leaves))
+        if not isinstance(to, Reduction):
+            meeting.add(to)
+        first, *others = sorted(meeting)
+        firsts.append(first)
+        for i in others:
+            if top(i) != top(first):
+                parent[top(i)] = top(first)
+    found: dict[Input, list[_Root]] = defaultdict(list)
+    for root, first in zip(roots, firsts, strict=True):
+        found[top(first)].append(root)
+    return list(found.values())

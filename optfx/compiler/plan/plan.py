@@ -1,0 +1,220 @@
+"""How a step is carried out: in stages, each with its scalar work, its kernels and its events.
+
+Each stage computes what it needs anew from the old values, and only the last one writes params and state: nothing is
+kept between stages but partials, and what events read and give.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from optfx.compiler.kernels.binding import Owned, Row, cells
+from optfx.compiler.kernels.program import Program
+from optfx.compiler.kernels.workshop import Kernel, Workshop
+from optfx.compiler.plan.groups import Member, Work, groups_of
+from optfx.compiler.plan.layout import Layout, Packing
+from optfx.compiler.record.inputs import Given, Input
+from optfx.compiler.record.lazy import Event, Partial, Slot
+from optfx.compiler.record.levels import Level
+from optfx.compiler.record.recording import Recording
+
+
+class Unit(NamedTuple):
+    """A kernel bound to the leaves of a group."""
+
+    run: Callable[[], None]
+    kernel: Kernel
+    work: Work
+    members: list[Member]
+    calls: int  # of compiled code
+
+
+class Stage(NamedTuple):
+    """What is done between two waits for numbers that look across leaves, in this order."""
+
+    packing: Packing
+    scalars: Callable[[], None] | None
+    units: list[Unit]
+    events: list[tuple[Event, list[Any]]]  # with their scalars
+
+
+class Share(NamedTuple):
+    """What an owner has of a kernel."""
+
+    slots: tuple[Slot, ...]
+    partials: tuple[Partial, ...]
+    rows: list[Row]  # none where its leaves have no elements
+    numbers: int  # how many numbers it gives to each partial
+
+
+class Unbound(NamedTuple):
+    """A unit before the partials have their places."""
+
+    work: Work
+    device: torch.device
+    kernel: Kernel | None  # none where no leaf has elements
+    members: list[Member]
+    shares: list[Share]
+
+
+class Loaded(NamedTuple):
+    """Scalars that a kernel finds in memory, and what they are computed from."""
+
+    level: Level
+    prelude: GraphModule
+    slots: tuple[Slot, ...]
+    targets: list[Tensor]
+
+
+class Plan:
+    """A step, laid out in memory."""
+
+    def __init__(self, recording: Recording, workshop: Workshop, small: int):
+        self.recording, self._recorder, self._levels = recording, recording.recorder, recording.levels
+        self._layout, self._workshop = Layout(recording, small), workshop
+        self.values = self._layout.values
+        self._loaded: list[Loaded] = []
+        self._deferred: list[tuple[Tensor, Tensor]] = []  # written when all else is done: kernels read what was there
+        units, events = self._units(), self._events()
+        self.stages = [
+            Stage(self._layout.packings[level], self._scalar_work(level, events[level]), units[level], events[level])
+            for level in map(Level, range(self._levels.last + 1))
+        ]
+
+    # ---- kernels ---------------------------------------------------------------------------------
+
+    def _units(self) -> dict[Level, list[Unit]]:
+        unbound = list(self._unbound())
+        numbers: dict[Partial, list[int]] = defaultdict(list)
+        for share in [share for unit in unbound for share in unit.shares]:
+            for p in share.partials:
+                numbers[p].append(share.numbers)
+        self.partials = [
+            torch.zeros(sum(numbers[Partial(p)]) if p in numbers else x.shape, dtype=x.dtype, device=x.device)
+            for p, x in enumerate(self._recorder.partials)
+        ]
+        places = {p: iter(self.partials[p].split(lengths)) for p, lengths in numbers.items()}
+        units: dict[Level, list[Unit]] = defaultdict(list)
+        for work, device, kernel, members, shares in unbound:
+            owners = []
+            for share in shares:
+                partials = [next(places[p]) for p in share.partials]
+                if kernel is None or not share.rows:
+                    for place, number in zip(partials, _of_nothing(work.program, device), strict=True):
+                        place.copy_(number)
+                else:
+                    scalars = cells(kernel.dtypes, device)
+                    self._loaded.append(Loaded(work.level, kernel.prelude, share.slots, scalars))
+                    owners.append(Owned(share.rows, scalars, partials))
+            if kernel is not None:
+                run = kernel.launch(owners, self.values, self._layout.rebound)
+                calls = 1 if kernel.together else sum(len(o.rows) for o in owners)
+                units[work.level].append(Unit(run, kernel, work, members, calls))
+        return units
+
+    def _unbound(self) -> Iterator[Unbound]:
+        for group, owners in groups_of(self.recording).items():
+            full = {o: [m for m in members if self.values[m.inputs[0]].numel()] for o, members in owners.items()}
+            members = [m for ms in full.values() for m in ms]
+            kernels = [self._workshop.kernel(w.program, group.device) if members else None for w in group.stages]
+            together = all(kernel is None or kernel.together for kernel in kernels)
+            places = {owner: self._layout.places(ms, together) for owner, ms in full.items()}
+            for k, (work, kernel) in enumerate(zip(group.stages, kernels, strict=True)):
+                shares = []
+                for owner, leaves in places.items():
+                    rows = [[at[i] for i in m.placed[k].inputs] for m, at in leaves]
+                    calls = len(rows) if kernel is not None and not kernel.together else 1
+                    shares.append(Share(owner.slots[k], owner.partials[k], rows, max(calls, 1)))
+                yield Unbound(work, group.device, kernel, members, shares)
+
+    # ---- events and scalar work ------------------------------------------------------------------
+
+    def _events(self) -> dict[Level, list[tuple[Event, list[Any]]]]:
+        events: dict[Level, list[tuple[Event, list[Any]]]] = defaultdict(list)
+        for entry, level in zip(self._recorder.log, self._levels.log, strict=True):
+            if isinstance(entry, Event):
+                events[level].append((entry, [self._event_scalar(v) for v in entry.scalars]))
+        return events
+
+    def _event_scalar(self, v: Any) -> Any:
+        if not isinstance(v, Slot):
+            return v
+        value = self._recorder.slots[v.index]
+        return torch.zeros_like(value) if isinstance(value, Tensor) else value
+
+    def _scalar_work(self, level: Level, events: list[tuple[Event, list[Any]]]) -> Callable[[], None] | None:
+        """One function of all scalars and partials, which writes what kernels and events of a stage take."""
+        graph, slots = self.recording.graph, self._recorder.slots
+        floats = torch.tensor([v for v in slots if isinstance(v, float)], dtype=torch.float64).unbind()
+        loaded = [x for x in self._loaded if x.level == level]
+        taken = [
+            (v.index, x)
+            for event, values in events
+            for v, x in zip(event.scalars, values, strict=True)
+            if isinstance(v, Slot) and isinstance(x, Tensor)
+        ]
+        filled = [k for k, at in enumerate(self._levels.filled) if at == level]
+
+        def work(*args: Tensor) -> list[Tensor]:
+            n = len(args) - len(floats)
+            traced, lone = iter(graph(*args[:n])), iter(args[n:])
+            values = [next(lone if isinstance(v, float) else traced) for v in slots]
+            rest = list(traced)
+
+            @functools.cache  # equal ones, for other leaves
+            def given(prelude: GraphModule, slots: tuple[Slot, ...]) -> tuple[Tensor, ...]:
+                return prelude(*(values[slot.index] for slot in slots))
+
+            return [
+                *(y for x in loaded for y in given(x.prelude, x.slots)),
+                *(values[i] for i, _ in taken),
+                *(rest[k] for k in filled),
+            ]
+
+        targets = [*(y for x in loaded for y in x.targets), *(x for _, x in taken)]
+        targets += [self._place_of(self.recording.filled[k]) for k in filled]
+        args = [*self.recording.inputs.scalars, *self.partials, *floats]
+        return self._workshop.scalar_work(work, args, targets) if targets else None
+
+    def _place_of(self, i: Input) -> Tensor:
+        """Where the scalar that is input `i` is written: elsewhere first, where a kernel reads the old one."""
+        if i not in self._recorder.as_leaves:
+            return self.values[i]
+        self._deferred.append((self.values[i], torch.empty_like(self.values[i])))
+        return self._deferred[-1][1]
+
+    # ---- a step ----------------------------------------------------------------------------------
+
+    def run(self, rebound: Iterable[tuple[Input, Tensor]], extra: dict[str, Any]) -> None:
+        """Take a step: everything is written in place."""
+        values = self.values
+        for i, x in rebound:
+            values[i] = x
+        for packing, work, units, events in self.stages:
+            packing.run(values)
+            if work is not None:
+                work()
+            for unit in units:
+                unit.run()
+            for event, scalars in events:
+                leaves = [values[x.source] for x in event.leaves]  # type: ignore[index]
+                ys = event.run(leaves, [extra[v.name] if isinstance(v, Given) else v for v in scalars])
+                for i, y in zip(event.results, ys, strict=False):
+                    values[i] = y.contiguous()
+                for p, y in zip(event.partials, ys[len(event.results) :], strict=True):
+                    self.partials[p].copy_(y)
+        for place, x in self._deferred:
+            place.copy_(x)
+
+
+def _of_nothing(program: Program, device: torch.device) -> list[Tensor]:
+    """The parts of a leaf without elements."""
+    xs = [torch.empty(0, dtype=d, device=device) for d in program.dtypes]
+    return program(xs, [torch.ones((), dtype=d, device=device) for d in program.scalars])[1]

@@ -1,0 +1,111 @@
+"""Leaves without values, and the work that would give them values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, NewType
+
+import torch
+from torch import Tensor
+
+from optfx.compiler.record.inputs import Input, Unfusable
+from optfx.tree.verbs import name_of
+
+Partial = NewType("Partial", int)
+"""The number of a tensor that a reduction or an event leaves for the scalar work of later stages."""
+
+
+class Slot(NamedTuple):
+    """A scalar argument of some verb, by its number in the recorder. A program numbers those that it takes anew."""
+
+    index: int
+
+    def __repr__(self) -> str:
+        return f"s{self.index}"
+
+
+Named = tuple[tuple[str, Any], ...]
+"""Scalar arguments by name: a Slot, or a value that is part of the program."""
+
+
+class Blank(NamedTuple):
+    """A leaf that stands between two stages, before it exists."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """An elementwise function of leaves."""
+
+    f: Callable[..., Any]
+    args: tuple[Lazy, ...]
+    scalars: Named
+    outs: int
+
+    def __repr__(self) -> str:
+        return called(self.f, self.args, self.scalars)
+
+
+class Lazy(Tensor):
+    """A leaf that is not computed: an input of the step, or output `k` of a call."""
+
+    source: Input | Call
+    k: int
+
+    @staticmethod
+    def __new__(cls, source: Input | Call, k: int, like: Tensor) -> Lazy:
+        x = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)  # type: ignore[attr-defined]
+        x.source, x.k = source, k
+        return x
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise Unfusable(f"{func} on a leaf outside the verbs")
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        if not isinstance(self.source, Call):
+            return f"input {self.source}"
+        return repr(self.source) if self.source.outs == 1 else f"{self.source!r}[{self.k}]"
+
+
+class Write(NamedTuple):
+    """A leaf, and the input that it is written to."""
+
+    leaf: Lazy
+    to: Input
+
+
+class Reduction(NamedTuple):
+    """A number for each row of leaves. All of them together are a partial, which scalar work combines."""
+
+    f: Callable[..., Tensor]
+    rows: list[tuple[Lazy, ...]]
+    scalars: Named
+    partial: Partial
+
+    def __repr__(self) -> str:
+        return f"partial {self.partial}: " + ", ".join(called(self.f, xs, self.scalars) for xs in self.rows)
+
+
+class Event(NamedTuple):
+    """Work that runs as it is, on leaves that exist by then."""
+
+    what: str  # for people
+    why: str
+    run: Callable[..., list[Tensor]]  # (leaves, scalars) -> results
+    leaves: list[Lazy]  # all of them inputs
+    scalars: list[Any]  # slots and values
+    results: list[Input]  # what the first results become
+    partials: list[Partial]  # and the others
+
+
+def called(f: Callable[..., Any], args: tuple[Any, ...], scalars: Named) -> str:
+    """A call as it would be written."""
+    given = [f"{name}={value}" for name, value in scalars]
+    return f"{name_of(f)}({', '.join([*map(str, args), *given])})"
