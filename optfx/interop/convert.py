@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 
 from optfx.combinators import partition
 from optfx.core import as_transform, select
-from optfx.interop.forms import FORMS, Form, Options, make
 from optfx.interop.patterns import read
+from optfx.interop.torch_specs import SPECS, Options, TorchSpec
 from optfx.tree import Tree, from_dict, get_all, leaves, paths, to_dict
 from optfx.tree.nodes import entries
 
@@ -49,8 +49,8 @@ def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
         >>> tx.steps[0], state[0].trace
         (trace(decay=0.9, nesterov=False, accumulator_dtype=None, dampening=None), {'w': tensor([2., 2.])})
     """
-    form = FORMS.get(type(optimizer))
-    if form is None:
+    spec = SPECS.get(type(optimizer))
+    if spec is None:
         why = next((words for kind, words in _WHY_NOT.items() if isinstance(optimizer, kind)), "optfx has none like it")
         raise TypeError(f"{type(optimizer).__name__} cannot be converted: {why}")
     parts: dict[tuple[int, int], dict[str, Tensor]] = {}
@@ -61,10 +61,10 @@ def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
             if name in params:
                 raise ValueError(f"two parameters are called {name!r}")
             params[name] = p.detach().clone()
-            parts.setdefault((i, _steps(form, optimizer.state.get(p, {}))), {})[name] = p
+            parts.setdefault((i, _steps(spec, optimizer.state.get(p, {}))), {})[name] = p
     several = [i for i, _ in parts]
     labels = {key: f"group {key[0]}" + (f"/{key[1]}" if several.count(key[0]) > 1 else "") for key in parts}
-    chains = {key: make(form, _options(optimizer.param_groups[key[0]])) for key in parts}
+    chains = {key: spec.make(_options(optimizer.param_groups[key[0]])) for key in parts}
     if len(parts) == 1:
         tx = next(iter(chains.values()))
     else:
@@ -77,7 +77,7 @@ def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
     for (i, steps), part in parts.items():
         of_part = (f"{labels[i, steps]}.", state[labels[i, steps]]) if len(parts) > 1 else ("", state)
         for name, p in part.items():
-            flat |= _kept(form, name, optimizer.state.get(p, {}), *of_part)
+            flat |= _kept(spec, name, optimizer.state.get(p, {}), *of_part)
         flat |= {of_part[0] + path: torch.full_like(x, steps) for path, x in get_all(of_part[1], "count").items()}
     return tx, params, from_dict(state, {path: x.to(flat[path]) for path, x in flat.items()})
 
@@ -93,17 +93,17 @@ def _options(group: dict[str, Any]) -> Options:
     return {k: own(v) for k, v in group.items() if k not in ("params", "param_names")}
 
 
-def _steps(form: Form, state: dict[str, Any]) -> int:
+def _steps(spec: TorchSpec, state: dict[str, Any]) -> int:
     """How many steps a parameter has taken; of SGD, which does not count them, whether any."""
-    if form.counted:
+    if spec.counts:
         return int(state["step"]) if "step" in state else 0
-    return int(any(state.get(key) is not None for key in form.state))
+    return int(any(state.get(key) is not None for key in spec.state))
 
 
-def _kept(form: Form, name: str, kept: dict[str, Any], prefix: str, state: Tree) -> dict[str, Tensor]:
+def _kept(spec: TorchSpec, name: str, kept: dict[str, Any], prefix: str, state: Tree) -> dict[str, Tensor]:
     """What torch keeps of a parameter, by its path in our state."""
     found = {}
-    for key, field in form.state.items():
+    for key, field in spec.state.items():
         for path, node in get_all(state, field).items():
             if kept.get(key) is not None:
                 found[prefix + (f"{path}.{name}" if entries(node) is not None else path)] = kept[key].detach().clone()
@@ -139,13 +139,13 @@ def to_torch(tx: Any, params: Tree, state: Tree) -> Optimizer:
     labels, parts, states = [""] * len(names), {"": tx}, {"": state}
     if isinstance(tx, partition):
         labels, parts, states = select.resolve(tx.param_labels, params, str, "partition"), tx.transforms, state
-    forms = {}
+    specs = {}
     for label in dict.fromkeys(labels):
         found = read(parts[label])
         if found is None:
             raise ValueError(f"torch.optim has no optimizer for {parts[label]!r}")
-        forms[label] = found
-    kinds = {form.optimizer for form, _ in forms.values()}
+        specs[label] = found
+    kinds = {spec.optimizer for spec, _ in specs.values()}
     if len(kinds) > 1:
         raise ValueError(f"the parts are several optimizers of torch: {', '.join(sorted(k.__name__ for k in kinds))}")
     rows = dict(zip(names, zip(names, values, labels, strict=True), strict=True))
@@ -153,27 +153,27 @@ def to_torch(tx: Any, params: Tree, state: Tree) -> Optimizer:
         rows = {name: rows[name] for name in params}
     groups: dict[str, dict[str, Any]] = {}
     for name, p, label in rows.values():
-        group = groups.setdefault(label.partition("/")[0], {"params": [], **forms[label][1]})
+        group = groups.setdefault(label.partition("/")[0], {"params": [], **specs[label][1]})
         group["params"].append((name, p))
     optimizer = next(iter(kinds))(list(groups.values()))  # type: ignore[call-arg]
     for name, p, label in rows.values():
-        kept = _state_of_torch(forms[label][0], name, states[label])
+        kept = _state_of_torch(specs[label][0], name, states[label])
         if kept:
             optimizer.state[p] = kept
     return optimizer
 
 
-def _state_of_torch(form: Form, name: str, state: Tree) -> dict[str, Tensor]:
+def _state_of_torch(spec: TorchSpec, name: str, state: Tree) -> dict[str, Tensor]:
     """What torch keeps of a parameter; nothing before the first step, when it makes that itself."""
     steps = int(next(iter(get_all(state, "count").values())))
     if not steps:
         return {}
     kept = {}
-    for key, field in form.state.items():
+    for key, field in spec.state.items():
         for node in get_all(state, field).values():
             found = node if entries(node) is None else to_dict(node).get(name)
             if found is not None:  # as it is of Adafactor's rows and columns, where the parameter is a vector
                 kept[key] = found.detach().clone()
-    if form.counted:
+    if spec.counts:
         kept["step"] = torch.tensor(float(steps))
     return kept

@@ -6,7 +6,7 @@ group as tensors. One that looks across parameters, such as `clip_by_global_norm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -52,18 +52,26 @@ class by_group(core.Wrapper):
     Args:
         transforms: `{group: transform}`.
         names: `{group: names of its parameters}`.
+        holes: whether a transform sees holes for the parameters of other groups, and not only its own: a mask may be
+            a tree, or a function, of all parameters.
     """
 
     holds, partial = "transforms", True
     transforms: dict[str, GradientTransformation]
     names: dict[str, tuple[str, ...]]
+    holes: bool
 
     def states(self, state: Any) -> dict[str, Tree]:
         return state.inner
 
     def own(self, group: str, x: Any) -> Any:
         """What belongs to a group of something by parameter; anything else belongs to all."""
-        return {name: x[name] for name in self.names[group] if name in x} if isinstance(x, dict) else x
+        if not isinstance(x, dict):
+            return x
+        names = self.names[group]
+        if self.holes:
+            return {name: value if name in names else tree.Hole() for name, value in x.items()}
+        return {name: x[name] for name in names if name in x}
 
     def begin(self, params: Tree) -> GroupState:
         return GroupState({group: tx.begin(self.own(group, params)) for group, tx in self.transforms.items()})
@@ -72,15 +80,18 @@ class by_group(core.Wrapper):
         new, states = {}, {}
         for group, tx in self.transforms.items():
             mine, theirs = self.own(group, updates), {name: self.own(group, x) for name, x in extra.items()}
-            mine, states[group] = tx.run(mine, state.inner[group], self.own(group, params), theirs)
-            new |= mine
-        return {name: new[name] for name in updates}, GroupState(states)
+            new[group], states[group] = tx.run(mine, state.inner[group], self.own(group, params), theirs)
+        return self.all(new, updates), GroupState(states)
 
     def eval_params(self, state: Any, params: Tree) -> Tree:
-        new: dict[str, Any] = {}
-        for group, tx in self.transforms.items():
-            new |= tx.eval_params(state.inner[group], self.own(group, params))
-        return {name: new[name] for name in params}
+        inside = self.transforms.items()
+        new = {group: tx.eval_params(state.inner[group], self.own(group, params)) for group, tx in inside}
+        return self.all(new, params)
+
+    def all(self, new: dict[str, dict[str, Any]], like: dict[str, Any]) -> dict[str, Any]:
+        """What belongs to each group, put together in the order of `like`."""
+        found = {name: x[name] for group, x in new.items() for name in self.names[group] if name in x}
+        return {name: found[name] for name in like}
 
 
 class _Watch:
@@ -128,6 +139,18 @@ def _own_numbers(tx: GradientTransformation) -> dict[str, Any]:
     return {name: value for name in core.hyper_fields(tx) if core.is_number(value := getattr(tx, name))}
 
 
+def _is_copied(tx: GradientTransformation) -> bool:
+    """Whether each group has its own: it has numbers, and looks nowhere across parameters."""
+    return bool(_own_numbers(tx)) and not across(tx)
+
+
+def _sees_names(tx: GradientTransformation) -> bool:
+    """Whether it, or a transform inside, has a mask or the like: a tree, or a function, of all parameters."""
+    named = (*core.hyper_fields(tx), *([tx.holds] if isinstance(tx, core.Wrapper) else []))
+    values = [x for name, x in vars(tx).items() if name not in named]
+    return any(callable(x) or isinstance(x, dict) for x in values) or any(map(_sees_names, tx.inside().values()))
+
+
 class Knobs:
     """The knobs of an optimizer, by name.
 
@@ -142,7 +165,6 @@ class Knobs:
                 "hand over the transform inside it, whose numbers the groups then hold"
             )
         self.tx = tx
-        self.copied: set[str] = set()  # the paths of transforms of which each group has its own
         self._why_not: dict[str, str] = {}  # names that a group cannot set
         rows = list(self._read(tx, ""))
         names = [name for name, _, _ in rows]
@@ -155,16 +177,11 @@ class Knobs:
 
     def _read(self, tx: GradientTransformation, path: str) -> Iterator[tuple[str, str, Knob]]:
         """The knobs of a transform and what is inside it: (name, path of the transform, knob)."""
-        if _own_numbers(tx):
-            who = across(tx)
-            if not who:
-                self.copied.add(path)
-                for inner, part in _each(tx, path):
-                    yield from self._knobs(part, inner, "")
-                return
-            yield from self._knobs(tx, path, who)
-        else:
-            yield from self._knobs(tx, path, "")
+        if _is_copied(tx):
+            for inner, part in _each(tx, path):
+                yield from self._knobs(part, inner, "")
+            return
+        yield from self._knobs(tx, path, across(tx) if _own_numbers(tx) else "")
         for name, part in tx.inside().items():
             yield from self._read(part, join(path, name))
 
@@ -180,22 +197,19 @@ class Knobs:
         for field, value in numbers.items():
             yield _name(tx, field), path, Knob((join(path, field),), value, shared)
 
-    def check(self, names: Iterable[str]) -> None:
-        """Refuse names of numbers that the optimizer does not have, or that groups cannot set."""
-        for name in names:
+    def check(self, numbers: dict[str, Any]) -> None:
+        """Refuse numbers that the optimizer does not have, that groups cannot set, and values that are no numbers."""
+        for name, value in numbers.items():
             if name not in self.found and name in self._why_not:
                 raise ValueError(f"a group cannot set {name!r}: it {self._why_not[name]}")
             if name not in self.found:
                 raise ValueError(f"the optimizer has no {name!r}; a group can set {', '.join(self.found) or 'nothing'}")
-
-    def check_value(self, name: str, value: Any) -> None:
-        """Refuse what cannot take the place of a number, or of a pair of them."""
-        knob, values = self.found[name], values_of(value)
-        if len(values) != len(knob.paths) or not all(map(core.is_number, values)):
-            wanted = "a number" if len(knob.paths) == 1 else f"{len(knob.paths)} numbers"
-            raise TypeError(f"{name!r} is {value!r}, expected {wanted}, tensors or not")
-        if shapes := [tuple(v.shape) for v in values if isinstance(v, Tensor) and v.numel() != 1]:
-            raise ValueError(f"Tensor {name} must be 1-element, got the shape {shapes[0]}")
+            knob, values = self.found[name], values_of(value)
+            if len(values) != len(knob.paths) or not all(map(core.is_number, values)):
+                wanted = "a number" if len(knob.paths) == 1 else f"{len(knob.paths)} numbers"
+                raise TypeError(f"{name!r} is {value!r}, expected {wanted}, tensors or not")
+            if shapes := [tuple(v.shape) for v in values if isinstance(v, Tensor) and v.numel() != 1]:
+                raise ValueError(f"Tensor {name} must be 1-element, got the shape {shapes[0]}")
 
     def check_shared(self, groups: list[dict[str, Any]]) -> None:
         """Refuse groups that disagree on a number of a transform that looks across all parameters."""
@@ -212,14 +226,16 @@ class Knobs:
         """Tensors that hold the numbers of a group, for `read` to renew."""
         return {name: [_holder(v) for v in values_of(group[name])] for name in self.found}
 
-    def read(self, group: dict[str, Any], held: dict[str, list[Tensor]]) -> None:
-        """Bring the numbers of a group, which a scheduler may have changed, into the tensors that hold them."""
-        for name, tensors in held.items():
-            for tensor, value in zip(tensors, values_of(group[name]), strict=True):
-                if isinstance(value, Tensor):
-                    tensor.copy_(value.reshape(()))
-                else:
-                    tensor.fill_(value)
+    def read(self, groups: list[dict[str, Any]], held: list[dict[str, list[Tensor]]]) -> None:
+        """Bring the numbers of the groups, which a scheduler may have changed, into the tensors that hold them."""
+        self.check_shared(groups)
+        for group, mine in zip(groups, held, strict=True):
+            for name, tensors in mine.items():
+                for tensor, value in zip(tensors, values_of(group[name]), strict=True):
+                    if isinstance(value, Tensor):
+                        tensor.copy_(value.reshape(()))
+                    else:
+                        tensor.fill_(value)
 
     def transform(self, held: list[dict[str, list[Tensor]]], names: list[list[str]]) -> GradientTransformation:
         """The optimizer with the numbers that are held for each group.
@@ -236,9 +252,9 @@ class Knobs:
 
         def go(tx: GradientTransformation, path: str) -> Any:
             inside = tx.inside()
-            if path in self.copied and core.hyper_fields(tx):
+            if _is_copied(tx):
                 each = {str(i): _with(tx, path, of) for i, of in enumerate(numbers)}
-                return by_group(each, owned) if len(each) > 1 else each["0"]
+                return by_group(each, owned, _sees_names(tx)) if len(each) > 1 else each["0"]
             if isinstance(tx, core.Wrapper):
                 tx = tx.with_inside({name: go(part, join(path, name)) for name, part in inside.items()})
             own = {name: numbers[0][join(path, name)] for name in _own_numbers(tx)}
@@ -260,6 +276,12 @@ def _name(tx: GradientTransformation, field: str) -> str:
 def values_of(value: Any) -> tuple[Any, ...]:
     """The numbers of a knob."""
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def own_value(value: Any) -> Any:
+    """The value of a knob with tensors of its own."""
+    values = [x.detach().clone() if isinstance(x, Tensor) else x for x in values_of(value)]
+    return tuple(values) if isinstance(value, (tuple, list)) else values[0]
 
 
 def _holder(value: Any) -> Tensor:

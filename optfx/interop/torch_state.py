@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from optfx.interop.groups import GroupState
-from optfx.tree import Tree
+from optfx.tree import Hole, Tree, flatten, leaves, unflatten, unflatten_like
 from optfx.tree.nodes import entries
 
 
@@ -44,7 +44,7 @@ def places_of(state: Tree, names: Sequence[str], group: Sequence[int]) -> list[P
         elif isinstance(node, GroupState):
             for g, child in node.inner.items():
                 go(child, key, int(g), owner)
-        elif owner is None and isinstance(node, dict) and node.keys() == names_of[of]:
+        elif owner is None and isinstance(node, dict) and node.keys() in (names_of[of], names_of[None]):
             for name, child in pairs:
                 go(child, key, of, number[name])
         else:
@@ -53,6 +53,51 @@ def places_of(state: Tree, names: Sequence[str], group: Sequence[int]) -> list[P
 
     go(state, (), None, None)
     return found
+
+
+class Layout:
+    """Where the leaves of a state are kept, for a transform of a dict of all parameters.
+
+    Args:
+        state: what `tx.init` gave.
+        names: of the parameters.
+        group: of each.
+    """
+
+    def __init__(self, state: Tree, names: Sequence[str], group: Sequence[int]):
+        self._places = places_of(state, names, group)
+        self._skeleton = unflatten_like(state, range(len(self._places)))
+        self._known: dict[tuple[bool, ...], tuple[list[Place], Any, list[bool]]] = {}
+
+    def fill_in(self, dicts: list[dict[str, Tensor]], state: Tree) -> None:
+        """Put the leaves of a new state where there are none yet."""
+        for place, value in zip(self._places, leaves(state), strict=True):
+            kept = [dicts[i][place.key] for i in place.owners if place.key in dicts[i]]
+            for i in place.owners:
+                dicts[i].setdefault(place.key, kept[0] if kept else value)
+
+    def read(self, dicts: list[dict[str, Tensor]], active: tuple[bool, ...]) -> Tree:
+        """The state for a step of the active parameters, with holes for the others. What no active parameter owns, such
+        as the count of a group that rests, is a copy, because the step may write into it."""
+        places, structure, idle = self._seen(active)
+        found = [dicts[place.owners[0]][place.key] for place in places]
+        return unflatten(structure, [x.clone() if rests else x for x, rests in zip(found, idle, strict=True)])
+
+    def write(self, dicts: list[dict[str, Tensor]], active: tuple[bool, ...], new: Iterable[Tensor]) -> None:
+        """Keep the leaves of the state after such a step."""
+        places, _, idle = self._seen(active)
+        for place, value, rests in zip(places, new, idle, strict=True):
+            for i in () if rests else place.owners:
+                dicts[i][place.key] = value
+
+    def _seen(self, active: tuple[bool, ...]) -> tuple[list[Place], Any, list[bool]]:
+        """The leaves that a step of these parameters sees, their structure, and which of them no active one owns."""
+        if active not in self._known:
+            kept = [k if place.shared or active[place.owners[0]] else Hole() for k, place in enumerate(self._places)]
+            which, structure = flatten(unflatten_like(self._skeleton, kept))
+            places = [self._places[k] for k in which]
+            self._known[active] = places, structure, [not any(active[i] for i in p.owners) for p in places]
+        return self._known[active]
 
 
 def check(

@@ -1,41 +1,14 @@
 """Optimizers: recipes, each a signature and one `chain`.
 
-An optimizer is a value like any transform: chain more around it, put it in a `partition`, sweep its numbers by giving
-them as tensors. `maximize=True` of `torch.optim` is `chain(scale(-1.0), sgd(...))`, for every optimizer here.
+An optimizer is a value like any transform: chain more around it, put it in a `partition`, or give its numbers as
+tensors to sweep them.
 
-The defaults are optax's throughout. Where those of `torch.optim` differ, these arguments give torch's numbers, under a
-schedule too (`learning_rate` is torch's `lr`, 1e-3 by default, 2e-3 for NAdam and Adamax, 1 for Adadelta, 1e-2 for RMSprop, Adagrad,
-Rprop, ASGD and Adafactor; optax has no default):
+Defaults are optax's. [Coming from torch.optim](../from-torch.md#optimizers) shows which arguments give the numbers of
+`torch.optim`.
 
-| `torch.optim` | what differs | optax, and here | torch | torch's numbers here |
-|---|---|---|---|---|
-| `SGD` | nothing | | | `sgd(lr, momentum, nesterov, dampening=, weight_decay=)` |
-| `Adam` | nothing | | | `adam(lr, weight_decay=)` |
-| `Adam(amsgrad=True)` | correction of the mean of squares | before the maximum | after it | `amsgrad(lr, bias_correction_nu="after_max", weight_decay=)` |
-| `AdamW` | weight decay | 1e-4 | 1e-2 | `adamw(lr, weight_decay=1e-2)` |
-| `AdamW(amsgrad=True)` | both | | | `chain(scale_by_amsgrad(bias_correction_nu="after_max"), add_decayed_weights(1e-2), scale_by_learning_rate(lr))` |
-| `RMSprop` | decay (`alpha`) | 0.9 | 0.99 | `rmsprop(lr, decay=0.99, ...` |
-| | epsilon, 1e-8 | under the root | added to it | `... eps_in_sqrt=False, ...` |
-| | the rate, with momentum | goes into the sum | multiplies the sum | `... momentum_after_lr=False, centered=, momentum=, weight_decay=)` |
-| `Adagrad` | initial accumulator | 0.1 | 0 | `adagrad(lr, initial_accumulator_value=0.0, ...` |
-| | epsilon | 1e-7, under the root | 1e-10, added to it | `... eps=1e-10, eps_in_sqrt=False, lr_decay=, weight_decay=)` |
-| `NAdam` | momentum of the lookahead | constant | grows | `nadam(lr, momentum_decay=4e-3, weight_decay=)` |
-| `RAdam` | epsilon | added to the corrected root | before the correction | `radam(lr, eps_before_correction=True, weight_decay=)` |
-| `Adamax` | nothing | | | `adamax(lr, weight_decay=)` |
-| `Adadelta` | nothing | | | `adadelta(lr, weight_decay=)` |
-| `Rprop` | optax's updates come a step late | not here | | `rprop(lr)` |
-| `ASGD` | optax has none | | | `asgd(lr, weight_decay=)` |
-| `Adafactor` | dimensions that are factored | the two largest, from 128 on | the last two | `adafactor(lr, min_dim_size_to_factor=1, factored="last", ...` |
-| | epsilon | 1e-30, added to the square | machine epsilon, a floor of the root | `... eps=None, eps_is_floor=True, ...` |
-| | rate; decay | as given; not times the rate | at most one over the root of the time; times the rate | `... relative_step=True, weight_decay_rate=)` |
-| `Muon` | dtype of the Newton-Schulz steps | that of the parameters | bfloat16 | `muon(lr, ns_dtype=torch.bfloat16, ...` |
-| | correction of the mean | yes | no | `... bias_correction=False, ...` |
-| | epsilon | 1e-8, added to the norm | 1e-7, a floor of the norm | `... eps=1e-7, eps_is_floor=True, ...` |
-| | weight decay | 0 | 0.1 | `... weight_decay=0.1)` |
-
-`None` means absent, in `momentum`, `dampening`, `weight_decay`, `lr_decay` and `mask`: nothing is put in the chain for
-it. A zero is a number like any other, which a sweep may pass through.
-"""  # noqa: E501
+`None` means absent, in `momentum`, `dampening`, `weight_decay`, `lr_decay` and `mask`: the chain has no step for it. A
+zero is a number like any other, which a sweep may pass through.
+"""
 
 from optfx.optimizers.adadelta import adadelta
 from optfx.optimizers.adafactor import adafactor

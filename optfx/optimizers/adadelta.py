@@ -30,7 +30,7 @@ def adadelta(
         weight_decay_mask: which parameters decay, see `add_decayed_weights`; None for all.
 
     Reference: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, <https://arxiv.org/abs/1212.5701>; optax,
-        `adadelta`; `torch.optim.Adadelta`, whose numbers these arguments give.
+        `adadelta`; `torch.optim.Adadelta`.
 
     Example:
         >>> import torch, optfx

@@ -40,7 +40,7 @@ def adafactor(
     min_scale: Hyper = 1e-3,
     relative_step: bool = False,
 ) -> chain:
-    r"""Adafactor: gradients over a root mean square that is kept by rows and columns, relative to the parameters.
+    r"""Adafactor: gradients divided by a root mean square kept by rows and columns, in proportion to the parameters.
 
     $$u_t = \frac{g_t}{\sqrt{V_t}}, \qquad \hat u_t = \frac{u_t}{\max(1,\, \operatorname{rms}(u_t) / d)}, \qquad
     p_t = p_{t-1} - \eta_t \max(\operatorname{rms}(p_{t-1}), \sigma)\, \hat u_t - \lambda\, p_{t-1}$$
@@ -50,9 +50,9 @@ def adafactor(
 
     Args:
         learning_rate: $\eta$; None for 1.
-        min_dim_size_to_factor: the least size of both dimensions of a leaf that is factored.
-        decay_rate: the power with which the mean of squares takes up less at each step.
-        decay_offset: the steps before this training.
+        min_dim_size_to_factor: a leaf is factored if both dimensions have at least this size.
+        decay_rate: the power of time by which new squares count less and less in the mean.
+        decay_offset: how many steps had been taken before this training.
         multiply_by_parameter_scale: False leaves out the root mean square of the parameters.
         clipping_threshold: $d$; None for no limit.
         momentum: how much of a running mean of the updates is kept at each step; None for none.
@@ -63,14 +63,13 @@ def adafactor(
         weight_decay_mask: which parameters decay, see `add_decayed_weights`; None for all.
         eps_is_floor: keep the mean of squares above $\varepsilon^2$ instead (torch).
         min_scale: $\sigma$, the least root mean square of a parameter.
-        relative_step: the rate is at most $1/\sqrt t$, and multiplies the decay (torch); it needs a learning rate.
+        relative_step: keep the rate below $1/\sqrt t$, and multiply the decay by it (torch). It needs a learning rate.
 
     Raises:
         ValueError: `relative_step` without a learning rate, `weight_decay_mask` without a weight decay.
 
     Reference: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
-        <https://arxiv.org/abs/1804.04235>; optax, `adafactor`; `torch.optim.Adafactor`, whose numbers
-        `min_dim_size_to_factor=1, eps=None, factored="last", eps_is_floor=True, relative_step=True` gives.
+        <https://arxiv.org/abs/1804.04235>; optax, `adafactor`; `torch.optim.Adafactor`.
 
     Example:
         >>> import torch, optfx

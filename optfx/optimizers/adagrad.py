@@ -23,7 +23,7 @@ def adagrad(
     weight_decay: Hyper | None = None,
     mask: Any = None,
 ) -> chain:
-    r"""Adagrad: gradients over the root of the sum of all their squares so far.
+    r"""Adagrad: gradients divided by the root of the sum of their squares so far.
 
     $$s_t = s_{t-1} + g_t^2, \qquad u_t = \frac{g_t}{\sqrt{s_t + \varepsilon}}
     \;\text{ or }\; \frac{g_t}{\sqrt{s_t} + \varepsilon}, \qquad
@@ -43,8 +43,7 @@ def adagrad(
         ValueError: `mask` without a weight decay.
 
     Reference: Duchi et al., "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", 2011,
-        <https://jmlr.org/papers/v12/duchi11a.html>; optax, `adagrad`; `torch.optim.Adagrad`, whose numbers
-        `initial_accumulator_value=0.0, eps=1e-10, eps_in_sqrt=False` gives.
+        <https://jmlr.org/papers/v12/duchi11a.html>; optax, `adagrad`; `torch.optim.Adagrad`.
 
     Example:
         >>> import torch, optfx

@@ -1,4 +1,4 @@
-"""Adam and its kin: AdamW, AMSGrad."""
+"""Adam, AdamW and AMSGrad."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def adam(
     weight_decay: Hyper | None = None,
     mask: Any = None,
 ) -> chain:
-    r"""Adam: steps of a running mean of the gradient over a running root mean square of it.
+    r"""Adam: a running mean of the gradient, divided by a running root mean square of it.
 
     $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2$$
 
@@ -47,7 +47,7 @@ def adam(
         ValueError: `mask` without a weight decay.
 
     Reference: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, <https://arxiv.org/abs/1412.6980>;
-        optax, `adam`; `torch.optim.Adam`, whose numbers these arguments give.
+        optax, `adam`; `torch.optim.Adam`.
 
     Example:
         >>> import torch, optfx
@@ -95,7 +95,7 @@ def adamw(
         nesterov: look ahead (NAdamW), see `scale_by_adam`.
 
     Reference: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2017, <https://arxiv.org/abs/1711.05101>;
-        optax, `adamw`; `torch.optim.AdamW`, whose numbers these arguments give.
+        optax, `adamw`; `torch.optim.AdamW`.
 
     Example:
         >>> import torch, optfx
@@ -125,7 +125,7 @@ def amsgrad(
     weight_decay: Hyper | None = None,
     mask: Any = None,
 ) -> chain:
-    r"""AMSGrad: Adam over the largest mean of squares so far.
+    r"""AMSGrad: Adam with the largest mean of squares so far.
 
     $$p_t = p_{t-1} - \eta_t\, \frac{m_t / (1 - \beta_1^t)}{\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon}, \qquad
     \hat v_t = \max_{s \le t} \frac{v_s}{1 - \beta_2^s}$$
@@ -149,7 +149,7 @@ def amsgrad(
         ValueError: another value of `bias_correction_nu`, `mask` without a weight decay.
 
     Reference: Reddi et al., "On the Convergence of Adam and Beyond", 2018, <https://openreview.net/forum?id=ryQu7f-RZ>;
-        optax, `amsgrad`; `torch.optim.Adam(amsgrad=True)`, whose numbers `bias_correction_nu="after_max"` gives.
+        optax, `amsgrad`; `torch.optim.Adam(amsgrad=True)`.
 
     Example:
         >>> import torch, optfx

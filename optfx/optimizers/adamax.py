@@ -19,7 +19,7 @@ def adamax(
     weight_decay: Hyper | None = None,
     mask: Any = None,
 ) -> chain:
-    r"""Adamax: Adam with a decaying maximum in the place of the mean of squares.
+    r"""Adamax: Adam with a decaying maximum in place of the mean of squares.
 
     $$p_t = p_{t-1} - \eta_t\, \frac{m_t}{(1 - \beta_1^t)\, v_t}, \qquad
     v_t = \max(\beta_2 v_{t-1},\; |g_t| + \varepsilon)$$
@@ -27,7 +27,7 @@ def adamax(
     with $m_t$ as in `adam`.
 
     Args:
-        learning_rate: $\eta$. `torch.optim.Adamax` has 2e-3.
+        learning_rate: $\eta$.
         b1: $\beta_1$, how much of the mean is kept at each step.
         b2: $\beta_2$, how much of the maximum is kept.
         eps: $\varepsilon$.
@@ -38,7 +38,7 @@ def adamax(
         ValueError: `mask` without a weight decay.
 
     Reference: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, <https://arxiv.org/abs/1412.6980>;
-        optax, `adamax`; `torch.optim.Adamax`, whose numbers these arguments give.
+        optax, `adamax`; `torch.optim.Adamax`.
 
     Example:
         >>> import torch, optfx

@@ -19,18 +19,18 @@ def asgd(
     weight_decay: Hyper | None = None,
     mask: Any = None,
 ) -> chain:
-    r"""Averaged SGD: gradient descent with a decaying rate, and the mean of the parameters beside it.
+    r"""Averaged SGD: gradient descent with a decaying rate, and a mean of the parameters kept beside it.
 
     $$p_t = (1 - \lambda\, \eta_t)\, p_{t-1} - \eta_t\, g_t, \qquad
     \eta_{t+1} = \frac{\gamma_t}{(1 + \lambda\, \gamma_t\, t)^\alpha}, \qquad
     a_t = a_{t-1} + \frac{p_t - a_{t-1}}{\max(1,\; t - 1 - t_0)}$$
 
-    The mean $a_t$ is in the state: `optfx.tree.get(state, "average")`.
+    The mean $a_t$ is what `eval_params` gives: evaluate the model with it.
 
     Args:
-        learning_rate: $\gamma$. `torch.optim.ASGD` has 1e-2.
+        learning_rate: $\gamma$.
         lambd: $\lambda$, the decay of the parameters.
-        alpha: $\alpha$, the power with which the rate decays.
+        alpha: $\alpha$, the power of time by which the rate decays.
         t0: $t_0$, the number of steps before the mean begins.
         weight_decay: an L2 penalty as in `torch.optim.ASGD`; None for none.
         mask: which parameters have the penalty, see `add_decayed_weights`; None for all.
@@ -38,8 +38,7 @@ def asgd(
     Raises:
         ValueError: `mask` without a weight decay.
 
-    Reference: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; `torch.optim.ASGD`,
-        whose numbers these arguments give.
+    Reference: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; `torch.optim.ASGD`.
 
     Example:
         >>> import torch, optfx

@@ -36,7 +36,7 @@ def muon(
     ns_dtype: torch.dtype | None = None,
     labels: Any = MATRICES,
 ) -> partition:
-    r"""Muon for matrices, AdamW for all else.
+    r"""Muon for matrices, AdamW for everything else.
 
     $$P_t = P_{t-1} - \eta_t \left(\sqrt{\max(1,\; \text{rows} / \text{columns})}\; U_t + \lambda\, P_{t-1}\right)$$
 
@@ -45,19 +45,20 @@ def muon(
     Args:
         learning_rate: $\eta$.
         ns_coeffs: the coefficients of the Newton-Schulz steps, or one triple for each.
-        ns_steps: how many.
+        ns_steps: how many of those steps.
         beta: how much of the mean of the gradients is kept at each step.
-        eps: added to the norm of the mean; and AdamW's epsilon.
+        eps: added to the norm of the mean; also AdamW's epsilon.
         weight_decay: $\lambda$. `torch.optim.Muon` has 0.1.
         weight_decay_mask: which matrices decay, see `add_decayed_weights`; None for all.
         mu_dtype: the dtype of the means; None for that of the parameters.
         nesterov: look ahead, in AdamW too.
-        adam_b1: of AdamW.
-        adam_b2: of AdamW.
-        adam_eps_root: of AdamW.
-        adam_weight_decay: of AdamW.
-        adam_learning_rate: of AdamW; None for that of Muon.
-        consistent_rms: updates of this root mean square for all shapes, see `scale_by_shape`; None for the formula.
+        adam_b1: AdamW's `b1`.
+        adam_b2: AdamW's `b2`.
+        adam_eps_root: AdamW's `eps_root`.
+        adam_weight_decay: AdamW's weight decay.
+        adam_learning_rate: AdamW's rate; None for Muon's.
+        consistent_rms: give updates this root mean square whatever their shape, see `scale_by_shape`; None for the
+            formula above.
         bias_correction: False leaves the mean uncorrected (torch).
         eps_is_floor: the norm is at least `eps` instead (torch).
         ns_dtype: the dtype of the Newton-Schulz steps, `torch.bfloat16` in torch; None for that of the parameters.
@@ -66,9 +67,7 @@ def muon(
             `select.label({"adam": select.path("embedding.*") | ~select.ndim(2, 2)}, default="muon")`.
 
     Reference: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
-        <https://kellerjordan.github.io/posts/muon/>; optax, `contrib.muon`; `torch.optim.Muon`, whose numbers
-        `eps=1e-7, weight_decay=0.1, bias_correction=False, eps_is_floor=True, ns_dtype=torch.bfloat16` gives for
-        matrices (its `match_rms_adamw` is `consistent_rms=0.2`).
+        <https://kellerjordan.github.io/posts/muon/>; optax, `contrib.muon`; `torch.optim.Muon`.
 
     Example:
         >>> import torch, optfx

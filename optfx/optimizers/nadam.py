@@ -48,8 +48,7 @@ def nadam(
         ValueError: `mask` without a weight decay.
 
     Reference: Dozat, "Incorporating Nesterov Momentum into Adam", 2016,
-        <https://openreview.net/pdf?id=OM0jvwB8jIp57ZJjtNEZ>; optax, `nadam`; `torch.optim.NAdam`, whose numbers
-        `momentum_decay=4e-3` gives.
+        <https://openreview.net/pdf?id=OM0jvwB8jIp57ZJjtNEZ>; optax, `nadam`; `torch.optim.NAdam`.
 
     Example:
         >>> import torch, optfx

@@ -23,7 +23,7 @@ def radam(
     weight_decay: Hyper | None = None,
     mask: Any = None,
 ) -> chain:
-    r"""Rectified Adam: momentum alone at first, then Adam with the variance of its mean of squares made up for.
+    r"""Rectified Adam: momentum alone at first, then Adam, rectified for the variance of its step size.
 
     $$p_t = p_{t-1} - \eta_t\, u_t, \qquad u_t = \frac{r_t\, \hat m_t}{\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon}
     \;\text{ or, before } \rho_t \ge \theta, \text{ } \hat m_t$$
@@ -46,8 +46,7 @@ def radam(
         ValueError: `mask` without a weight decay.
 
     Reference: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2019,
-        <https://arxiv.org/abs/1908.03265>; optax, `radam`; `torch.optim.RAdam`, whose numbers
-        `eps_before_correction=True` gives.
+        <https://arxiv.org/abs/1908.03265>; optax, `radam`; `torch.optim.RAdam`.
 
     Example:
         >>> import torch, optfx

@@ -25,7 +25,7 @@ def rmsprop(
     weight_decay: Hyper | None = None,
     mask: Any = None,
 ) -> chain:
-    r"""RMSProp: gradients over a running root mean square of them, with momentum.
+    r"""RMSProp: gradients divided by a running root mean square of them, with momentum.
 
     $$v_t = \rho\, v_{t-1} + (1 - \rho)\, g_t^2, \qquad u_t = \frac{g_t}{\sqrt{v_t + \varepsilon}}
     \;\text{ or }\; \frac{g_t}{\sqrt{v_t} + \varepsilon}$$
@@ -42,9 +42,9 @@ def rmsprop(
         centered: divide by the standard deviation instead, see `scale_by_stddev`.
         momentum: $\mu$; None for none.
         nesterov: look ahead, see `trace`; it needs a momentum.
-        bias_correction: make up for the mean of squares having begun at its first value.
+        bias_correction: correct the mean of squares for the value it began with.
         momentum_after_lr: the first form of $m_t$ (optax, TensorFlow), in which a step in flight keeps the rate it
-            was taken with; False is the second (torch). They are equal while the rate is constant.
+            was taken with; False for the second (torch). They are equal while the rate is constant.
         weight_decay: $\lambda$, an L2 penalty as in `torch.optim.RMSprop`: $g_t + \lambda\, p_{t-1}$ takes the place
             of $g_t$. None for none.
         mask: which parameters decay, see `add_decayed_weights`; None for all.
@@ -54,8 +54,7 @@ def rmsprop(
 
     Reference: Hinton, "Overview of mini-batch gradient descent", 2012,
         <https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf>; Graves, "Generating Sequences With
-        Recurrent Neural Networks", 2013, <https://arxiv.org/abs/1308.0850>; optax, `rmsprop`; `torch.optim.RMSprop`,
-        whose numbers `decay=0.99, eps_in_sqrt=False, momentum_after_lr=False` gives.
+        Recurrent Neural Networks", 2013, <https://arxiv.org/abs/1308.0850>; optax, `rmsprop`; `torch.optim.RMSprop`.
 
     Example:
         >>> import torch, optfx

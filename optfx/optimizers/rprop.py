@@ -21,15 +21,15 @@ def rprop(
     with $s_t$ as in `scale_by_rprop`.
 
     Args:
-        learning_rate: the first step size $s_0$; a schedule is read at step 0. `torch.optim.Rprop` has 1e-2.
+        learning_rate: the first step size $s_0$; a schedule is read at step 0.
         eta_minus: the factor of $s$ where the gradient turned.
         eta_plus: the factor where it did not.
         min_step_size: the least $s$.
-        max_step_size: the largest.
+        max_step_size: the largest $s$.
 
     Reference: Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning: the RPROP
-        algorithm", 1993, <https://doi.org/10.1109/ICNN.1993.298623>; `torch.optim.Rprop`, whose numbers these
-        arguments give; optax, `rprop`, whose updates come a step late.
+        algorithm", 1993, <https://doi.org/10.1109/ICNN.1993.298623>; `torch.optim.Rprop`; optax, `rprop`, whose
+        updates come a step late.
 
     Example:
         >>> import torch, optfx

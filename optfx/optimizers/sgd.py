@@ -43,8 +43,7 @@ def sgd(
         ValueError: `nesterov` or `dampening` without a momentum, `mask` without a weight decay.
 
     Reference: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013,
-        <http://proceedings.mlr.press/v28/sutskever13.pdf>; optax, `sgd`; `torch.optim.SGD`, whose numbers these
-        arguments give (`maximize=True` is `chain(scale(-1.0), sgd(...))`).
+        <http://proceedings.mlr.press/v28/sutskever13.pdf>; optax, `sgd`; `torch.optim.SGD`.
 
     Example:
         >>> import torch, optfx

@@ -8,7 +8,6 @@ difference of a parameter, relative to the largest of them.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +15,10 @@ from torch.testing._internal.common_optimizers import optim_db
 
 import optfx
 from optfx import interop
-from optfx.interop.forms import FORMS
+from optfx.interop.torch_specs import SPECS
+from tests.interop.torch_table import put
 
 STEPS, BEFORE = 30, 7
-PAGE = Path(__file__).parents[2] / "docs/from-torch.md"
 CHOOSES_CODE = ("capturable", "foreach", "fused", "differentiable")
 
 
@@ -27,7 +26,7 @@ def cases() -> list[tuple[str, dict[str, Any], type]]:
     """(id, options, optimizer) of all that can be converted."""
     found = {}
     for info in optim_db:
-        if info.optim_cls not in FORMS:
+        if info.optim_cls not in SPECS:
             continue
         for given in info.optim_inputs_func("cpu", torch.float64):
             options = {k: v for k, v in given.kwargs.items() if k not in CHOOSES_CODE}
@@ -92,11 +91,7 @@ def main() -> None:
         kind, _, what = name.partition(": ")
         rows.append(f"| `{kind}` | {what} | {there:.0e} | {back:.0e} |")
         print(rows[-1], flush=True)
-    before, begin, rest = PAGE.read_text().partition("<!-- parity:begin -->")
-    _, end, after = rest.partition("<!-- parity:end -->")
-    if not (begin and end):
-        raise ValueError(f"{PAGE.name} has no place for the table")
-    PAGE.write_text(f"{before}{begin}\n\n" + "\n".join(rows) + f"\n\n{end}{after}")
+    put("parity", rows)
 
 
 if __name__ == "__main__":

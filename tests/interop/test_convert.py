@@ -8,9 +8,10 @@ from torch.testing._internal.common_optimizers import optim_db
 
 import optfx
 from optfx import interop
-from optfx.interop.forms import FORMS
 from optfx.interop.patterns import read
+from optfx.interop.torch_specs import SPECS
 from tests.interop.parity import cases, difference, give, start
+from tests.interop.torch_table import PAGE, rows, table
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +40,7 @@ def test_there_and_back_is_the_same_state_dict(options, cls):
     mine, theirs = back.state_dict(), optimizer.state_dict()
     assert len(mine["param_groups"]) == len(theirs["param_groups"])
     for a, b in zip(mine["param_groups"], theirs["param_groups"], strict=True):
-        b = b | {"adjust_lr_fn": "original"} if "adjust_lr_fn" in b else b  # what None stands for
-        assert {k: v for k, v in a.items() if k in b} == b
+        assert a == b
     assert mine["state"].keys() == theirs["state"].keys()
     for i, kept in theirs["state"].items():
         kept = {k: v for k, v in kept.items() if v is not None}
@@ -50,7 +50,7 @@ def test_there_and_back_is_the_same_state_dict(options, cls):
 
 
 def test_every_optimizer_of_torch_is_converted_or_says_why():
-    assert {info.optim_cls for info in optim_db} - FORMS.keys() == {torch.optim.LBFGS, torch.optim.SparseAdam}
+    assert {info.optim_cls for info in optim_db} - SPECS.keys() == {torch.optim.LBFGS, torch.optim.SparseAdam}
     p = torch.nn.Parameter(torch.ones(2))
     for cls, why in ((torch.optim.SparseAdam, "sparse"), (torch.optim.LBFGS, "evaluates the loss")):
         with pytest.raises(TypeError, match=f"{cls.__name__} cannot be converted: .*{why}"):
@@ -137,13 +137,33 @@ def test_what_torch_does_not_have():
         interop.to_torch(two, params, two.init(params))
 
 
-def test_each_form_reads_back_what_it_makes():
+def test_each_recipe_reads_back_what_it_makes():
     for name, options, cls in cases():
         optimizer, _ = start(cls, options)
         tx, *_ = interop.from_torch(optimizer)
         for chain in tx.transforms.values():
-            form, found = read(chain)
-            assert form.optimizer is cls, name
+            spec, found = read(chain)
+            assert spec.optimizer is cls, name
             assert {k: v for k, v in found.items() if k in options and k != "lr"} == {
                 k: v for k, v in options.items() if k in found and k != "lr"
             }
+
+
+def test_the_page_shows_the_recipes():
+    """`python -m tests.interop.torch_table` writes them there."""
+    assert "\n".join(table()) in PAGE.read_text()
+
+
+@pytest.mark.parametrize(("spec", "recipe", "torchs", "expression"), [pytest.param(*row, id=row[2]) for row in rows()])
+def test_what_the_page_shows_is_what_torch_and_the_recipe_make(spec, recipe, torchs, expression):
+    torchs = torchs.replace("=...", "=0.9")  # a value that is not the default
+    params = [torch.nn.Parameter(torch.ones(2, 2))]
+    optimizer = eval(torchs, {"torch": torch, "params": params})
+    tx, *_ = interop.from_torch(optimizer)
+    options = {name: optimizer.param_groups[0][name] for name in recipe.options}
+    absent = {name: None for name, x in options.items() if recipe.options[name] and x == 0}
+    assert repr(eval(expression, {"torch": torch, "optfx": optfx}, options | absent)) == repr(tx)
+    other, found = read(tx)
+    # a decoupled Adam is read as the AdamW that it is
+    assert other is spec or "decoupled_weight_decay" in recipe.when
+    assert options.items() <= found.items()

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from optfx import core, tree
 from optfx.core import Decay, GradientTransformation, Hyper
 from optfx.tree import Tree
+
+
+def filled(p: Tensor, value) -> Tensor:
+    return torch.zeros_like(p) + value  # a complex element is filled as the two numbers that it counts as
 
 
 def root(x: Tensor, eps, eps_in_sqrt: bool) -> Tensor:
@@ -75,7 +80,7 @@ class scale_by_rms(GradientTransformation):
 
     def begin(self, params: Tree) -> ScaleByRmsState:
         count = core.counter(params)
-        return ScaleByRmsState(count, tree.full_like(params, self.at(count)["initial_scale"]))
+        return ScaleByRmsState(count, tree.elementwise(filled, params, value=self.at(count)["initial_scale"]))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         updates, nu = tree.elementwise(rms, updates, state.nu, outs=2, **numbers_of(self, state.count))
@@ -134,7 +139,7 @@ class scale_by_stddev(GradientTransformation):
 
     def begin(self, params: Tree) -> ScaleByStddevState:
         count = core.counter(params)
-        nu = tree.full_like(params, self.at(count)["initial_scale"])
+        nu = tree.elementwise(filled, params, value=self.at(count)["initial_scale"])
         return ScaleByStddevState(count, tree.zeros_like(params), nu)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
@@ -186,7 +191,9 @@ class scale_by_rss(GradientTransformation):
 
     def begin(self, params: Tree) -> ScaleByRssState:
         count = core.counter(params)
-        return ScaleByRssState(count, tree.full_like(params, self.at(count)["initial_accumulator_value"]))
+        return ScaleByRssState(
+            count, tree.elementwise(filled, params, value=self.at(count)["initial_accumulator_value"])
+        )
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         eps = self.at(state.count)["eps"]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from optfx import core, tree
 from optfx.core import GradientTransformation, Hyper
+from optfx.transforms.adaptive.rms import filled
 from optfx.tree import Tree
 
 
@@ -70,7 +71,7 @@ class scale_by_rprop(GradientTransformation):
 
     def begin(self, params: Tree) -> ScaleByRpropState:
         count = core.counter(params)
-        sizes = tree.full_like(params, self.at(count)["learning_rate"])
+        sizes = tree.elementwise(filled, params, value=self.at(count)["learning_rate"])
         return ScaleByRpropState(count, sizes, tree.zeros_like(params))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
