@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from optfx.compiler.kernels import inductor
 from optfx.compiler.kernels.program import Program
 from optfx.core.donate import fresh
 from optfx.tree import verbs
@@ -31,8 +33,14 @@ def example(program: Program, device: torch.device) -> tuple[list[Tensor], list[
     return leaves, parts, [torch.ones((), dtype=d, device=device) for d in program.scalars]
 
 
-def split(program: Program, device: torch.device, decompositions: Any = None) -> Split:
+@functools.lru_cache(maxsize=128)  # tracing takes as long as all else, and optimizers have programs in common
+def split(program: Program, device: torch.device, decomposed: bool = False) -> Split:
     """Trace a program for leaves of any length, and take the scalar arithmetic out of the loop.
+
+    Args:
+        program: what is traced.
+        device: where its leaves are.
+        decomposed: into the operations that Inductor knows.
 
     Raises:
         ValueError: a function of the program looks beyond one element.
@@ -50,8 +58,9 @@ def split(program: Program, device: torch.device, decompositions: Any = None) ->
             place.copy_(y)
         return ()
 
-    graph = make_fx(run, decomposition_table=decompositions, tracing_mode="symbolic")(*leaves, *places, *scalars)
-    if decompositions is None:
+    table = inductor.decompositions() if decomposed else None
+    graph = make_fx(run, decomposition_table=table, tracing_mode="symbolic")(*leaves, *places, *scalars)
+    if not decomposed:
         _check_elementwise(graph, program)
     return _split(graph, n + k)
 

@@ -56,7 +56,7 @@ class Workshop:
                 return Kernel(prelude, dtypes, cpp.launcher(loop, n, k, self._compilers), True, "C++")
             except cpp.Unsupported as why:
                 by = f"Inductor, for {why} is not written in C++"
-        prelude, loop, dtypes = split(program, device, inductor.decompositions())
+        prelude, loop, dtypes = split(program, device, decomposed=True)
         leaves, places, _ = example(program, device)
         scalars = [torch.ones((), dtype=d, device=device) for d in dtypes]
         return Kernel(prelude, dtypes, inductor.launcher(loop, [*leaves, *places, *scalars]), False, by)

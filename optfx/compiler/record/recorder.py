@@ -201,7 +201,7 @@ class Recorder:
         return updates, unflatten(like_state, state)
 
 
-@functools.cache  # torch 2.13 traces torch.promote_types, which would take most of the time of a reading
+@functools.cache  # torch 2.13 traces torch.promote_types, which would take most of the time of a recording
 def _check_dtypes(dtypes: tuple[torch.dtype, ...], as_pairs: bool) -> None:
     """Refuse leaves that an elementwise function could not take."""
     verbs.refuse_integers(dtypes)
