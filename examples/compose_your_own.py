@@ -1,14 +1,14 @@
 """Write a transform of your own in fifteen lines, chain it, and measure it against Adam.
 
-You learn what a transform is made of: a state, a leaf function that reads like the paper, and a record whose `update`
-maps it over all leaves with a verb. Schedules, masks, `torch.compile` and `vmap` then work with it as with any other:
+You learn what a transform is made of: a state, a leaf function that reads like the paper, and a record whose `step`
+runs it on all leaves with a verb. Schedules, masks, `torch.compile` and `vmap` then work with it as with any other:
 here each optimizer trains four networks with each of 17 learning rates, all at once.
 
     python examples/compose_your_own.py
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from sklearn.datasets import load_digits
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 import optfx
-from optfx import select, tree
+from optfx import core, select, tree
+from optfx.core import Decay, GradientTransformation
 
 # ---- the transform: Lion, the sign of a momentum (Chen et al., 2023, https://arxiv.org/abs/2302.06675) ----
 
@@ -26,21 +27,20 @@ class SignMomentumState(NamedTuple):
     mu: tree.Tree  # like params, running mean of the gradient
 
 
-def sign_momentum(g: Tensor, m: Tensor, b1: Any, b2: Any) -> tuple[Tensor, Tensor]:
-    return torch.sign(b1 * m + (1 - b1) * g), b2 * m + (1 - b2) * g
+def sign_momentum(g: Tensor, m: Tensor, b1, b2) -> tuple[Tensor, Tensor]:
+    return torch.sign(tree.mean(m, g, b1)), tree.mean(m, g, b2)
 
 
 @tree.record
-class scale_by_sign_momentum(optfx.core.GradientTransformation):
-    b1: optfx.core.Hyper = 0.9
-    b2: optfx.core.Hyper = 0.99
+class scale_by_sign_momentum(GradientTransformation):
+    b1: Decay = 0.9
+    b2: Decay = 0.99
 
-    def init(self, params):
-        return SignMomentumState(optfx.core.counter(params), tree.zeros_like(params))
+    def begin(self, params):
+        return SignMomentumState(core.counter(params), tree.zeros_like(params))
 
-    def update(self, updates, state, params=None, **extra):
-        b1, b2 = optfx.at(state.count, self.b1), optfx.at(state.count, self.b2)
-        updates, mu = tree.elementwise(sign_momentum, updates, state.mu, outs=2, b1=b1, b2=b2)
+    def step(self, updates, state, params):
+        updates, mu = tree.elementwise(sign_momentum, updates, state.mu, outs=2, **self.at(state.count))
         return updates, SignMomentumState(state.count + 1, mu)
 
 

@@ -1,8 +1,8 @@
-"""Files of tensors: complete or absent, checked for damage when read, and holding no code.
+"""Files of tensors: complete or absent, checked for damage when read, and free of code.
 
-A file is written under another name in the same folder, flushed to the disk, and moved to its place in one operation
-of the file system. After a kill or a loss of power at any moment, the old file or the new one is there. The format is
-that of `torch.save`, so `torch.load` reads it; `read` also compares the checksums, which `torch.load` does not.
+A file is written under another name in the same folder, flushed to disk, and moved into place in one operation of the
+file system. So after a kill or a power loss at any moment, either the old file or the new one is there. The format is
+that of `torch.save`, so `torch.load` reads it; `read` also verifies the checksums, which `torch.load` does not.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import torch
 
 
 def write(path: str | os.PathLike[str], content: Any) -> None:
-    """Write tensors, numbers and text, in dicts and lists, to a file, replacing the one that is there.
+    """Write tensors, numbers and text, in dicts and lists, to a file, replacing any that is there.
 
-    Only one process may write a file at a time: drafts that killed processes left are removed, so that they never
+    Only one process may write a file at a time. Drafts left by killed processes are removed, so that they do not
     pile up.
 
     Args:
-        path: the file. Its folder is made if it is missing.
+        path: the file. Missing folders are made.
         content: what `read` will return.
     """
     path = Path(path)
@@ -42,7 +42,7 @@ def write(path: str | os.PathLike[str], content: Any) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # elsewhere folders cannot be opened, and their entries are written with the file
+    if os.name == "posix":  # other systems cannot open a folder, and write its entry with the file
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -51,15 +51,15 @@ def write(path: str | os.PathLike[str], content: Any) -> None:
 
 
 def read(path: str | os.PathLike[str], mmap: bool = False) -> Any:
-    """Read what `write` wrote, on the CPU. No code from the file is run.
+    """Read what `write` wrote, onto the CPU. No code in the file is run.
 
     Args:
         path: the file.
-        mmap: read the tensors from the disk when they are needed.
+        mmap: read tensors from disk only when they are needed.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it is cut short, was changed, has another format, or holds what only code could restore.
+        ValueError: the file is cut short, damaged, in another format, or holds objects that only code could restore.
     """
     path = Path(path)
     with open(path, "rb") as file:
@@ -69,10 +69,10 @@ def read(path: str | os.PathLike[str], mmap: bool = False) -> Any:
             if damaged is None:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except pickle.UnpicklingError as error:
-            raise ValueError(f"{path} holds objects that only code could restore, which is not run") from error
+            raise ValueError(f"{path} holds objects that only code could restore, and no code is run") from error
         except Exception as error:
             raise ValueError(f"{path} is cut short, or no file of tensors: {error}") from error
-    raise ValueError(f"{path} is damaged: the checksum of {damaged} is not that of its content")
+    raise ValueError(f"{path} is damaged: the checksum of {damaged} does not match its content")
 
 
 def _drafts(path: Path) -> list[Path]:
@@ -82,7 +82,7 @@ def _drafts(path: Path) -> list[Path]:
 
 def _save(content: Any, file: Any) -> None:
     checksums = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(True)  # a user's faster saving elsewhere must not make `read` find damage
+    torch.serialization.set_crc32_options(True)  # `read` needs them, even if a user turned them off to save faster
     try:
         torch.save(content, file)
     finally:

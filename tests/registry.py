@@ -54,9 +54,25 @@ def two_groups(rate=0.1, decay=0.2, momentum=0.8):
     )
 
 
+def halve(updates, params):
+    return optfx.tree.scale(0.5, updates)
+
+
+def no_state(params):
+    return ()
+
+
+def halve_pair(updates, state, params=None):
+    return optfx.tree.scale(0.5, updates), state
+
+
 ROWS = [
+    # ---- scaling -----------------------------------------------------------------------------------
     Row("identity", optfx.identity),
     Row("set_to_zero", optfx.set_to_zero),
+    Row("freeze", lambda: optfx.freeze(MATRICES)),
+    Row("freeze", lambda: optfx.freeze(select.path("b*") | select.path("k*")), option="a whole branch"),
+    Row("stateless", lambda: optfx.stateless(halve)),
     Row("scale", optfx.scale, {"step_size": 0.3}),
     Row("scale_by_learning_rate", optfx.scale_by_learning_rate, {"learning_rate": 0.3}),
     Row(
@@ -67,6 +83,7 @@ ROWS = [
     ),
     Row("scale_by_schedule", optfx.scale_by_schedule, {"step_size_fn": 0.3}),
     Row("scale_by_sign", optfx.scale_by_sign),
+    # ---- momentum ----------------------------------------------------------------------------------
     Row("trace", optfx.trace, {"decay": 0.9}),
     Row("trace", lambda **h: optfx.trace(**h, nesterov=True), {"decay": 0.9, "dampening": 0.1}, "nesterov, dampening"),
     Row("trace", lambda **h: optfx.trace(**h, accumulator_dtype=torch.float32), {"decay": 0.9}, "float32"),
@@ -77,8 +94,7 @@ ROWS = [
         {"decay": 0.9},
         "biased, float32",
     ),
-    Row("params_ema", optfx.params_ema, {"decay": 0.9}),
-    Row("params_ema", lambda **h: optfx.chain(optfx.sgd(0.1), optfx.params_ema(**h)), {"decay": 0.9}, "after sgd"),
+    # ---- adaptive ----------------------------------------------------------------------------------
     Row("scale_by_adam", optfx.scale_by_adam, ADAM),
     Row(
         "scale_by_adam",
@@ -103,41 +119,6 @@ ROWS = [
         "nesterov, torch's",
     ),
     Row("scale_by_adamax", optfx.scale_by_adamax, {"b1": 0.9, "b2": 0.99, "eps": 1e-6}),
-    Row("scale_by_adadelta", optfx.scale_by_adadelta, {"rho": 0.9, "eps": 1e-6}),
-    Row("scale_by_rprop", optfx.scale_by_rprop, {"learning_rate": 0.1, **RPROP}),
-    Row("scale_by_asgd", optfx.scale_by_asgd, ASGD),
-    Row("params_average", optfx.params_average, {"start": 1.0}),
-    Row(
-        "params_average",
-        lambda **h: optfx.chain(optfx.sgd(0.1), optfx.params_average(**h)),
-        {"start": 0.0},
-        "after sgd",
-    ),
-    Row(
-        "scale_by_factored_rms",
-        lambda **h: optfx.scale_by_factored_rms(**h, min_dim_size_to_factor=1),
-        {"decay_rate": 0.8, "epsilon": 1e-12},
-    ),
-    Row(
-        "scale_by_factored_rms",
-        lambda **h: optfx.scale_by_factored_rms(
-            "last", **h, min_dim_size_to_factor=1, epsilon=None, epsilon_is_floor=True
-        ),
-        {"decay_rate": 0.8},
-        "torch's",
-    ),
-    Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.4}),
-    Row("scale_by_muon", lambda **h: optfx.masked(optfx.scale_by_muon(**h), MATRICES), {"beta": 0.9, "eps": 1e-6}),
-    Row(
-        "scale_by_muon",
-        lambda **h: optfx.masked(
-            optfx.scale_by_muon(**h, nesterov=False, bias_correction=False, eps_is_floor=True), MATRICES
-        ),
-        {"beta": 0.9, "eps": 1e-6},
-        "uncorrected, floor",
-    ),
-    Row("scale_by_shape", lambda **h: optfx.masked(optfx.scale_by_shape(**h), MATRICES), {"consistent_rms": 0.2}),
-    Row("scale_by_shape", lambda: optfx.masked(optfx.scale_by_shape(), MATRICES), option="width"),
     Row("scale_by_rms", optfx.scale_by_rms, {"decay": 0.9, "eps": 1e-6}),
     Row("scale_by_rms", optfx.scale_by_rms, {"decay": 0.9, "eps": 1e-6, "initial_scale": 0.3}, "initial scale"),
     Row(
@@ -161,6 +142,35 @@ ROWS = [
         {"eps": 1e-6},
         "torch's",
     ),
+    Row("scale_by_adadelta", optfx.scale_by_adadelta, {"rho": 0.9, "eps": 1e-6}),
+    Row(
+        "scale_by_factored_rms",
+        lambda **h: optfx.scale_by_factored_rms(**h, min_dim_size_to_factor=1),
+        {"decay_rate": 0.8, "epsilon": 1e-12},
+    ),
+    Row(
+        "scale_by_factored_rms",
+        lambda **h: optfx.scale_by_factored_rms(
+            "last", **h, min_dim_size_to_factor=1, epsilon=None, epsilon_is_floor=True
+        ),
+        {"decay_rate": 0.8},
+        "torch's",
+    ),
+    Row("scale_by_rprop", optfx.scale_by_rprop, {"learning_rate": 0.1, **RPROP}),
+    # ---- for matrices, in proportion to size -------------------------------------------------------
+    Row("scale_by_muon", lambda **h: optfx.masked(optfx.scale_by_muon(**h), MATRICES), {"beta": 0.9, "eps": 1e-6}),
+    Row(
+        "scale_by_muon",
+        lambda **h: optfx.masked(
+            optfx.scale_by_muon(**h, nesterov=False, bias_correction=False, eps_is_floor=True), MATRICES
+        ),
+        {"beta": 0.9, "eps": 1e-6},
+        "uncorrected, floor",
+    ),
+    Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.4}),
+    Row("scale_by_shape", lambda **h: optfx.masked(optfx.scale_by_shape(**h), MATRICES), {"consistent_rms": 0.2}),
+    Row("scale_by_shape", lambda: optfx.masked(optfx.scale_by_shape(), MATRICES), option="width"),
+    # ---- weight decay ------------------------------------------------------------------------------
     Row("add_decayed_weights", optfx.add_decayed_weights, {"weight_decay": 0.2}),
     Row(
         "add_decayed_weights",
@@ -168,16 +178,27 @@ ROWS = [
         {"weight_decay": 0.2},
         "masked",
     ),
+    # ---- limits ------------------------------------------------------------------------------------
     Row("clip", optfx.clip, {"max_delta": 0.4}),
     Row("clip_by_block_rms", optfx.clip_by_block_rms, {"threshold": 0.4}),
     Row("clip_by_global_norm", optfx.clip_by_global_norm, {"max_norm": 0.4}),
     Row("adaptive_grad_clip", optfx.adaptive_grad_clip, {"clipping": 0.1, "eps": 1e-3}),
+    # ---- averages of the parameters ----------------------------------------------------------------
+    Row("params_ema", optfx.params_ema, {"decay": 0.9}),
+    Row("params_ema", lambda **h: optfx.chain(optfx.sgd(0.1), optfx.params_ema(**h)), {"decay": 0.9}, "after sgd"),
+    Row("params_average", optfx.params_average, {"start": 1.0}),
+    Row(
+        "params_average",
+        lambda **h: optfx.chain(optfx.sgd(0.1), optfx.params_average(**h)),
+        {"start": 0.0},
+        "after sgd",
+    ),
+    # ---- cleaner gradients -------------------------------------------------------------------------
     Row("centralize", optfx.centralize),
     Row("zero_nans", optfx.zero_nans),
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=1), {"eta": 0.1, "gamma": 0.55}),
-    Row("freeze", lambda: optfx.freeze(MATRICES)),
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=optfx.random.key(7)), {"eta": 0.1, "gamma": 0.55}, "key"),
-    Row("freeze", lambda: optfx.freeze(select.path("b*") | select.path("k*")), option="a whole branch"),
+    # ---- rates that watch progress -----------------------------------------------------------------
     Row(
         "reduce_on_plateau",
         lambda **h: optfx.reduce_on_plateau(**h, mode="max", accumulation_size=2, cooldown=1),
@@ -191,7 +212,8 @@ ROWS = [
         {"factor": 0.5, "rtol": 1e-4},
         extra=VALUE,
     ),
-    Row("stateless", lambda: optfx.stateless(halve)),
+    Row("scale_by_asgd", optfx.scale_by_asgd, ASGD),
+    # ---- foreign pairs, and combinators ------------------------------------------------------------
     Row("from_functions", lambda: optfx.core.from_functions(no_state, halve_pair)),
     Row("chain", clipped_adam, {"rate": 0.1, "decay": 0.2, "limit": 0.5, "b1": 0.9}),
     Row(
@@ -204,6 +226,7 @@ ROWS = [
     Row("partition", two_groups, {"rate": 0.1, "decay": 0.2, "momentum": 0.8}),
     Row("inject_hyperparams", lambda: optfx.inject_hyperparams(clipped_adam())),
     Row("apply_if_finite", lambda **h: optfx.apply_if_finite(clipped_adam(**h), 2), {"rate": 0.1, "limit": 0.5}),
+    # ---- optimizers --------------------------------------------------------------------------------
     Row("sgd", lambda **h: optfx.sgd(**h, nesterov=True), {"learning_rate": 0.1, "momentum": 0.9}, "momentum"),
     Row("sgd", optfx.sgd, {"learning_rate": 0.1}),
     Row(
@@ -221,6 +244,19 @@ ROWS = [
         {"learning_rate": 0.1, "weight_decay": 0.1},
         "masked, nesterov",
     ),
+    Row("amsgrad", optfx.amsgrad, {"learning_rate": 0.1, **ADAM}),
+    Row("amsgrad", optfx.amsgrad, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
+    Row("nadam", optfx.nadam, {"learning_rate": 0.1, **ADAM}),
+    Row("nadam", optfx.nadam, {"learning_rate": 0.1, "momentum_decay": 0.004, "weight_decay": 0.1}, "torch's"),
+    Row("radam", optfx.radam, {"learning_rate": 0.1, **ADAM, "threshold": 5.0}),
+    Row(
+        "radam",
+        lambda **h: optfx.radam(**h, eps_before_correction=True),
+        {"learning_rate": 0.1, "weight_decay": 0.1},
+        "torch's",
+    ),
+    Row("adamax", optfx.adamax, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-6}),
+    Row("adamax", optfx.adamax, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
     Row(
         "rmsprop",
         lambda **h: optfx.rmsprop(**h, centered=True),
@@ -241,19 +277,6 @@ ROWS = [
         {"learning_rate": 0.1, "eps": 1e-6, "weight_decay": 0.1},
         "torch's",
     ),
-    Row("amsgrad", optfx.amsgrad, {"learning_rate": 0.1, **ADAM}),
-    Row("amsgrad", optfx.amsgrad, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
-    Row("nadam", optfx.nadam, {"learning_rate": 0.1, **ADAM}),
-    Row("nadam", optfx.nadam, {"learning_rate": 0.1, "momentum_decay": 0.004, "weight_decay": 0.1}, "torch's"),
-    Row("radam", optfx.radam, {"learning_rate": 0.1, **ADAM, "threshold": 5.0}),
-    Row(
-        "radam",
-        lambda **h: optfx.radam(**h, eps_before_correction=True),
-        {"learning_rate": 0.1, "weight_decay": 0.1},
-        "torch's",
-    ),
-    Row("adamax", optfx.adamax, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-6}),
-    Row("adamax", optfx.adamax, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
     Row("adadelta", optfx.adadelta, {"learning_rate": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 0.1}),
     Row("rprop", optfx.rprop, {"learning_rate": 0.1, **RPROP}),
     Row("asgd", optfx.asgd, {**ASGD, "t0": 1.0}),
@@ -280,15 +303,3 @@ ROWS = [
     ),
     Row("muon", optfx.muon, {"learning_rate": 0.1, "adam_learning_rate": 0.2, "consistent_rms": 0.2}),
 ]
-
-
-def halve(updates, params):
-    return optfx.tree.scale(0.5, updates)
-
-
-def no_state(params):
-    return ()
-
-
-def halve_pair(updates, state, params=None):
-    return optfx.tree.scale(0.5, updates), state

@@ -2,7 +2,7 @@
 
 The ```python blocks of a page run in order, as one module. A ```text block right after one shows what it prints, with
 `<!-- numbers vary -->` between them up to the numbers in it. A block that cannot run has a comment above it
-that says why: `<!-- not run: needs a GPU -->`.
+that says why: `<!-- not run: needs a GPU -->`. A block may have a title, the file that it belongs to.
 Compiled steps run on the backend `aot_eager`, which traces as Inductor does and generates no code.
 """
 
@@ -21,6 +21,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "optfx/compiler/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(?P<info>.*)\n(?P<body>(?:.*\n)*?)```$", re.M)
+PYTHON = re.compile(r'python(?: title="[^"]+")?')
 VARIES = "<!-- numbers vary -->"
 OUTPUT = doctest.OutputChecker()
 
@@ -40,7 +41,7 @@ def without_numbers(text):
 def blocks(text):
     fences = list(FENCE.finditer(text))
     for i, fence in enumerate(fences):
-        if fence["info"] != "python":
+        if not PYTHON.fullmatch(fence["info"]):
             continue
         above = re.search(r"<!-- not run: (.+) -->\n\s*$", text[: fence.start()])
         after = fences[i + 1] if i + 1 < len(fences) else None
@@ -77,7 +78,7 @@ def test_every_fence_is_seen():
         text = page.read_text()
         assert len(re.findall(r"(?m)^ *(```|~~~)", text)) == 2 * len(list(FENCE.finditer(text))), page
         infos = {fence["info"] for fence in FENCE.finditer(text)}
-        assert not [info for info in infos - {"python"} if info.startswith("py")], (page, infos)
+        assert all(PYTHON.fullmatch(info) for info in infos if info.startswith("py")), (page, infos)
         running += any(block.reason is None for block in blocks(text))
     assert running >= 8
 

@@ -1,7 +1,6 @@
 """The laws of DESIGN: what holds for every transform, checked for every row of the registry."""
 
 import copy
-import functools
 import pickle
 import sys
 
@@ -11,68 +10,25 @@ from torch.func import vmap
 
 import optfx
 from optfx import tree
-from optfx.tree import share, verbs
+from optfx.interop.groups import Knobs
+from optfx.tree import verbs
 from optfx.tree.nodes import nodes
-from tests.registry import ROWS
-
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-hyper_rows = pytest.mark.parametrize("row", [row for row in ROWS if row.hypers], ids=lambda row: row.id)
-
-
-@functools.cache  # drawn outside of vmap; no law changes them
-def params(dtype=torch.float64, seed=0):
-    g = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.randn(shape, generator=g, dtype=torch.float64).to(dtype)
-
-    return {"w": draw(3, 2), "b": [draw(3), draw()], "k": {"conv": draw(2, 2, 1, 2), "empty": draw(0, 2)}}
-
-
-for _dtype in DTYPES:
-    for _seed in (0, 1, 2, 3, 10, 50, 60):
-        params(_dtype, _seed)
-
-
-def grads(step, dtype=torch.float64):
-    return params(dtype, step + 1)
-
-
-def run(row, tx, p, steps=3, state=None, dtype=None):
-    """The updates of each step, and the last state."""
-    state, out = tx.init(p) if state is None else state, []
-    for step in range(steps):
-        updates, state = tx.update(grads(step, dtype or p["w"].dtype), state, p, **row.extra)
-        p = optfx.apply_updates(p, updates)
-        out.append(updates)
-    return out, state
-
-
-def constants(row):
-    return dict(row.hypers)
-
-
-def tensors(row, dtype=torch.float64):
-    return {name: torch.tensor(value, dtype=dtype) for name, value in row.hypers.items()}
-
-
-def schedules(row):
-    return {name: optfx.constant_schedule(value) for name, value in row.hypers.items()}
-
-
-def assert_close(a, b, rtol, atol=0.0):
-    assert tree.flatten(a)[1] == tree.flatten(b)[1]
-    for path, x, y in zip(tree.paths(a), tree.leaves(a), tree.leaves(b), strict=True):
-        torch.testing.assert_close(x, y, rtol=rtol, atol=atol, equal_nan=True, msg=lambda m, path=path: f"{path}: {m}")
-
-
-def describe(state):
-    return [
-        (p, x.shape, x.dtype, x.device, x.requires_grad)
-        for p, x in zip(tree.paths(state), tree.leaves(state), strict=True)
-    ]
-
+from optfx.tree.recording import recording
+from tests.harness import (
+    DTYPES,
+    Asked,
+    assert_close,
+    constants,
+    describe,
+    each,
+    grads,
+    hyper_rows,
+    params,
+    rows,
+    run,
+    schedules,
+    tensors,
+)
 
 # ---- 1: pure ------------------------------------------------------------------------------------
 
@@ -335,14 +291,61 @@ def test_a_state_survives_a_dict_bitwise(row, tmp_path):
 
 
 @rows
-def test_hyperparams_are_listed_and_live_in_an_injected_state(row):
+def test_a_number_has_one_path(row):
+    """In `hyperparams`, in an injected state, and for the knobs of groups."""
     tx, p = row.make(**row.hypers), params()
-    found = optfx.hyperparams(tx, tx.init(p))
-    values = [float(v) for v in found.values()]
+    numbers, now = optfx.core.numbers(tx), optfx.hyperparams(tx, tx.init(p))
+    transforms = {path for path, _ in each(tx)}
+    for path, value in numbers.items():
+        if path.rpartition(".")[0] in transforms:  # else it is a schedule's, which `hyperparams` evaluates
+            assert float(now[path]) == pytest.approx(float(value), rel=1e-12), path
     for value in row.hypers.values():
-        assert any(v == pytest.approx(value, rel=1e-12) for v in values)
+        assert value in numbers.values()
     injected = optfx.inject_hyperparams(tx)
+    state = injected.init(p)
+    assert list(state.hyperparams) == list(numbers)
+    assert list(optfx.hyperparams(injected, state)) == list(now)
     assert_close(run(row, injected, p)[0], run(row, tx, p)[0], 1e-12, 1e-13)
+    if any(isinstance(part, optfx.inject_hyperparams) for _, part in each(tx)):
+        return  # each number is in the state twice now, and groups have none
+    for path in numbers:
+        changed = tree.set(state, {path: 0.125})
+        assert tree.get(changed, path) == 0.125
+        if path in now:
+            assert optfx.hyperparams(injected, changed)[path] == 0.125
+    knobs = {path for knob in Knobs(tx).found.values() for path in knob.paths}
+    assert knobs == numbers.keys() & now.keys()
+
+
+# ---- where the model is evaluated --------------------------------------------------------------------
+
+AROUND = {
+    "chain": lambda tx: optfx.chain(tx),
+    "masked": lambda tx: optfx.masked(tx, True),
+    "partition": lambda tx: optfx.partition({"all": tx}, "all"),
+    "inject_hyperparams": optfx.inject_hyperparams,
+    "apply_if_finite": lambda tx: optfx.apply_if_finite(tx, 3),
+}
+
+
+def averages(tx):
+    """Whether a transform, or one inside it, says itself where to evaluate."""
+    own = optfx.core.GradientTransformation.eval_params
+    return any(type(part).eval_params is not own and not part.inside() for _, part in each(tx))
+
+
+@rows
+def test_the_model_is_evaluated_at_params_or_an_average_of_them(row):
+    tx, p = row.make(**row.hypers), params()
+    found = tx.eval_params(run(row, tx, p)[1], p)
+    assert tree.flatten(found)[1] == tree.flatten(p)[1]
+    assert describe(found) == describe(p)
+    assert averages(tx) or all(x is y for x, y in zip(tree.leaves(found), tree.leaves(p), strict=True))
+    for name, around in AROUND.items():
+        outer = around(tx)
+        through = outer.eval_params(run(row, outer, p)[1], p)
+        assert tree.flatten(through)[1] == tree.flatten(p)[1], name
+        assert_close(through, found, 1e-12, 1e-13)
 
 
 # ---- the verbs and the contract of their functions ---------------------------------------------------
@@ -363,48 +366,40 @@ class Leaf(torch.Tensor):
             return function(*args, **(kwargs or {}))
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """What the verbs are asked to do: (function, leaves of one place, scalars, outs, whether elementwise)."""
-    seen = []
-    plain_run, plain_reduce = verbs.run_leaf, verbs.reduce
+def as_leaves(t):
+    return tree.map(lambda x: x.as_subclass(Leaf) if x.ndim else x, t)
 
-    def run_leaf(f, xs, scalars, outs):
-        seen.append((f, xs, share.unflat(scalars.values), outs, scalars.as_pairs))
+
+def as_tensors(xs):
+    return tuple(x.as_subclass(torch.Tensor) for x in xs)
+
+
+class Opening(Asked):
+    """Opens leaves for the verbs, and closes what they return."""
+
+    def run_leaf(self, f, xs, scalars, outs, whole):
         Leaf.open = True
         try:
-            ys = plain_run(f, tuple(x.as_subclass(torch.Tensor) for x in xs), scalars, outs)
+            ys = super().run_leaf(f, as_tensors(xs), scalars, outs, whole)
+            return [y.as_subclass(Leaf) if isinstance(x, Leaf) else y for x, y in zip(xs, ys, strict=False)]
         finally:
             Leaf.open = False
-        return [y.as_subclass(Leaf) if isinstance(x, Leaf) else y for x, y in zip(xs, ys, strict=False)]
 
-    def reduce(f, combine, *trees, empty, **scalars):
+    def reduce(self, f, combine, rows, scalars):
         Leaf.open = True
         try:
-            trees = tuple(tree.map(lambda x: x.as_subclass(torch.Tensor), t) for t in trees)
+            return super().reduce(f, combine, [as_tensors(xs) for xs in rows], scalars)
         finally:
             Leaf.open = False
-        return plain_reduce(f, combine, *trees, empty=empty, **scalars)
-
-    monkeypatch.setattr(verbs, "run_leaf", run_leaf)
-    for module in (verbs, tree.algebra):
-        monkeypatch.setattr(module, "reduce", reduce)
-    return seen
 
 
 @rows
-def test_only_the_verbs_touch_leaves(row, calls):
+def test_only_the_verbs_touch_leaves(row):
     tx, p = row.make(**tensors(row)), params()
-    state = tx.init(p)
-    Leaf.open = True
-
-    def as_leaves(t):
-        return tree.map(lambda x: x.as_subclass(Leaf) if x.ndim else x, t)
-
-    p, g, state = as_leaves(p), as_leaves(grads(0)), as_leaves(state)
-    Leaf.open = False
-    updates, _ = tx.update(g, state, p, **row.extra)
-    assert tree.flatten(updates)[1] == tree.flatten(g)[1]
+    given = [as_leaves(t) for t in (grads(0), tx.init(p), p)]
+    with recording(Opening()):
+        updates, _ = tx.update(*given, **row.extra)
+    assert tree.flatten(updates)[1] == tree.flatten(p)[1]
 
 
 def is_module_level(f):
@@ -415,18 +410,16 @@ def is_module_level(f):
 
 
 @rows
-def test_the_contract_of_leaf_functions(row, calls):
-    tx, p = row.make(**tensors(row)), params()
-    state = tx.init(p)
-    for step in range(2):
-        _, state = tx.update(grads(step), state, p, **row.extra)
-    checked = {}
-    for f, xs, scalars, outs, elementwise in list(calls):
+def test_the_contract_of_leaf_functions(row):
+    seen, checked = Asked(), set()
+    with recording(seen):
+        run(row, row.make(**tensors(row)), params(), steps=2)
+    for f, xs, scalars, outs, whole in seen.calls:
         assert is_module_level(f), f
         hash(f)
         if xs[0].numel() < 2 or (f, outs) in checked:
             continue
-        checked[f, outs] = True
+        checked.add((f, outs))
         xs = verbs.lift(xs, verbs.computation_dtype([x.dtype for x in xs]))
 
         def call(*xs, f=f, scalars=scalars):
@@ -440,11 +433,11 @@ def test_the_contract_of_leaf_functions(row, calls):
         assert len(ys) == outs
         for x, y in zip(xs, ys, strict=False):
             assert x.shape == y.shape, f
-        if elementwise:
+        if not whole:
             for k, x in enumerate(xs):
                 if not x.is_floating_point():
                     continue
-                moved = x.clone()
+                moved = x.clone(memory_format=torch.contiguous_format)
                 moved.view(-1)[0] += 0.7
                 zs = call(*(moved if i == k else other for i, other in enumerate(xs)))
                 for y, z in zip(ys, zs, strict=True):

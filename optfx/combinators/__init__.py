@@ -1,4 +1,4 @@
-"""Transforms made of other transforms: one after another, on some leaves, with their numbers in the state."""
+"""Transforms made of other transforms: one after another, on some leaves, with numbers in the state."""
 
 from optfx.combinators.chain import chain, named_chain
 from optfx.combinators.finite import apply_if_finite

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from optfx import core, tree
@@ -12,19 +12,18 @@ from optfx.tree.record import show
 
 
 def run_in_turn(
-    steps: Iterable[GradientTransformation], states: Iterable[Tree], updates: Tree, params: Tree, extra: dict[str, Any]
-) -> tuple[Tree, list[Tree]]:
-    """Feed the updates of each step into the next; the updates of the last, and the new states in order."""
-    given = {"grad": updates} | extra  # a step that asks for the gradient means what came into the chain
-    new = []
-    for step, state in zip(steps, states, strict=True):
-        updates, state = step.run(updates, state, params, given if step.asks_for("grad") else extra)
-        new.append(state)
+    tx: core.Wrapper, state: Tree, updates: Tree, params: Tree, extra: dict[str, Any]
+) -> tuple[Tree, dict[str, Tree]]:
+    """Feed the updates of each step into the next. Returns those of the last, and the new states by name."""
+    given = {"grad": updates} | extra  # a step that asks for the gradient wants what came into the chain
+    new = {}
+    for name, (step, inner) in tx.parts(state).items():
+        updates, new[name] = step.run(updates, inner, params, given if step.asks_for("grad") else extra)
     return updates, new
 
 
 def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
-    """Refuse what would scale a step that is complete.
+    """Refuse to scale updates that are already final.
 
     Raises:
         ValueError: a final transform, or a learning rate, after a final one.
@@ -34,22 +33,15 @@ def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
         name = type(step).__name__
         if final is not None and (step.final or step.rate):
             raise ValueError(
-                f"{who}: {name} after {final}, which is final: its updates have their rate and sign already"
+                f"{who}: {name} after {final}, which is final: its updates already have their rate and sign"
             )
         final = name if step.final else final
 
 
 def _in_order(tx: GradientTransformation) -> list[GradientTransformation]:
-    """The transforms that all leaves go through, one after the other."""
-    inside = [] if isinstance(tx, core.Wrapper) and tx.partial else tx.inside().values()
+    """The transforms that every leaf goes through, in order; what a final wrapper holds is its own affair."""
+    inside = [] if isinstance(tx, core.Wrapper) and (tx.partial or tx.final) else tx.inside().values()
     return [part for x in inside for part in _in_order(x)] + [tx]
-
-
-def describe(state: Any) -> str:
-    """What was given as a state, in a few words."""
-    if isinstance(state, dict):
-        return f"a dict of {list(state)}"
-    return f"a {type(state).__name__}" + (f" of {len(state)}" if isinstance(state, (tuple, list)) else "")
 
 
 @tree.record
@@ -59,11 +51,11 @@ class chain(core.Wrapper):
     Args:
         *steps: transforms, or foreign `init`/`update` pairs.
 
-    The state is a tuple with an entry for each step. A step that needs `grad` gets the updates that the chain was
-    given, unless the caller gives another.
+    The state is a tuple with an entry for each step. A step that asks for `grad` gets the updates that were given to
+    the chain, unless the caller passes another.
 
     Raises:
-        ValueError: a learning rate, or another final transform, after one that is final: it owns the rate and the sign.
+        ValueError: a learning rate or a final transform after a final one, which owns the rate and the sign.
 
     Reference: optax, `chain`.
 
@@ -83,22 +75,14 @@ class chain(core.Wrapper):
         self.__post_init__()
         refuse_two_steps("chain", self.steps)
 
-    def states(self, state: Any) -> dict[str, Tree]:
-        return {str(i): inner for i, inner in enumerate(state)}
-
-    def begin(self, params: Tree) -> tuple[Tree, ...]:
-        return tuple([tx.begin(params) for tx in self.steps])
-
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
-        if type(state) is not tuple or len(state) != len(self.steps):
-            raise ValueError(f"chain: expected its state, a tuple of {len(self.steps)}, got {describe(state)}")
-        updates, new = run_in_turn(self.steps, state, updates, params, extra)
-        return updates, tuple(new)
+        updates, new = run_in_turn(self, state, updates, params, extra)
+        return updates, tuple(new.values())
 
 
 @tree.record
 class named_chain(core.Wrapper):
-    """A chain whose steps have names, so that their states and numbers are found by name.
+    """A chain whose steps have names, by which their states and numbers are found.
 
     Args:
         *steps: `(name, transform)` pairs.
@@ -106,7 +90,7 @@ class named_chain(core.Wrapper):
     The state is a dict with an entry for each name.
 
     Raises:
-        ValueError: two steps of one name; what `chain` refuses.
+        ValueError: two steps with the same name; also what `chain` refuses.
 
     Reference: optax, `named_chain`.
 
@@ -132,14 +116,5 @@ class named_chain(core.Wrapper):
     def __repr__(self) -> str:
         return f"named_chain({', '.join(map(show, self.steps.items()))})"
 
-    def states(self, state: Any) -> dict[str, Tree]:
-        return {name: state[name] for name in self.steps}
-
-    def begin(self, params: Tree) -> dict[str, Tree]:
-        return {name: tx.begin(params) for name, tx in self.steps.items()}
-
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
-        if type(state) is not dict or set(state) != set(self.steps):
-            raise ValueError(f"named_chain: expected its state, a dict of {list(self.steps)}, got {describe(state)}")
-        updates, new = run_in_turn(self.steps.values(), [state[name] for name in self.steps], updates, params, extra)
-        return updates, dict(zip(self.steps, new, strict=True))
+        return run_in_turn(self, state, updates, params, extra)

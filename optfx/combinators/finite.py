@@ -1,4 +1,4 @@
-"""Steps that are skipped when the gradients are not finite."""
+"""Skip a step when its updates are not finite."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from optfx.tree import Tree
 class ApplyIfFiniteState(NamedTuple):
     """The state of `apply_if_finite`."""
 
-    count: Tensor  # () int64, steps taken, those that were skipped too
-    notfinite_count: Tensor  # () int64, steps in a row with an infinite or NaN update, up to now
+    count: Tensor  # () int64, steps taken, skipped ones included
+    notfinite_count: Tensor  # () int64, latest steps in a row with an infinite or NaN update
     last_finite: Tensor  # () bool, whether the last updates were finite
-    total_notfinite: Tensor  # () int64, such steps in all
-    inner: Tree  # the state of the transform inside
+    total_notfinite: Tensor  # () int64, all such steps
+    inner: Tree  # the state of the inner transform
 
 
 @tree.record
 class apply_if_finite(core.Wrapper):
-    """Skip the steps whose updates are not finite: zero updates, and the inner state stays as it was.
+    """Skip steps whose updates are not finite: the updates become zero, and the inner state stays as it was.
 
-    Nothing is synchronized with the host. After more than `max_consecutive_errors` such steps in a row the updates
-    are let through, so that a run that cannot recover shows it.
+    The host never waits for the device. After more than `max_consecutive_errors` such steps in a row the updates are
+    let through, so that a run that cannot recover shows it.
 
     Args:
         inner: a transform.
-        max_consecutive_errors: steps in a row that are skipped.
+        max_consecutive_errors: how many steps in a row may be skipped.
 
     Reference: optax, `apply_if_finite`.
 

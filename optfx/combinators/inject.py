@@ -1,4 +1,4 @@
-"""Numbers that live in the state."""
+"""Hyperparameters that live in the state."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from optfx.tree import Tree
 class InjectState(NamedTuple):
     """The state of `inject_hyperparams`."""
 
-    hyperparams: dict[str, Tensor]  # by path, every number of the transform inside, () float64
-    inner: Tree  # its state
+    hyperparams: dict[str, Tensor]  # every number of the inner transform by path, () float64
+    inner: Tree  # the state of the inner transform
 
 
 @tree.record
 class inject_hyperparams(core.Wrapper):
-    """Keep the numbers of a transform in the state, so that they are read, set, saved and vmapped like any state.
+    """Keep the numbers of a transform in the state, to be read, set, saved and vmapped like any state.
 
-    Every number of `inner`, those of its schedules too, becomes a () float64 tensor of the state; a tensor becomes a
-    copy of itself. Read and set them with `optfx.tree.get` and `optfx.tree.set`, by the paths that `optfx.hyperparams`
-    has; a new value compiles nothing new.
+    Every number of `inner`, those of its schedules included, becomes a () float64 tensor in the state; a tensor is
+    copied as it is. Read and set them with `optfx.tree.get` and `optfx.tree.set`, by the paths of `optfx.hyperparams`.
+    A new value compiles nothing new.
 
     Args:
         inner: a transform.

@@ -1,5 +1,5 @@
-"""Transforms for some leaves only: the others are taken out of the tree, so the transform inside keeps no state for
-them and its norms do not see them."""
+"""Transforms for some of the leaves: the others are taken out of the tree, so the inner transform keeps no state for
+them and its norms do not include them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from optfx.core import GradientTransformation, select
 from optfx.tree import Tree
 
 
-def owned(keep: list[bool], updates: Tree, params: Tree, extra: dict[str, Any]) -> tuple[Tree, Tree, Tree, dict]:
-    """The leaves to keep: of the updates (and the rest of those), of params, and of extra arguments like them."""
-    mine, rest = tree.split(updates, keep)
-    structure, alone = tree.flatten(updates)[1], isinstance(updates, Tensor)
+def masked_by(keep: list[bool], updates: Tree, params: Tree, extra: dict[str, Any]) -> tuple[Tree, Tree, Tree, dict]:
+    """The leaves to keep of the updates, the other updates, and the leaves to keep of params and of the extra arguments
+    that have their structure."""
+    kept, rest = tree.split(updates, keep)
+    structure, single = tree.flatten(updates)[1], isinstance(updates, Tensor)
 
-    def own(x: Any) -> Any:
+    def select_from(x: Any) -> Any:
         return tree.split(x, keep)[0] if tree.flatten(x)[1] == structure else x
 
-    # beside a single parameter any tensor looks like it, the loss too: only `grad` is known to be its like
-    extra = {name: own(x) if name == "grad" or not alone else x for name, x in extra.items()}
-    return mine, rest, None if params is None else own(params), extra
+    # a single parameter has the structure of any tensor, the loss included: then only `grad` is known to match
+    extra = {name: select_from(x) if name == "grad" or not single else x for name, x in extra.items()}
+    return kept, rest, None if params is None else select_from(params), extra
 
 
-def seen_by(tx: GradientTransformation, spec: Any, updates: Tree, params: Tree) -> Tree:
-    """The tree that a mask or label is worked out on: params, which only a tree of values can do without."""
+def tree_to_mask(tx: GradientTransformation, spec: Any, updates: Tree, params: Tree) -> Tree:
+    """The tree that a mask or labels are computed from: params, or updates of that structure if the mask is a tree."""
     if params is not None:
         return params
     if callable(spec):
@@ -39,18 +40,17 @@ def seen_by(tx: GradientTransformation, spec: Any, updates: Tree, params: Tree) 
 
 @tree.record
 class masked(core.Wrapper):
-    """Apply a transform to the leaves that a mask selects; pass the updates of the others through unchanged.
+    """Apply a transform to the leaves that a mask selects, and pass the other updates through unchanged.
 
     Args:
         inner: a transform.
         mask: what to select, always computed from params: a selector (`select.ndim(min=2)`), a function
             `params -> tree of bools`, or a tree of bools or prefix of one.
 
-    The state is that of `inner` on the selected leaves. Extra arguments shaped like params are split as the updates
-    are.
+    The state is that of `inner` on the selected leaves. Extra arguments with the structure of params are masked too.
 
     Raises:
-        ValueError: a mask that does not fit the params, naming the path; a mask that is a function, and no params.
+        ValueError: a mask that does not fit the params, naming the path; the mask is a function and params are missing.
 
     Reference: optax, `masked` (which computes the mask from the updates).
 
@@ -76,14 +76,14 @@ class masked(core.Wrapper):
         return self.inner.begin(tree.split(params, self._keep(params))[0])
 
     def step(self, updates: Tree, state: Tree, params: Tree, **extra: Any) -> tuple[Tree, Tree]:
-        keep = self._keep(seen_by(self, self.mask, updates, params))
-        mine, rest, params, extra = owned(keep, updates, params, extra)
-        mine, state = self.inner.run(mine, state, params, extra)
-        return tree.merge(mine, rest), state
+        keep = self._keep(tree_to_mask(self, self.mask, updates, params))
+        kept, rest, params, extra = masked_by(keep, updates, params, extra)
+        kept, state = self.inner.run(kept, state, params, extra)
+        return tree.merge(kept, rest), state
 
     def eval_params(self, state: Tree, params: Tree) -> Tree:
-        mine, rest = tree.split(params, self._keep(params))
-        return tree.merge(self.inner.eval_params(state, mine), rest)
+        kept, rest = tree.split(params, self._keep(params))
+        return tree.merge(self.inner.eval_params(state, kept), rest)
 
 
 @tree.record
@@ -95,13 +95,14 @@ class partition(core.Wrapper):
         param_labels: the label of each leaf, always computed from params: `select.label({...})`, a function
             `params -> tree of strings`, or a tree of strings or prefix of one.
 
-    Each transform sees only its leaves: a `clip_by_global_norm` inside measures the norm of its group. A group that is
-    to stay as it is gets `set_to_zero()`. Extra arguments shaped like params are split as the updates are.
+    Each transform sees only its own leaves: a `clip_by_global_norm` inside measures the norm of its group. Use
+    `set_to_zero()` for a group that should not change. Extra arguments with the structure of params are split too.
 
     The state is a dict with an entry for each label.
 
     Raises:
-        ValueError: a label that has no transform, naming the path; labels that do not fit the params.
+        ValueError: a label without a transform, naming it; labels that do not fit the params, naming the path; the
+            labels are a function and params are missing.
 
     Reference: optax, `partition`.
 
@@ -117,17 +118,14 @@ class partition(core.Wrapper):
     transforms: dict[str, GradientTransformation]
     param_labels: Any
 
-    def states(self, state: Any) -> dict[str, Tree]:
-        return {label: state[label] for label in self.transforms}
-
     def _keep(self, params: Tree) -> dict[str, list[bool]]:
-        """For each label, which leaves have it."""
+        """Which leaves have each label."""
         labels = select.resolve(self.param_labels, params, str, "partition")
         if unknown := set(labels) - set(self.transforms):
             raise ValueError(
                 f"partition: no transform for the label {', '.join(sorted(unknown))}; there are {list(self.transforms)}"
             )
-        return {label: [own == label for own in labels] for label in self.transforms}
+        return {label: [x == label for x in labels] for label in self.transforms}
 
     def begin(self, params: Tree) -> dict[str, Tree]:
         keep = self._keep(params)
@@ -135,14 +133,14 @@ class partition(core.Wrapper):
 
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         new: dict[str, Tree] = {}
-        for label, keep in self._keep(seen_by(self, self.param_labels, updates, params)).items():
-            mine, rest, own, own_extra = owned(keep, updates, params, extra)
-            mine, new[label] = self.transforms[label].run(mine, state[label], own, own_extra)
-            updates = tree.merge(mine, rest)
+        for label, keep in self._keep(tree_to_mask(self, self.param_labels, updates, params)).items():
+            kept, rest, kept_params, kept_extra = masked_by(keep, updates, params, extra)
+            kept, new[label] = self.transforms[label].run(kept, state[label], kept_params, kept_extra)
+            updates = tree.merge(kept, rest)
         return updates, new
 
     def eval_params(self, state: Any, params: Tree) -> Tree:
         for label, keep in self._keep(params).items():
-            mine, rest = tree.split(params, keep)
-            params = tree.merge(self.transforms[label].eval_params(state[label], mine), rest)
+            kept, rest = tree.split(params, keep)
+            params = tree.merge(self.transforms[label].eval_params(state[label], kept), rest)
         return params

@@ -1,7 +1,7 @@
 """What a transform is: its numbers, the base classes, applying updates, selectors, donation, modules.
 
-The author's kit is here, and only here: `GradientTransformation`, `Stateless`, `Wrapper`, `Hyper`, `Decay`, `counter`,
-`bias_correction`, `skip_unless`. What a training loop needs stands flat in `optfx` too.
+What authors of transforms need is only here: `GradientTransformation`, `Stateless`, `Wrapper`, `Hyper`, `Decay`,
+`counter`, `bias_correction`, `skip_unless`. What a training loop needs is also in `optfx` itself.
 """
 
 from optfx.core import select

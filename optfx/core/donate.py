@@ -1,4 +1,4 @@
-"""In place, without giving up purity: a pure step whose results are written into the buffers of its arguments."""
+"""In-place updates from pure code: the results of a step are written into the buffers of its arguments."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from optfx.tree.words import difference
 def donate(step: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
     """Wrap a pure step so that its first results are written into the buffers of the donated arguments.
 
-    The first result takes the place of the first donated argument, and so on; those are returned (the same tensors,
-    with new values) followed by the other results unchanged. In eager code it saves keeping two copies; inside
-    `torch.compile(donate(step, ...))` the kernels write in place and nothing is copied.
+    The first result replaces the first donated argument, and so on. The wrapped step returns the donated arguments (the
+    same tensors, with new values), then the other results unchanged. In eager code this avoids keeping two copies;
+    inside `torch.compile(donate(step, ...))` the kernels write in place and nothing is copied.
 
-    A donated tensor that cannot be written to (an expanded one, as `vmap(tx.init)` makes) is not: its new value is
-    returned. A new value that shares storage with a donated tensor (a state that keeps the previous params) is
-    copied before anything is written.
+    A donated tensor that cannot be written to (an expanded one, as `vmap(tx.init)` makes) is left alone, and its new
+    value is returned instead. A new value that shares storage with a donated tensor (a state that keeps the previous
+    params) is copied before anything is written.
 
     Args:
-        step: function of trees that returns a tuple, or one tree for one donated argument.
+        step: function of trees that returns a tuple, or one tree if one argument is donated.
         argnums: the positions of the donated arguments, in the order of the results.
 
     Raises:
         ValueError: a result that differs from its argument in structure, shape, dtype or device, or a tensor that is
-            donated twice, naming the path. Nothing is written then.
+            donated twice, naming the path. Nothing has been written then.
 
     Example:
         >>> import torch, optfx
@@ -46,18 +46,18 @@ def donate(step: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Call
     def donated(*args: Any, **kwargs: Any) -> Any:
         given = [args[i] for i in argnums]
         out = step(*args, **kwargs)
-        alone = len(argnums) == 1 and (type(out) is not tuple or difference(given[0], out) is None)
-        results = [out] if alone else list(out)
+        single = len(argnums) == 1 and (type(out) is not tuple or difference(given[0], out) is None)
+        results = [out] if single else list(out)
         if len(results) < len(given):
             raise ValueError(f"donate: {len(given)} arguments are donated and the step returns {len(results)} results")
         kept = write(given, results[: len(given)])
-        return kept[0] if alone else (*kept, *results[len(given) :])
+        return kept[0] if single else (*kept, *results[len(given) :])
 
     return donated
 
 
 def write(given: list[Tree], results: list[Tree]) -> list[Tree]:
-    """Write the leaves of `results` into those of `given`, and return `given` (see `donate`)."""
+    """Write the leaves of `results` into the leaves of `given`, and return `given` (see `donate`)."""
     structures, old, new = [], [], []
     for k, (tree, result) in enumerate(zip(given, results, strict=True)):
         xs, structure = flatten(tree)
@@ -90,16 +90,16 @@ def _writable(x: Tensor) -> bool:
 
 
 def fresh(x: Tensor) -> Tensor:
-    """A value equal to `x` that cannot share its memory, for a compiler that may leave out a clone.
+    """A value equal to `x` in memory of its own, even if the compiler drops clones.
 
-    Inductor 2.13 drops a clone and reads the buffer after it was overwritten. An operation that changes nothing joins
-    the kernel that computes the value, and costs nothing.
+    Inductor 2.13 drops a clone and then reads the buffer after it has been overwritten. An operation that changes
+    nothing is fused into the kernel that computes the value, and costs nothing.
     """
     return x.logical_or(x) if x.dtype == torch.bool else x * 1
 
 
 def _compiled_values(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
-    # while tracing, what shares storage is not known
+    # while tracing, it is unknown what shares storage
     return [y if y is x else fresh(y) for x, y in zip(old, new, strict=True)]
 
 
@@ -120,7 +120,7 @@ def _eager_values(given: list[Tree], old: list[Tensor], new: list[Tensor]) -> li
 
 
 def _storage(x: Tensor) -> int | None:
-    """Which storage a tensor lives in; None when that is not known, as under vmap."""
+    """The storage of a tensor; None where it is unknown, as under vmap."""
     if type(x) not in (Tensor, torch.nn.Parameter) or is_wrapped(x):
         return None
     return x.untyped_storage()._cdata

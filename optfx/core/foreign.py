@@ -1,4 +1,4 @@
-"""Transforms from elsewhere: any pair of functions `init` and `update`."""
+"""Foreign transforms: any pair of `init` and `update` functions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class from_functions(GradientTransformation):
     init_fn: Callable[..., Any]
     update_fn: Callable[..., Any]
     names: tuple[str, ...] = dataclasses.field(init=False, repr=False)  # the extra arguments that update_fn names
-    takes_any: bool = dataclasses.field(init=False, repr=False)  # whether it takes any other
+    takes_any: bool = dataclasses.field(init=False, repr=False)  # whether it takes any others
 
     def __post_init__(self) -> None:
         parameters = list(inspect.signature(self.update_fn).parameters.values())[3:]
@@ -54,10 +54,22 @@ class from_functions(GradientTransformation):
 
 
 def as_transform(x: Any) -> GradientTransformation:
-    """`x` itself, or a foreign `init`/`update` pair (a NamedTuple of two functions, say) as a transform.
+    """`x` as a transform: itself, or a foreign `init`/`update` pair wrapped in `from_functions`.
+
+    Args:
+        x: a transform, or anything with functions `init` and `update`, such as a NamedTuple of two functions.
 
     Raises:
-        TypeError: for what has no `init` and `update`.
+        TypeError: `x` has no `init` and `update`.
+
+    Example:
+        >>> from typing import NamedTuple
+        >>> from optfx import core
+        >>> class Pair(NamedTuple):
+        ...     init: object
+        ...     update: object
+        >>> type(core.as_transform(Pair(lambda params: (), lambda updates, state, params=None: (updates, state))))
+        <class 'optfx.core.foreign.from_functions'>
     """
     if isinstance(x, GradientTransformation):
         return x

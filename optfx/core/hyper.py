@@ -1,11 +1,11 @@
-"""The numbers of an optimizer: what may stand for one, how they are read at a step, and where each is found.
+"""The numbers of an optimizer: what they may be, how a step reads them, and the path of each.
 
 Every number of a transform is a float, a () tensor or a schedule. A transform reads all of them at once, as () tensors
-in float64 (where the device has it); they are cast only where they meet a leaf, because float32 would cost 1e-5 in
+in float64 (where the device has it). They are cast only where they meet a leaf, because float32 would cost 1e-5 in
 `1 - b2`. Nothing here branches on a value or leaves the device.
 
-A number has one path: that of its transform in the optimizer and the name of its field, `1.0.learning_rate`. The number
-of a schedule follows the field that holds the schedule, `1.0.learning_rate.init_value`.
+The path of a number is the path of its transform in the optimizer, then the name of its field: `1.0.learning_rate`. The
+number of a schedule comes after the field that holds the schedule: `1.0.learning_rate.init_value`.
 """
 
 from __future__ import annotations
@@ -25,44 +25,86 @@ from optfx.tree.record import is_record
 from optfx.tree.share import scalar_dtype
 
 Schedule = Callable[[Tensor], Any]
-"""Step count, () int64 -> value, float or () tensor."""
+"""A function of the step count, () int64, that gives a float or () tensor."""
 
 Number = float | Tensor
-"""A Python number (an int or a numpy scalar too, but no bool) or a () tensor."""
+"""A Python number (or numpy scalar, but not a bool) or a () tensor."""
 
 Hyper = float | Tensor | Schedule
-"""What every number of a transform may be."""
+"""What a number of a transform may be."""
 
 Decay = Annotated[Hyper, "Decay"]
-"""A `Hyper` that is a share kept at each step, such as Adam's b1: it is read as a `tree.Share`."""
+"""A `Hyper` that says how much is kept at each step, such as Adam's b1. It is read as a `tree.Share`."""
 
 _NAMES = frozenset(("Hyper", "Decay", "Number", "float"))
 
 
 def is_number(x: Any) -> bool:
-    """Whether `x` is a number: a tensor, an int, a float, or a numpy scalar, but no bool."""
+    """Whether `x` is a number: a tensor, an int, a float or a numpy scalar, but not a bool.
+
+    Args:
+        x: any value.
+
+    Example:
+        >>> from optfx import core
+        >>> core.is_number(0.1), core.is_number(True)
+        (True, False)
+    """
     return isinstance(x, (Tensor, _numbers.Real)) and not isinstance(x, bool)
 
 
 def counter(params: Tree) -> Tensor:
-    """A fresh step count for these parameters: () int64 zero on the device of the first leaf."""
+    """A fresh step count: () int64 zero, on the device of the first leaf.
+
+    Args:
+        params: tree of tensors.
+
+    Example:
+        >>> import torch
+        >>> from optfx import core
+        >>> core.counter({"w": torch.ones(2)})
+        tensor(0)
+    """
     found = tree.leaves(params)
     return torch.zeros((), dtype=torch.int64, device=found[0].device if found else None)
 
 
 def bias_correction(decay: Any, count: Tensor) -> Tensor:
-    """1 - decay**count, () float64: what a running mean that began at zero must be divided by after `count` steps."""
+    r"""$1 - \beta^t$: divide a running mean that began at zero by this.
+
+    Args:
+        decay: $\beta$, a `tree.Share`, a number or a () tensor.
+        count: $t$, () int64, the steps taken, this one included.
+
+    Returns:
+        () float64 tensor.
+
+    Example:
+        >>> import torch
+        >>> from optfx import core
+        >>> core.bias_correction(0.9, torch.tensor(2))
+        tensor(0.1900, dtype=torch.float64)
+    """
     return 1 - decay ** count.to(scalar_dtype(count.device))
 
 
 def hyper_fields(record: Any) -> tuple[str, ...]:
-    """The names of the fields of a record that are numbers: those annotated `Hyper`, `Decay`, `Number` or `float`,
-    alone or in a union."""
+    """The number fields of a record: those annotated `Hyper`, `Decay`, `Number` or `float`, alone or in a union.
+
+    Args:
+        record: a transform or a schedule.
+
+    Example:
+        >>> import optfx
+        >>> from optfx import core
+        >>> core.hyper_fields(optfx.scale_by_adam())
+        ('b1', 'b2', 'eps', 'eps_root')
+    """
     return tuple(_fields(record))
 
 
 def _fields(record: Any) -> dict[str, bool]:
-    """The fields of a record that are numbers, each with whether it is a `Decay`; read once for each class."""
+    """The number fields of a record, and whether each is a `Decay`; worked out once per class."""
     compiling = torch.compiler.is_compiling()
     if not compiling and type(record) in _known:
         return _known[type(record)]
@@ -77,7 +119,7 @@ _known: dict[type, dict[str, bool]] = {}
 
 
 def _alternatives(annotation: Any) -> list[str]:
-    """The names of the types in the union that an annotation is."""
+    """The names of the types in an annotation, which may be a union."""
     if isinstance(annotation, str):  # under `from __future__ import annotations`
         return [part.strip().rpartition(".")[2] for part in annotation.split("|")]
     if get_origin(annotation) is Annotated:
@@ -134,7 +176,13 @@ def _scalar(value: Tensor, who: str) -> Tensor:
 
 
 def numbers(tx: Any) -> dict[str, Any]:
-    """Every number of an optimizer by path, those of its schedules too.
+    """Every number of an optimizer by path, those of its schedules included.
+
+    Args:
+        tx: a transform or a schedule.
+
+    Returns:
+        `{path: number}`, as the fields hold them.
 
     Example:
         >>> import optfx
@@ -153,14 +201,20 @@ def numbers(tx: Any) -> dict[str, Any]:
 
 
 def with_numbers(tx: Any, values: Mapping[str, Any]) -> Any:
-    """The optimizer with other numbers.
+    """A copy of the optimizer with some numbers replaced.
 
     Args:
-        tx: a transform.
-        values: `{path: number}`, as `numbers` has them; the others stay.
+        tx: a transform or a schedule.
+        values: `{path: number}`, by the paths of `numbers`.
 
     Raises:
-        KeyError: a path at which there is no number.
+        KeyError: there is no number at a path.
+
+    Example:
+        >>> import optfx
+        >>> from optfx import core
+        >>> core.with_numbers(optfx.scale_by_learning_rate(0.1), {"learning_rate": 0.2})
+        scale_by_learning_rate(learning_rate=0.2, flip_sign=True)
     """
     if unknown := set(values) - set(numbers(tx)):
         raise KeyError(f"no number at {sorted(unknown)}; there are {list(numbers(tx))}")
@@ -175,12 +229,12 @@ def _with_numbers(x: Any, path: str, values: Mapping[str, Any]) -> Any:
 
 
 def join(path: str, name: str) -> str:
-    """A path and what follows it; either may be empty."""
+    """A path followed by a name; either may be empty."""
     return f"{path}.{name}" if path and name else path or name
 
 
 def _below(x: Any) -> dict[str, Any]:
-    """What holds numbers in a transform (its fields, and the transforms inside), in a schedule, or in a container."""
+    """Where numbers may be: the fields of a transform or schedule, the transforms inside, the items of a container."""
     if hasattr(x, "inside"):
         return {name: getattr(x, name) for name in hyper_fields(x)} | x.inside()
     if is_record(x):
@@ -206,14 +260,16 @@ def _put(x: Any, new: dict[str, Any]) -> Any:
 
 
 def hyperparams(tx: Any, state: Tree) -> dict[str, Tensor]:
-    """The hyperparameters that the next update will use, by path; schedules are evaluated, nothing is synchronized.
+    """The hyperparameters that the next update will use, by path.
+
+    Schedules are evaluated on the device; nothing is synchronized.
 
     Args:
         tx: an optimizer or any other transform.
         state: its state.
 
     Returns:
-        `{path: () float64 tensor}`: the path is that of the transform in the optimizer and the name of the field.
+        `{path: () float64 tensor}`: the path of the transform in the optimizer, then the name of the field.
 
     Example:
         >>> import torch, optfx

@@ -1,7 +1,6 @@
 """The parameters and gradients of an `nn.Module` as trees.
 
-A module is trained in place by an optimizer whose step is donated: the tensors of `params` share storage with the
-module's own.
+The tensors of `params` share storage with the module, so a donated step trains the module in place.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from torch import Tensor, nn
 
 
 def params(module: nn.Module) -> dict[str, Tensor]:
-    """The trainable parameters of a module by name: detached, sharing storage with the module, tied weights once.
+    """The trainable parameters of a module by name: detached, in the module's own storage, tied weights once.
 
     Args:
-        module: any module. Parameters with `requires_grad=False` are left out; `torch.func.functional_call` takes
-            those from the module.
+        module: any module. Parameters with `requires_grad=False` are left out: `torch.func.functional_call` takes
+            them from the module.
 
     Returns:
         `{name: tensor}`, ready for `tx.init` and `torch.func.functional_call(module, params, ...)`.
@@ -28,11 +27,17 @@ def params(module: nn.Module) -> dict[str, Tensor]:
 
 
 def grads(module: nn.Module) -> dict[str, Tensor]:
-    """The gradients that `loss.backward()` left in a module, a tree like `params(module)`.
+    """The gradients that `loss.backward()` left in a module: a tree like `params(module)`.
+
+    Args:
+        module: a module after `loss.backward()`.
+
+    Returns:
+        `{name: tensor}`, detached.
 
     Raises:
-        ValueError: naming the parameters that have none (they took no part in the loss: freeze them with
-            `requires_grad_(False)`, or mask them).
+        ValueError: some parameters have no gradient, naming them. The loss does not depend on them: freeze them with
+            `requires_grad_(False)`, or mask them.
 
     Example:
         Train a module in place, without `torch.optim`:
@@ -54,6 +59,6 @@ def grads(module: nn.Module) -> dict[str, Tensor]:
     if missing := [name for name, grad in found.items() if grad is None]:
         raise ValueError(
             f"no gradient for {', '.join(map(repr, missing))}: call loss.backward() first; "
-            "a parameter that takes no part in the loss is frozen by requires_grad_(False)"
+            "if the loss does not depend on a parameter, freeze it with requires_grad_(False)"
         )
     return {name: grad.detach() for name, grad in found.items() if grad is not None}

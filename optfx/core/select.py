@@ -1,7 +1,7 @@
 """Selectors: small composable rules for masks and labels, `select.path("*.bias") | ~select.ndim(min=2)`.
 
-A mask or label is always computed from params. It may be a bool (or str) for all, a tree of them, a prefix tree,
-a function `params -> tree`, or a selector; `resolve` makes one value a leaf of each.
+Masks and labels are always computed from params. They may be given as one bool (or str) for all leaves, a tree of them,
+a prefix tree, a function `params -> tree`, or a selector; `resolve` turns each of these into one value per leaf.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class path(Selector):
     """Leaves whose path matches a pattern.
 
     Args:
-        pattern: shell-style, `*` matches any run of characters, dots too: `"*.bias"`, `"encoder.*"`, `"layer[12].w"`.
+        pattern: shell-style; `*` matches any characters, dots too: `"*.bias"`, `"encoder.*"`, `"layer[12].w"`.
 
     Example:
         >>> import torch
@@ -53,7 +53,7 @@ class path(Selector):
     """
 
     pattern: str
-    regex: re.Pattern[str] = dataclasses.field(init=False, repr=False)  # fnmatch itself cannot be compiled
+    regex: re.Pattern[str] = dataclasses.field(init=False, repr=False)  # torch.compile cannot trace fnmatch
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regex", re.compile(fnmatch.translate(self.pattern)))
@@ -91,6 +91,12 @@ class size(Selector):
     Args:
         min: fewest elements; None for no limit.
         max: most elements; None for no limit.
+
+    Example:
+        >>> import torch
+        >>> from optfx import select
+        >>> select.size(min=4)({"w": torch.zeros(2, 2), "b": torch.zeros(2)})
+        {'w': True, 'b': False}
     """
 
     min: int | None = None
@@ -106,6 +112,12 @@ class leaf(Selector):
 
     Args:
         function: (path, tensor) -> bool. It must not look at the values of the tensor.
+
+    Example:
+        >>> import torch
+        >>> from optfx import select
+        >>> select.leaf(lambda path, x: x.shape[0] == 2)({"w": torch.zeros(2, 2), "b": torch.zeros(3)})
+        {'w': True, 'b': False}
     """
 
     function: Callable[[str, Tensor], bool]
@@ -116,7 +128,18 @@ class leaf(Selector):
 
 @record
 class both(Selector):
-    """Leaves that two rules select; written `a & b`."""
+    """Leaves that both of two rules select; written `a & b`.
+
+    Args:
+        a: a selector.
+        b: another.
+
+    Example:
+        >>> import torch
+        >>> from optfx import select
+        >>> (select.ndim(min=2) & ~select.path("head.*"))({"body": torch.zeros(2, 2), "head": {"w": torch.zeros(2, 2)}})
+        {'body': True, 'head': {'w': False}}
+    """
 
     a: Selector
     b: Selector
@@ -127,7 +150,18 @@ class both(Selector):
 
 @record
 class either(Selector):
-    """Leaves that one of two rules selects; written `a | b`."""
+    """Leaves that at least one of two rules selects; written `a | b`.
+
+    Args:
+        a: a selector.
+        b: another.
+
+    Example:
+        >>> import torch
+        >>> from optfx import select
+        >>> (select.path("w") | select.path("b"))({"w": torch.zeros(2), "b": torch.zeros(2), "c": torch.zeros(2)})
+        {'w': True, 'b': True, 'c': False}
+    """
 
     a: Selector
     b: Selector
@@ -138,7 +172,17 @@ class either(Selector):
 
 @record
 class negated(Selector):
-    """Leaves that a rule does not select; written `~a`."""
+    """Leaves that a rule does not select; written `~a`.
+
+    Args:
+        a: a selector.
+
+    Example:
+        >>> import torch
+        >>> from optfx import select
+        >>> (~select.path("b"))({"w": torch.zeros(2), "b": torch.zeros(2)})
+        {'w': True, 'b': False}
+    """
 
     a: Selector
 
@@ -155,7 +199,7 @@ class label(Selector):
         default: the label of a leaf that no rule selects; None makes that an error.
 
     Raises:
-        ValueError: naming the path of a leaf without a label.
+        ValueError: no rule selects a leaf and there is no default, naming its path.
 
     Example:
         >>> import torch
@@ -178,23 +222,32 @@ class label(Selector):
 
 
 def resolve(spec: Any, params: Tree, kind: type, who: str) -> list[Any]:
-    """One mask (or label) a leaf of `params`, in order.
+    """One mask (or label) per leaf of `params`, in order.
 
     Args:
-        spec: a value, a tree or prefix tree of values, or a function `params -> tree` (a selector, say).
-        params: the tree that is masked.
+        spec: a value, a tree or prefix tree of values, or a function `params -> tree`, such as a selector.
+        params: the tree to mask.
         kind: `bool` or `str`.
         who: the name of the transform, for errors.
 
+    Returns:
+        A list of `kind`.
+
     Raises:
-        ValueError: a tree that is no prefix of params, naming the path.
-        TypeError: a value of another kind, naming the path.
+        ValueError: a tree that is not a prefix of params, naming the path.
+        TypeError: a value that is not a `kind`, naming the path.
+
+    Example:
+        >>> import torch
+        >>> from optfx import select
+        >>> params = {"head": [torch.ones(1), torch.ones(1)], "body": torch.ones(1)}
+        >>> select.resolve({"head": True, "body": False}, params, bool, "masked")
+        [False, True, True]
     """
     found = broadcast(spec(params) if callable(spec) else spec, params)
-    for value, where in zip(found, paths(params), strict=True):
+    for value, at in zip(found, paths(params), strict=True):
         if not isinstance(value, kind):
             raise TypeError(
-                f"{who}: the {'mask' if kind is bool else 'label'} at {where!r} is {value!r}, "
-                f"expected a {kind.__name__}"
+                f"{who}: the {'mask' if kind is bool else 'label'} at {at!r} is {value!r}, expected a {kind.__name__}"
             )
     return found

@@ -1,15 +1,15 @@
 """What a gradient transformation is: a pure pair `init(params) -> state`, `update(updates, state, params)`.
 
-Three kinds of people meet a transform, and each has methods of its own:
+Three parties deal with a transform, and each has its own methods:
 
-| who | calls or writes | which |
+| who | methods | what they do |
 |---|---|---|
-| a user | `init`, `update` | check what is given, then go inside |
-| a transform that holds others | `begin`, `run` | go inside, with the extra arguments that the part knows |
-| an author | `begin`, `step` | are the transform itself |
+| a user calls | `init`, `update` | check the arguments, then call `begin` and `run` |
+| a transform that holds others calls | `begin`, `run` | call `step` with the extra arguments that it knows |
+| an author defines | `begin`, `step` | are the transform itself |
 
 Updates are added to params; only a transform that owns the step size flips the sign. Every transform is a record, so it
-is a tree of its tensor numbers. Anything with `init` and `update` is accepted where a transform is.
+is a tree of those of its numbers that are tensors. Anything with `init` and `update` is accepted as a transform.
 """
 
 from __future__ import annotations
@@ -33,21 +33,48 @@ EXTRA_ARGS: dict[str, str] = {
     "grad_fn": "params -> gradient of the loss",
     "obj_fn": "params -> objective, for estimates of its curvature",
 }
-"""The vocabulary of extra arguments of `update`. A name from it is accepted by every transform, so that one training
-loop serves every optimizer; any other name must be declared by a transform, or it is an error."""
+"""The vocabulary of extra arguments of `update`. Every transform accepts these names, so that one training loop serves
+every optimizer. Any other name is an error unless a transform declares it."""
 
 
 class GradientTransformation:
     """A pure `init`/`update` pair over parameter trees. It unpacks: `init, update = tx`.
 
-    A subclass is a `tree.record` that writes `begin` and `step`, and states these facts where they are so:
+    A subclass is a `tree.record` that defines `begin` and `step`, and sets the attributes that hold for it.
+
+    Attributes:
+        needs_params: whether `step` needs params.
+        needs: the extra arguments that `step` needs.
+        takes: the extra arguments that `step` takes if they are given.
+        final: whether it owns the step size and the sign, so that nothing may scale its updates afterwards.
+        rate: whether it is the learning rate, which flips the sign.
+
+    Example:
+        >>> import torch
+        >>> from optfx import core, tree
+        >>> def accumulate(g, m, decay):
+        ...     m = decay * m + g
+        ...     return m, m
+        >>> @tree.record
+        ... class momentum(core.GradientTransformation):
+        ...     decay: core.Hyper
+        ...     def begin(self, params):
+        ...         return core.counter(params), tree.zeros_like(params)
+        ...     def step(self, updates, state, params):
+        ...         count, m = state
+        ...         updates, m = tree.elementwise(accumulate, updates, m, outs=2, **self.at(count))
+        ...         return updates, (count + 1, m)
+        >>> tx = momentum(0.5)
+        >>> _, state = tx.update({"w": torch.ones(1)}, tx.init({"w": torch.zeros(1)}))
+        >>> tx.update({"w": torch.ones(1)}, state)[0]
+        {'w': tensor([1.5000])}
     """
 
-    needs_params: ClassVar[bool] = False  # whether step cannot do without params
-    needs: ClassVar[tuple[str, ...]] = ()  # the extra arguments that step cannot do without
-    takes: ClassVar[tuple[str, ...]] = ()  # those that step takes where they are given
-    final: ClassVar[bool] = False  # whether it owns the step, rate and sign: nothing may scale it afterwards
-    rate: ClassVar[bool] = False  # whether it is the learning rate, which flips the sign
+    needs_params: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[tuple[str, ...]] = ()
+    final: ClassVar[bool] = False
+    rate: ClassVar[bool] = False
 
     # ---- what a user calls ------------------------------------------------------------------------
 
@@ -61,16 +88,16 @@ class GradientTransformation:
             A tree of tensors whose structure, shapes, dtypes and devices never change afterwards.
 
         Raises:
-            TypeError: naming the path of a leaf that is no tensor, or is neither floating nor complex.
+            TypeError: a leaf that is not a floating or complex tensor, naming its path.
         """
         check_params(params)
         return self.begin(params)
 
     def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
-        """One step: the new updates and the new state; nothing is changed in place.
+        """One step: new updates and a new state. Nothing changes in place.
 
         Args:
-            updates: tree of gradients, or of what the transform before made of them.
+            updates: tree of gradients, or what the transform before made of them.
             state: from `init` or the last `update`.
             params: tree like `updates`; optional unless the transform needs it.
             **extra: from `EXTRA_ARGS`, or declared by a transform.
@@ -79,8 +106,8 @@ class GradientTransformation:
             `(updates, state)`; the updates have the structure, shapes and dtypes of those given.
 
         Raises:
-            ValueError: updates that do not fit params, naming the path; params or an extra argument that is missing.
-            TypeError: an extra argument that nothing here knows.
+            ValueError: updates that do not fit params, naming the path; params or an extra argument is missing.
+            TypeError: an extra argument that is not in `EXTRA_ARGS`, nor declared by a transform.
         """
         if extra:
             check_extra(self, extra)
@@ -89,11 +116,11 @@ class GradientTransformation:
         return self.run(updates, state, params, extra)
 
     def eval_params(self, state: Tree, params: Tree) -> Tree:
-        """The parameters to evaluate the model with: an average, say. `params` itself unless a transform says other.
+        """The parameters to evaluate the model with, say an average; `params` itself unless a transform overrides it.
 
         Args:
             state: from the last `update`.
-            params: the parameters that are trained.
+            params: the parameters being trained.
 
         Example:
             >>> import torch, optfx
@@ -114,7 +141,7 @@ class GradientTransformation:
     # ---- what a transform that holds this one calls -----------------------------------------------
 
     def run(self, updates: Tree, state: Tree, params: Tree, extra: dict[str, Any]) -> tuple[Tree, Tree]:
-        """The step, with those of the extra arguments that this transform knows."""
+        """The step, with only the extra arguments that this transform knows."""
         if self.needs_params and params is None:
             raise ValueError(f"{type(self).__name__} needs params: call update(updates, state, params)")
         for name in self.needs:
@@ -134,17 +161,17 @@ class GradientTransformation:
     # ---- what an author writes --------------------------------------------------------------------
 
     def begin(self, params: Tree) -> Tree:
-        """The state before the first step, of params that have been checked."""
+        """The state before the first step; params have been checked."""
         raise NotImplementedError(f"{type(self).__name__} has no method `begin(self, params)`")
 
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
-        """One step; params are there if `needs_params` says so, and the extra arguments are those of `needs`, and
-        those of `takes` that were given."""
+        """One step. `params` is never None if `needs_params`; the extra arguments are those in `needs`, and those in
+        `takes` that were given."""
         raise NotImplementedError(f"{type(self).__name__} has no method `step(self, updates, state, params)`")
 
     def at(self, count: Tensor) -> dict[str, Any]:
         """All numbers of this transform after `count` steps, by field: () tensors in the scalar dtype, a `tree.Share`
-        for a `Decay`, None for None."""
+        for a `Decay`, and None for None."""
         return hyper.at(self, count)
 
     # ---- what is inside ---------------------------------------------------------------------------
@@ -168,7 +195,7 @@ class GradientTransformation:
 
 
 def check_params(params: Tree) -> None:
-    """Refuse a leaf that is no tensor, or one that is neither floating nor complex."""
+    """Raise unless every leaf is a floating or complex tensor."""
     for i, leaf in enumerate(tree.leaves(params)):
         if not isinstance(leaf, Tensor):
             kind = f"a {type(leaf).__name__}, expected a tensor"
@@ -180,7 +207,7 @@ def check_params(params: Tree) -> None:
 
 
 def check_extra(tx: GradientTransformation, extra: Iterable[str]) -> None:
-    """Refuse extra arguments that neither the vocabulary nor `tx` knows."""
+    """Raise on an extra argument that neither the vocabulary nor `tx` knows."""
     known = set(EXTRA_ARGS) | set(tx.extra_args)
     if unknown := [name for name in extra if name not in known]:
         raise TypeError(
@@ -189,8 +216,8 @@ def check_extra(tx: GradientTransformation, extra: Iterable[str]) -> None:
 
 
 def check_updates(who: str, params: Tree, updates: Tree) -> None:
-    """Refuse updates that do not fit params, and live `nn.Parameter`s while gradients are recorded: each step would
-    hang its graph on that of the last one."""
+    """Raise on updates that do not fit params, and on live `nn.Parameter`s while gradients are recorded: the graph of
+    each step would hold on to the one before."""
     (xs, structure), (ys, other) = tree.flatten(params), tree.flatten(updates)
     if words := misfit(params, xs, updates, ys if structure == other else None):
         raise ValueError(f"{who}: the tree of updates does not fit params: it {words}")
@@ -205,20 +232,34 @@ def check_updates(who: str, params: Tree, updates: Tree) -> None:
 
 
 class Count(NamedTuple):
-    """The state of a transform that remembers only how many steps it took."""
+    """The state of a transform that only counts its steps."""
 
     count: Tensor  # () int64, steps taken
 
 
 class Stateless(GradientTransformation):
-    """A transform that remembers nothing of the gradients.
+    """A transform that keeps nothing of past gradients.
 
-    A subclass writes `apply(updates, params, **numbers)`, which gets its numbers by the names of the fields. The state
-    is a count of steps where it has numbers, so that each may be a schedule, and else empty.
+    A subclass defines `apply(updates, params, **numbers)`, which gets its numbers by field name. The state is a step
+    count if it has numbers, since each may be a schedule, and empty otherwise.
+
+    Example:
+        >>> import torch
+        >>> from optfx import core, tree
+        >>> def power(u, exponent):
+        ...     return u.sign() * u.abs() ** exponent
+        >>> @tree.record
+        ... class raise_to(core.Stateless):
+        ...     exponent: core.Hyper
+        ...     def apply(self, updates, params, exponent):
+        ...         return tree.elementwise(power, updates, exponent=exponent)
+        >>> tx = raise_to(0.5)
+        >>> tx.update({"w": torch.tensor([4.0, -9.0])}, tx.init({"w": torch.zeros(2)}))[0]
+        {'w': tensor([ 2., -3.])}
     """
 
     def apply(self, updates: Tree, params: Tree, **numbers: Any) -> Tree:
-        """The new updates; params are there if `needs_params` says so."""
+        """The new updates. `params` is never None if `needs_params`."""
         raise NotImplementedError(f"{type(self).__name__} has no method `apply(self, updates, params)`")
 
     def begin(self, params: Tree) -> Tree:

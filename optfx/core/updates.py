@@ -1,4 +1,4 @@
-"""What is done with updates: add them to params, skip them, average what they lead to."""
+"""What to do with updates: add them to params, skip them, or average the params that result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
 
     Args:
         params: tree of tensors.
-        updates: tree like it, from `update`; half precision is added in float32 and rounded once.
+        updates: tree like params, from `update`. Half precision is added in float32 and rounded once.
 
     Raises:
         ValueError: trees that differ in structure, shape or device, naming the path.
@@ -30,15 +30,15 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
 
 
 def skip_unless(proceed: Tensor, updates: Tree, new: Tree, old: Tree) -> tuple[Tree, Tree]:
-    """A step that is taken only if a condition holds: `(updates, new)`, or else zero updates and the old state.
+    """Take a step only if a condition holds: `(updates, new)` if so, else zero updates and the old state.
 
-    What is not taken may be infinite or NaN: nothing is multiplied.
+    What is discarded may be infinite or NaN: nothing is multiplied by zero.
 
     Args:
         proceed: () bool.
         updates: the updates of the step.
-        new: the state after it.
-        old: the state before it.
+        new: the state after the step.
+        old: the state before it, a tree like `new`.
 
     Example:
         >>> import torch
@@ -55,8 +55,11 @@ def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: float | 
 
     Args:
         new_tensors: tree of tensors.
-        old_tensors: tree like it.
-        step_size: the share of the new ones, a number or () tensor.
+        old_tensors: tree like `new_tensors`.
+        step_size: the weight of the new tensors, a number or () tensor.
+
+    Raises:
+        ValueError: trees that differ in structure, shape or device, naming the path.
 
     Reference: optax, `incremental_update`.
 

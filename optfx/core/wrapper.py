@@ -1,4 +1,4 @@
-"""What transforms that hold others share: the foreign ones among those, their names, their part of the state."""
+"""The base of transforms that hold others: it converts them, names them, and finds their parts of the state."""
 
 from __future__ import annotations
 
@@ -12,15 +12,33 @@ from optfx.tree import Tree
 
 
 class Wrapper(GradientTransformation):
-    """A transform around others: it holds them in one field, alone, in a tuple or in a dict.
+    """A transform around others, which it holds in one field: one transform, a tuple or a dict.
 
-    A subclass writes `begin` and `step`, which call `begin` and `run` of what it holds. Foreign pairs become transforms
-    when it is made. What it holds goes by its place or key where it is several. Where it is one, it adds nothing to the
-    path of a number, unless the wrapper has numbers of its own: then it goes by the name of the field.
+    A subclass defines `step`, which calls `run` of the transforms inside, and `begin` where it holds a single one. The
+    constructor turns foreign pairs into transforms. In the path of a number, a transform in a tuple or dict is named by
+    its index or key; a single one adds nothing, unless the wrapper has numbers of its own: then it is named by its
+    field.
+
+    Example:
+        >>> import torch, optfx
+        >>> from optfx import core, tree
+        >>> @tree.record
+        ... class uphill(core.Wrapper):
+        ...     inner: core.GradientTransformation
+        ...     def states(self, state):
+        ...         return {"": state}
+        ...     def begin(self, params):
+        ...         return self.inner.begin(params)
+        ...     def step(self, updates, state, params, **extra):
+        ...         updates, state = self.inner.run(updates, state, params, extra)
+        ...         return tree.scale(-1.0, updates), state
+        >>> tx = uphill(optfx.sgd(0.5))
+        >>> tx.update({"w": torch.ones(1)}, tx.init({"w": torch.zeros(1)}))[0]
+        {'w': tensor([0.5000])}
     """
 
-    holds: ClassVar[str] = "inner"  # the field
-    partial: ClassVar[bool] = False  # whether what it holds sees only some of the leaves
+    holds: ClassVar[str] = "inner"  # the field that holds them
+    partial: ClassVar[bool] = False  # whether they see only some of the leaves
 
     def __post_init__(self) -> None:
         held = getattr(self, self.holds)
@@ -38,10 +56,10 @@ class Wrapper(GradientTransformation):
 
     @property
     def _name(self) -> str:
-        return self.holds if hyper.hyper_fields(self) else ""  # a path is that of one number
+        return self.holds if hyper.hyper_fields(self) else ""  # else two numbers could share a path
 
     def with_inside(self, new: dict[str, GradientTransformation]) -> Any:
-        """The same around other transforms, given by the names of `inside`."""
+        """The same wrapper around other transforms, by the names of `inside`."""
         held: Any = getattr(self, self.holds)
         if not isinstance(held, dict):
             held = tuple(new.values()) if isinstance(held, tuple) else new[self._name]
@@ -49,11 +67,38 @@ class Wrapper(GradientTransformation):
             held = new
         return tree.replace(self, **{self.holds: held})
 
+    def begin(self, params: Tree) -> Any:
+        """The states of several, in a tuple or dict like the one that holds them."""
+        held: Any = getattr(self, self.holds)
+        if isinstance(held, dict):
+            return {name: tx.begin(params) for name, tx in held.items()}
+        return tuple([tx.begin(params) for tx in held])
+
     def states(self, state: Any) -> dict[str, Tree]:
-        """The part of the state that belongs to each transform inside: the field `inner`, unless a subclass says
-        other."""
+        """The part of the state that belongs to each transform inside: an entry of what `begin` makes, or for one the
+        field `inner`.
+
+        Raises:
+            ValueError: the state of something else.
+        """
+        held, who = getattr(self, self.holds), type(self).__name__
+        if isinstance(held, tuple):
+            if type(state) is not tuple or len(state) != len(held):
+                raise ValueError(f"{who}: expected its state, a tuple of {len(held)}, got {_described(state)}")
+            return {str(i): inner for i, inner in enumerate(state)}
+        if isinstance(held, dict):
+            if type(state) is not dict or set(state) != set(held):
+                raise ValueError(f"{who}: expected its state, a dict of {list(held)}, got {_described(state)}")
+            return {name: state[name] for name in held}
         return {self._name: state.inner}
 
     def parts(self, state: Tree) -> dict[str, tuple[GradientTransformation, Tree]]:
         inside = self.inside()
         return {name: (inside[name], inner) for name, inner in self.states(state).items()}
+
+
+def _described(state: Any) -> str:
+    """What was given as a state, in a few words."""
+    if isinstance(state, dict):
+        return f"a dict of {list(state)}"
+    return f"a {type(state).__name__}" + (f" of {len(state)}" if isinstance(state, (tuple, list)) else "")

@@ -47,20 +47,20 @@ def _words(x):
 
 
 def threefry(key: Tensor, counter: int | Tensor) -> tuple[Tensor, Tensor]:
-    """Threefry-2x32-20: the two 32-bit words that a key turns a 64-bit counter into."""
+    """Threefry-2x32-20: hash a 64-bit counter under a key, into two 32-bit words."""
     k0, k1 = key.unbind()
     ks = (k0, k1, k0 ^ k1 ^ _PARITY)
     upper, lower = _words(counter)
     x0, x1 = ks[0] + upper, ks[1] + lower & _WORD
-    # Only x1 is rotated, so only x1 must be a clean word: x0 stays below 2**37 unmasked, x1 * 2**29 below 2**61.
+    # Only x1 is rotated, so only x1 must be masked to 32 bits: x0 stays below 2**37, x1 * 2**29 below 2**61.
     for i in range(5):
         for rotation in _ROTATIONS[i % 2]:
             x0 += x1
             x1 = (x1 >> 32 - rotation).add_(x1, alpha=1 << rotation)
             x1 ^= x0
             x1 &= _WORD
-            # Changes nothing, but Inductor then stores x1; it would write out both words again for each of their
-            # uses, which doubles from round to round, and compile for half a minute.
+            # Changes nothing, but makes Inductor store x1. It would inline both words at each use, which doubles the
+            # code from round to round, and compile for half a minute.
             x1 = x1.as_strided(x1.shape, x1.stride())
         x0 += ks[(i + 1) % 3]
         x1 = x1 + (ks[(i + 2) % 3] + (i + 1)) & _WORD
@@ -68,7 +68,7 @@ def threefry(key: Tensor, counter: int | Tensor) -> tuple[Tensor, Tensor]:
 
 
 def word_pairs(key: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Two random words for each element, which is counted in 64 bits: there is no limit on the size."""
+    """Two random words for each element. Elements are counted in 64 bits, so there is no limit on the size."""
     check_key(key)
     if isinstance(shape, int):
         raise TypeError(f"a shape is a tuple of ints, got {shape}")
@@ -81,16 +81,16 @@ def key(seed: int | Tensor) -> Tensor:
     """The key of a seed: its 64 bits as two words, the upper one first.
 
     Args:
-        seed: an int from -2**63 to 2**64 - 1, or a () integer tensor (a batch of seeds under vmap). Negative ones
-            count as their two's complement. The keys are those of `jax.random.key`; where a seed has more than
-            32 bits, or is negative, those under `jax_enable_x64` (without it, jax drops the upper word).
+        seed: an int from -2**63 to 2**64 - 1, or a () integer tensor (a batch of seeds under vmap). Negative seeds
+            count as their two's complement. The keys are those of `jax.random.key`; for seeds of more than 32 bits and
+            negative ones, those under `jax_enable_x64` (without it, jax drops the upper word).
 
     Returns:
         A key, (2,) int64.
 
     Raises:
-        TypeError: the seed is no integer.
-        ValueError: the seed is no scalar, or has more than 64 bits.
+        TypeError: the seed is not an integer.
+        ValueError: the seed is not a scalar, or has more than 64 bits.
 
     Example:
         >>> from optfx import random
@@ -109,11 +109,11 @@ def split(key: Tensor, num: int = 2) -> Tensor:
         num: how many.
 
     Returns:
-        `num` keys, (num, 2) int64; unpacks: `a, b = split(key)`.
+        `num` keys, (num, 2) int64, which unpack: `a, b = split(key)`.
 
     Raises:
-        ValueError: `num` is negative, or the key misshapen.
-        TypeError: the key is no int64 tensor.
+        ValueError: `num` is negative, or the key is not (2,).
+        TypeError: the key is not an int64 tensor.
 
     Reference:
         `jax.random.split`
@@ -128,19 +128,19 @@ def split(key: Tensor, num: int = 2) -> Tensor:
 
 
 def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
-    """The key that belongs to a number: a step, an epoch, a member of an ensemble.
+    """The key for a number: a step, an epoch, a member of an ensemble.
 
     Args:
         key: (2,) int64.
-        data: an int of up to 64 bits, or a () integer tensor, such as the count of a state. The same as
-            `split(key, num)[data]`, whatever the `num`.
+        data: an int of up to 64 bits, or a () integer tensor, such as the count in a state. The result is
+            `split(key, num)[data]` for any `num`.
 
     Returns:
         A key, (2,) int64.
 
     Raises:
-        TypeError: `data` is no integer, or the key no int64 tensor.
-        ValueError: `data` is no scalar or has more than 64 bits, or the key is misshapen.
+        TypeError: `data` is not an integer, or the key is not an int64 tensor.
+        ValueError: `data` is not a scalar or has more than 64 bits, or the key is not (2,).
 
     Reference:
         `jax.random.fold_in`, where 0 <= data < 2**32 (jax refuses other ints, and drops the upper word of arrays)

@@ -1,4 +1,4 @@
-"""Keys and noise for the leaves of a tree, each from the path of its leaf."""
+"""Keys and noise for the leaves of a tree, which depend on the paths of the leaves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optfx.random.samplers import Sampler, normal
 from optfx.tree import Tree, leaves, paths, unflatten_like
 from optfx.tree.sharded import spread_like
 
-_TOGETHER = 2**22  # elements: bounds the memory of the intermediate integers
+_TOGETHER = 2**22  # elements drawn at once, which bounds the memory of the intermediate integers
 
 
 def _hash(path: str) -> int:
@@ -36,19 +36,19 @@ def _leaf_keys(key: Tensor, names: list[str]) -> tuple[Tensor, ...]:
 def split_like(key: Tensor, tree: Tree) -> Tree:
     """A key for each leaf, from its path: `fold_in(key, hash(path))`, FNV-1a in 64 bits.
 
-    Neither the position of a leaf nor what else is in the tree counts: leaves that a mask takes out, or a new layer,
-    leave everyone else's key as it was. Paths are those of `optfx.tree.paths`.
+    Neither the position of a leaf nor the rest of the tree matters: masking some leaves, or adding a layer, does not
+    change the keys of the others. Paths are those of `optfx.tree.paths`.
 
     Args:
         key: (2,) int64.
         tree: any tree.
 
     Returns:
-        A tree like `tree` of keys, (2,) int64 each, on the device of `key`.
+        A tree of keys like `tree`, (2,) int64 each, on the device of `key`.
 
     Raises:
-        ValueError: two leaves share a path (a dot in the key of a dict), or the key is misshapen.
-        TypeError: the key is no int64 tensor.
+        ValueError: two leaves share a path (a dict key has a dot), or the key is not (2,).
+        TypeError: the key is not an int64 tensor.
 
     Example:
         >>> from optfx import random
@@ -61,7 +61,7 @@ def split_like(key: Tensor, tree: Tree) -> Tree:
 
 
 def random_like(key: Tensor, tree: Tree, sampler: Sampler = normal) -> Tree:
-    """Noise for each leaf of a tree, with its shape, dtype and device, from a key of its own (see `split_like`).
+    """Noise for each leaf of a tree, with its shape, dtype and device, from its own key (see `split_like`).
 
     Args:
         key: (2,) int64.
@@ -69,12 +69,12 @@ def random_like(key: Tensor, tree: Tree, sampler: Sampler = normal) -> Tree:
         sampler: `(key, shape, dtype) -> tensor`, such as `normal`, `rademacher` or `uniform`.
 
     Returns:
-        A tree like `tree`, spread over processes where it is. The noise of an unbatched key is the same for each member
-        of a vmapped tree: give each member a key.
+        A tree like `tree`, sharded where it is. Under vmap, an unbatched key gives every member the same noise: give
+        each member its own key.
 
     Raises:
-        TypeError: a leaf that is no tensor, or of a dtype that the sampler lacks, named by its path.
-        ValueError: two leaves share a path, or the key is misshapen.
+        TypeError: a leaf that is not a tensor, or has a dtype that the sampler lacks, naming its path.
+        ValueError: two leaves share a path, or the key is not (2,).
 
     Example:
         >>> import torch
@@ -89,7 +89,7 @@ def random_like(key: Tensor, tree: Tree, sampler: Sampler = normal) -> Tree:
             raise TypeError(f"the leaf {name!r} is a {type(leaf).__name__}, expected a tensor")
     keys = _leaf_keys(key, names)
     noise = list(values)
-    # A hundred operations a leaf are slow to launch and slower to compile: like leaves are drawn together.
+    # A hundred operations per leaf are slow to launch and slower to compile, so similar leaves are drawn together.
     kinds = [(tuple(leaf.shape), leaf.dtype, leaf.device) for leaf in values]
     for kind in dict.fromkeys(kinds):
         shape, dtype, device = kind

@@ -1,4 +1,4 @@
-"""Samplers: `(key, shape, dtype) -> numbers`, each a pure function of the words that a key gives."""
+"""Samplers: `(key, shape, dtype) -> numbers`, pure functions of a key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optfx.random.keys import split, word_pairs
 
 Sampler = Callable[[Tensor, Sequence[int], torch.dtype], Tensor]
 
-# How many bits jax draws for a number, and how many of them, the upper ones, the mantissa keeps.
+# How many bits jax draws for a number, and how many of them (the upper ones) the mantissa keeps.
 _DRAWN_AND_KEPT = {torch.float64: (64, 52), torch.float32: (32, 23), torch.float16: (16, 10), torch.bfloat16: (8, 7)}
 
 
@@ -27,8 +27,8 @@ def bits(key: Tensor, shape: Sequence[int] = ()) -> Tensor:
         Integers from 0 to 2**32 - 1, int64.
 
     Raises:
-        TypeError: the key is no int64 tensor.
-        ValueError: the key is misshapen, or a size negative.
+        TypeError: the key is not an int64 tensor.
+        ValueError: the key is not (2,), or a size is negative.
 
     Reference:
         `jax.random.bits(key, shape, "uint32")`
@@ -43,7 +43,7 @@ def bits(key: Tensor, shape: Sequence[int] = ()) -> Tensor:
 
 
 def _unit(name: str, key: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Uniform on [0, 1): a random mantissa over its range, exact in every dtype."""
+    """Uniform on [0, 1): a random mantissa, exact in every dtype."""
     if dtype not in _DRAWN_AND_KEPT:
         raise TypeError(f"{name} has no numbers of {dtype}")
     drawn, kept = _DRAWN_AND_KEPT[dtype]
@@ -75,12 +75,12 @@ def uniform(
         A tensor of `shape` and `dtype`.
 
     Raises:
-        TypeError: another dtype, or the key is no int64 tensor.
-        ValueError: the key is misshapen, a size negative, or a bound does not broadcast to `shape`.
+        TypeError: another dtype, or the key is not an int64 tensor.
+        ValueError: the key is not (2,), a size is negative, or a bound does not broadcast to `shape`.
 
     Reference:
-        `jax.random.uniform`, to the last bit (in float64 and float16 the unit interval; the last bit of another is
-        the compiler's, which may round product and sum at once)
+        `jax.random.uniform`, to the last bit (in float64 and float16 only on [0, 1): on other intervals the last bit
+        depends on the compiler, which may fuse the product and the sum)
 
     Example:
         >>> from optfx import random
@@ -96,7 +96,7 @@ def uniform(
         sizes = zip(reversed(bound.shape), reversed(unit.shape), strict=False)
         if bound.ndim > unit.ndim or any(m not in (1, n) for m, n in sizes):
             raise ValueError(f"a bound of shape {tuple(bound.shape)} does not broadcast to {tuple(unit.shape)}")
-    # XLA fuses the multiplication with the addition, in float32: so does float64, where the product is exact.
+    # XLA fuses the product and the sum in float32; float64, in which the product is exact, gives the same.
     wide = torch.float64 if dtype == torch.float32 else dtype
     scaled = unit.to(wide) * (high - low).to(wide) + low.to(wide)
     return torch.maximum(scaled.to(dtype), low)
@@ -109,15 +109,15 @@ def normal(key: Tensor, shape: Sequence[int] = (), dtype: torch.dtype = torch.fl
         key: (2,) int64.
         shape: the shape of the result.
         dtype: float64, float32, complex128 or complex64 (independent parts of variance 1/2 each), or float16 or
-            bfloat16: these are float32's numbers, rounded. (jax draws seven bits for bfloat16, which gives 128
-            different numbers with the mean -0.012.)
+            bfloat16, which are the float32 numbers, rounded. (jax draws seven bits for bfloat16: only 128 different
+            numbers, with mean -0.012.)
 
     Returns:
         A tensor of `shape` and `dtype`.
 
     Raises:
-        TypeError: another dtype, or the key is no int64 tensor.
-        ValueError: the key is misshapen, or a size negative.
+        TypeError: another dtype, or the key is not an int64 tensor.
+        ValueError: the key is not (2,), or a size is negative.
 
     Reference:
         `jax.random.normal`, to 6e-6 in float32 and 2e-10 in float64, relative: the error of jax's `erf_inv`
@@ -138,19 +138,19 @@ def normal(key: Tensor, shape: Sequence[int] = (), dtype: torch.dtype = torch.fl
 
 
 def rademacher(key: Tensor, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
-    """-1 or 1, with equal odds: the uppermost of 32 random bits.
+    """-1 or 1, with equal probability: the uppermost of 32 random bits.
 
     Args:
         key: (2,) int64.
         shape: the shape of the result.
-        dtype: any that holds -1.
+        dtype: any dtype that can hold -1.
 
     Returns:
         A tensor of `shape` and `dtype`.
 
     Raises:
-        TypeError: an unsigned dtype, or the key is no int64 tensor.
-        ValueError: the key is misshapen, or a size negative.
+        TypeError: an unsigned dtype, or the key is not an int64 tensor.
+        ValueError: the key is not (2,), or a size is negative.
 
     Reference:
         `jax.random.rademacher`, without `jax_enable_x64` (with it, jax draws other bits)

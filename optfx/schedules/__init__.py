@@ -1,9 +1,9 @@
-"""Schedules: count -> value. Records whose numbers, rates and lengths alike, may be tensors.
+"""Schedules: count -> value. They are records whose numbers, rates and lengths alike, may be tensors.
 
-A schedule maps the count of steps taken, a () int64 tensor or a Python int, to a () float64 tensor. It branches on no
-value, so it runs in eager code, under `torch.compile`, `torch.func.vmap` (over counts, or over any of its numbers)
+A schedule maps the count of steps taken, a () int64 tensor or a Python int, to a () float64 tensor. It does not branch
+on values, so it runs in eager code, under `torch.compile`, `torch.func.vmap` (over counts, or over any of its numbers)
 and `torch.func.grad`. Any function of the count is a schedule too; `optfx.schedules.closed_form.ClosedForm` is the base
-of those that are records of numbers and a formula.
+class of schedules given by a formula and its numbers.
 
 optax's schedules have optax's names. torch's schedulers are here as functions of the count alone, with torch's names in
 lower case (`StepLR` is `step_lr`) and the base rate first. Some names are recipes that return another schedule:

@@ -1,4 +1,4 @@
-"""Schedules that are one formula in the count and their own numbers."""
+"""Schedules given by a formula in the count and their own numbers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class ClosedForm:
     """A schedule given by a formula.
 
     A subclass is a record. It annotates its numbers as `Number` (or `Number | None`, or a sequence or dict of numbers)
-    and writes `formula`, whose arguments after `t` have the names of these fields.
+    and defines `formula`, whose arguments after `t` have the names of these fields.
 
     Raises:
-        TypeError: a number that is neither a Python or numpy number nor a tensor; a bool is none.
+        TypeError: a number that is not a Python or numpy number or a tensor, or that is a bool.
 
     Example:
         >>> import torch
@@ -34,7 +34,7 @@ class ClosedForm:
         tensor(0.0500, dtype=torch.float64)
     """
 
-    _number_fields: ClassVar[tuple[str, ...]]  # found once for each class: Dynamo does not trace `inspect`
+    _number_fields: ClassVar[tuple[str, ...]]  # found once per class: Dynamo does not trace `inspect`
 
     def __init_subclass__(cls) -> None:
         annotations = {k: v for base in reversed(cls.__mro__) for k, v in inspect.get_annotations(base).items()}
@@ -45,7 +45,7 @@ class ClosedForm:
             object.__setattr__(self, name, _plain(f"{type(self).__name__}: {name}", getattr(self, name)))
 
     def need(self, name: str, relation: str, bound: Any) -> None:
-        """Raise unless a field stands in this relation to a bound. A tensor is never looked at, nor is None.
+        """Raise unless a field has this relation to a bound. Tensors and None are not checked.
 
         Raises:
             ValueError: naming the schedule, the field, and what it must be.
@@ -55,7 +55,7 @@ class ClosedForm:
             raise ValueError(f"{type(self).__name__}: {name} must be {relation} {bound}, got {x!r}")
 
     def formula(self, t: Tensor, **numbers: Any) -> Tensor:
-        """The value at count `t`. The count and all numbers are () tensors, float64 where the device has it."""
+        """The value at count `t`. The count and all numbers are () tensors, float64 if the device has it."""
         raise NotImplementedError
 
     def numbers(self, count: Tensor) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _holds_numbers(annotation: Any) -> bool:
 
 
 def _plain(what: str, x: Any) -> Any:
-    """A field as it is kept: numpy scalars become Python numbers, a list becomes a tuple."""
+    """A field as it is stored: numpy scalars become Python numbers, a list becomes a tuple."""
     if isinstance(x, dict):
         return dict(zip(x, alike(what, x.values()), strict=True))
     return alike(what, x) if isinstance(x, (tuple, list)) else as_number(what, x)

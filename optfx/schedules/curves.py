@@ -1,4 +1,4 @@
-"""The few curves that schedules are made of: plain functions of () tensors, with finite derivatives everywhere."""
+"""The curves that schedules are made of: plain functions of () tensors with finite derivatives everywhere."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ Curve = Callable[[Tensor, Tensor, Tensor], Tensor]  # (start, end, done) -> valu
 
 
 def progress(t: Tensor, length: Tensor) -> Tensor:
-    """The fraction of `length` steps that is done after `t`, in [0, 1]; 0 where the length is not positive."""
-    some = length > 0
-    return torch.where(some, (t / torch.where(some, length, 1.0)).clamp(0.0, 1.0), 0.0)
+    """The fraction of `length` steps that is done after `t`, in [0, 1]; 0 if the length is not positive."""
+    positive = length > 0
+    return torch.where(positive, (t / torch.where(positive, length, 1.0)).clamp(0.0, 1.0), 0.0)
 
 
 def safe_power(base: Tensor, exponent: Tensor) -> Tensor:
-    """base**exponent for a base that is not negative; where it is zero, so are the derivatives."""
-    some = base > 0
-    return torch.where(some, torch.where(some, base, 1.0) ** exponent, torch.zeros_like(base) ** exponent.detach())
+    """base**exponent for a nonnegative base; at zero, the derivatives are zero."""
+    positive = base > 0
+    power = torch.where(positive, base, 1.0) ** exponent
+    return torch.where(positive, power, torch.zeros_like(base) ** exponent.detach())
 
 
 def linear(start: Tensor, end: Tensor, done: Tensor) -> Tensor:
@@ -28,12 +29,12 @@ def linear(start: Tensor, end: Tensor, done: Tensor) -> Tensor:
 
 
 def cosine(start: Tensor, end: Tensor, done: Tensor) -> Tensor:
-    """Half a wave."""
+    """Half a cosine wave."""
     return end + (start - end) * (1 + torch.cos(math.pi * done)) / 2
 
 
 def interpolate(t: Tensor, curve: Curve, boundaries: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
-    """`values[i]` at `boundaries[i]`, and a curve from each to the next; a stretch without length does nothing."""
+    """`values[i]` at `boundaries[i]`, and a curve from each to the next. Segments of length zero do nothing."""
     value = values[0]
     for i in range(len(boundaries) - 1):
         done = progress(t - boundaries[i], boundaries[i + 1] - boundaries[i])

@@ -1,4 +1,4 @@
-"""Again and again: cosines that come back, and the cycles of `torch.optim.lr_scheduler.CyclicLR`."""
+"""Periodic schedules: cosines, with or without restarts, and the cycles of `torch.optim.lr_scheduler.CyclicLR`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from optfx.tree import record
 
 @record
 class cosine_annealing_lr(ClosedForm):
-    r"""Down a cosine wave and up again, without end.
+    r"""Down a cosine wave and up again, forever.
 
     $$ \eta_{min} + \tfrac12 (\eta_0 - \eta_{min}) \left(1 + \cos(\pi t / T)\right) $$
 
     Args:
         base_lr: the rate at count 0, and at every even multiple of `T_max`.
-        T_max: half the period, $T$, in steps: there the rate is lowest, and rises again afterwards.
-        eta_min: the lowest rate. For a rate that stays there see `cosine_decay_schedule`.
+        T_max: half the period, $T$, in steps. The rate is lowest there, and rises again afterwards.
+        eta_min: the lowest rate. For a rate that stays at the lowest, see `cosine_decay_schedule`.
 
-    torch computes the rate of a step from that of the step before, and drifts by rounding: by 1e-15 of `base_lr` in a
-    few hundred steps, by 1e-12 in ten thousand, by 1e-9 in some hundred thousand.
+    torch computes each rate from the one before, and drifts by rounding: by 1e-15 of `base_lr` in a few hundred steps,
+    1e-12 in ten thousand, 1e-9 in some hundred thousand.
 
     Raises:
         ValueError: a Python number `T_max` that is not positive.
@@ -54,16 +54,16 @@ class cosine_annealing_lr(ClosedForm):
 
 
 def since_restart(t: Tensor, first: Tensor, mult: Tensor) -> tuple[Tensor, Tensor]:
-    """The steps since the last restart and the length of this cycle; cycle n has `first * mult**n` steps."""
+    """The steps since the last restart, and the length of this cycle. Cycle n has `first * mult**n` steps."""
     same = mult == 1
     growth = torch.where(same, 2.0, mult)
 
     def begin(n: Tensor) -> Tensor:
-        # A geometric sum; where the ratio is one, its expansion, so that the derivative is right too.
+        # A geometric sum; if the ratio is one, its expansion, so that the derivative is right too.
         return first * torch.where(same, n + n * (n - 1) / 2 * (mult - 1), (growth**n - 1) / (growth - 1))
 
     n = torch.floor(torch.where(same, t / first, torch.log1p(t / first * (growth - 1)) / torch.log(growth)))
-    # The logarithm and the power may miss a whole number by a rounding: a restart must never come a step late.
+    # The logarithm and the power may miss an integer by rounding: a restart must never come a step late.
     late = t * (1 + 8 * torch.finfo(t.dtype).eps)
     n = torch.where(begin(n + 1) <= late, n + 1, torch.where(begin(n) > late, n - 1, n))
     return (t - begin(n)).clamp(min=0), first * mult**n
@@ -79,7 +79,7 @@ class cosine_annealing_warm_restarts(ClosedForm):
     Args:
         base_lr: the rate at count 0 and at every restart.
         T_0: length of the first cycle, in steps.
-        T_mult: how much longer each cycle is than the one before, $m$.
+        T_mult: the factor by which each cycle is longer than the one before, $m$.
         eta_min: the lowest rate.
 
     Raises:
@@ -116,14 +116,14 @@ class cyclic_lr(ClosedForm):
 
     $$ \eta_0 + (\eta_{max} - \eta_0) \, h(t) \, s(t) $$
 
-    A cycle rises for $u$ steps and falls for $d$; $c = 1 + \lfloor t / (u + d) \rfloor$ is its number, and $h$ in
-    [0, 1] the height in it.
+    A cycle rises for $u$ steps and falls for $d$. $c = 1 + \lfloor t / (u + d) \rfloor$ is the number of the cycle, and
+    $h$ in [0, 1] the height within it.
 
     Args:
         base_lr: the smallest rate, at count 0.
         max_lr: the largest rate, where $s = 1$.
         step_size_up: steps on the way up, $u$.
-        step_size_down: steps on the way down, $d$; None: as many as on the way up.
+        step_size_down: steps on the way down, $d$; None for as many as on the way up.
         mode: `"triangular"` ($s = 1$), `"triangular2"` ($s = 2^{1 - c}$) or `"exp_range"` ($s = \gamma^t$).
         gamma: the $\gamma$ of `"exp_range"`.
         scale_fn: $s$ itself, instead of a mode: a function of a () float64 tensor, in tensor operations.
@@ -163,9 +163,9 @@ class cyclic_lr(ClosedForm):
     def formula(self, t, base_lr, max_lr, step_size_up, step_size_down, gamma):
         up, down = step_size_up, step_size_up if step_size_down is None else step_size_down
         turns = torch.floor(t / (up + down))
-        place = t - turns * (up + down)
-        rising, falling = place / torch.where(up > 0, up, 1.0), (up + down - place) / torch.where(down > 0, down, 1.0)
-        height = torch.where(place < up, rising, falling)
+        since = t - turns * (up + down)
+        rising, falling = since / torch.where(up > 0, up, 1.0), (up + down - since) / torch.where(down > 0, down, 1.0)
+        height = torch.where(since < up, rising, falling)
         if self.scale_fn is not None:
             height = height * as_scalar(self.scale_fn(1 + turns if self.scale_mode == "cycle" else t), t)
         elif self.mode == "triangular2":
@@ -191,7 +191,7 @@ def cyclic_momentum(
         base_momentum: the smallest momentum, where the rate is largest.
         max_momentum: the largest momentum, at count 0.
         step_size_up: steps on the way down (up for the rate).
-        step_size_down: steps on the way back; None: as many.
+        step_size_down: steps on the way back; None for as many.
         mode: as in `cyclic_lr`, as are `gamma`, `scale_fn` and `scale_mode`.
 
     Raises:

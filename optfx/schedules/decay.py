@@ -1,7 +1,7 @@
-"""Smaller and smaller, without an end: by a factor every so many steps, or as one over the time.
+"""Decay without an end: by a factor every few steps, or like one over the time.
 
-torch computes the rate of a step from that of the step before, so its rounding adds up: to 1e-14 in 100 000 steps of
-an exponential. Here each value depends on the count alone.
+torch computes each rate from the one before, so rounding errors add up: to 1e-14 in 100 000 steps of an exponential.
+Here each value depends on the count alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def exponential(
         p = torch.floor(p)
     if end_value is None:
         return init_value * rate**p
-    # Growth stops far above any end: the derivative of an infinity that is then clipped would be nan.
+    # Stop growing far above any end: the derivative of an infinity that is then clipped would be NaN.
     largest = math.log(torch.finfo(rate.dtype).max) / 2
     value = init_value * rate ** torch.minimum(p, largest / rate.detach().abs().log().abs())
     bounded = torch.where(rate < 1, torch.maximum(value, end_value), torch.minimum(value, end_value))
@@ -42,14 +42,14 @@ def exponential(
 
 @record
 class exponential_decay(ClosedForm):
-    r"""Multiply by a factor every so many steps, smoothly or in stairs.
+    r"""Multiply by a factor every `transition_steps`, smoothly or in stairs.
 
     $$ I \, r^{p}, \qquad p = \max(t - B, 0) / T \quad\text{(rounded down with `staircase`)} $$
 
     Args:
         init_value: the value until `transition_begin`, $I$.
-        transition_steps: the steps $T$ in which the value is multiplied by `decay_rate` once; if not positive, the
-            value stays `init_value`.
+        transition_steps: the number of steps $T$ in which the value is multiplied by `decay_rate` once; if not
+            positive, the value stays `init_value`.
         decay_rate: the factor, $r$; if zero, the value stays `init_value`.
         transition_begin: the count at which the decay begins, $B$; a negative one counts as 0.
         staircase: whether the value changes only every `transition_steps`.
@@ -99,11 +99,11 @@ class exponential_lr(ClosedForm):
 
 @record
 class step_lr(ClosedForm):
-    r"""Multiply the rate by a factor every so many steps: $\eta_0 \, \gamma^{\lfloor t / S \rfloor}$.
+    r"""Multiply the rate by a factor every `step_size` steps: $\eta_0 \, \gamma^{\lfloor t / S \rfloor}$.
 
     Args:
         base_lr: the rate at count 0, $\eta_0$.
-        step_size: steps between two changes, $S$.
+        step_size: steps between changes, $S$.
         gamma: the factor; unlike in `exponential_decay`, zero gives zero.
 
     Raises:
@@ -131,7 +131,7 @@ class step_lr(ClosedForm):
 
 @record
 class inverse_time_decay(ClosedForm):
-    r"""The factor $1 / (1 + r\, t)$, which `lr_decay` of `torch.optim.Adagrad` puts on the rate.
+    r"""The factor $1 / (1 + r\, t)$, by which `lr_decay` of `torch.optim.Adagrad` multiplies the rate.
 
     Args:
         decay_rate: $r$.
@@ -152,12 +152,12 @@ class inverse_time_decay(ClosedForm):
 
 @record
 class relative_step(ClosedForm):
-    r"""The factor that keeps a rate below one over the root of the time: the relative step size of Adafactor.
+    r"""The factor that keeps a rate below one over the square root of time: the relative step size of Adafactor.
 
     $$ \min\left(1, \frac{1}{\eta\, \sqrt{t + 1}}\right) $$
 
     Args:
-        base_lr: the rate $\eta$ that the factor is for: a number, or a schedule.
+        base_lr: the rate $\eta$ that is to be multiplied by the factor: a number, or a schedule.
 
     Reference: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
         <https://arxiv.org/abs/1804.04235>; `torch.optim.Adafactor`.

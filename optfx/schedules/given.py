@@ -1,4 +1,4 @@
-"""Schedules given from outside: a function of the count, a table of values, one of torch's own schedulers."""
+"""Schedules made from something else: a function of the count, a table of values, one of torch's schedulers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from optfx.tree.share import scalar_dtype
 class function_schedule:
     """A plain function of the count as a schedule.
 
-    `join_schedules` wraps its functions in it.
+    `join_schedules` wraps plain functions in it.
 
     Args:
-        function: () int64 count -> float or () tensor; in tensor operations where it is to be compiled or vmapped, at
-            module level where it is to be pickled. torch gives `0.5**count` in float32, `0.5 ** count.double()` in
-            float64.
+        function: () int64 count -> float or () tensor. Write it in tensor operations to compile or vmap it, and at
+            module level to pickle it. torch computes `0.5**count` in float32, `0.5 ** count.double()` in float64.
 
     Example:
         >>> from optfx import schedules
@@ -47,9 +46,9 @@ class lambda_lr(ClosedForm):
     Args:
         base_lr: the rate, $\eta_0$.
         lr_lambda: the function $f$. It gets the count as a () float64 tensor, in which `0.95 ** count` and
-            `count // 30` are exact; torch's class gives an int. It is written in tensor operations (`torch.where`, not
-            `if`) where it is to be compiled or vmapped, and at module level where it is to be pickled. For any other
-            function there is `from_torch_scheduler`.
+            `count // 30` are exact; torch's class passes an int. Write it in tensor operations (`torch.where`, not
+            `if`) to compile or vmap it, and at module level to pickle it. For any other function, use
+            `from_torch_scheduler`.
 
     Reference: `torch.optim.lr_scheduler.LambdaLR`.
 
@@ -68,18 +67,18 @@ class lambda_lr(ClosedForm):
 
 @record
 class table_schedule:
-    """The values of a table, one a step; the last one is held.
+    """The values of a table, one per step; the last one is held.
 
-    The table should lie on the device of the parameters (`optfx.tree.map(lambda x: x.cuda(), schedule)`): elsewhere it
-    is copied there at every step. It is a tensor of one dimension: `optfx.in_axes` takes it for a batch, so state the
-    axes of an optimizer that holds a table yourself (None for the table). A stack of tables, (n, steps), is mapped
-    over as any other batch.
+    Put the table on the device of the parameters (`optfx.tree.map(lambda x: x.cuda(), schedule)`), or it is copied
+    there at every step. It has one dimension, which `optfx.sweep.in_axes` takes for a batch: for an optimizer that
+    holds a table, write the axes yourself (None for the table). A stack of tables, (n, steps), is mapped over like any
+    other batch.
 
     Args:
         values: (steps,) floating, the value at each count.
 
     Raises:
-        ValueError: when it is called with a table that is not one-dimensional.
+        ValueError: the table is not one-dimensional when it is called.
 
     Example:
         >>> import torch
@@ -106,22 +105,21 @@ class table_schedule:
 def from_torch_scheduler(
     make: Callable[[torch.optim.Optimizer], LRScheduler], base_lr: float, total_steps: int
 ) -> table_schedule:
-    """The rates that one of torch's schedulers gives, step by step.
+    """A table of the rates that one of torch's schedulers gives.
 
-    For what depends on its own history (`MultiplicativeLR`, `ChainedScheduler`, `SWALR`, a class of one's own), or on
-    Python code that cannot be traced (a `LambdaLR` with branches).
+    Use it for a scheduler that depends on its own history (`MultiplicativeLR`, `ChainedScheduler`, `SWALR`, a class of
+    your own), or on Python code that cannot be traced (a `LambdaLR` with branches).
 
     Args:
-        make: optimizer -> scheduler; the optimizer is a `torch.optim.SGD` of one parameter at `base_lr`. Called once.
-        base_lr: the rate that the optimizer is made with.
-        total_steps: how many steps to take; the rate after the last is held from then on.
+        make: optimizer -> scheduler; the optimizer is a `torch.optim.SGD` with one parameter at `base_lr`. Called once.
+        base_lr: the rate that the optimizer starts with.
+        total_steps: how many steps to take; the last rate is held from then on.
 
     Returns:
-        A `table_schedule` of (total_steps + 1,) float64 values. It depends on `base_lr` no longer, so it has no
-        derivative with respect to it.
+        A `table_schedule` of (total_steps + 1,) float64 values. It has no derivative with respect to `base_lr`.
 
     Raises:
-        TypeError: `make` returned `ReduceLROnPlateau`, which looks at the loss, or no scheduler at all.
+        TypeError: `make` returned a `ReduceLROnPlateau`, which looks at the loss, or something that is not a scheduler.
 
     Reference: `torch.optim.lr_scheduler`.
 

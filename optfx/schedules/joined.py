@@ -1,7 +1,7 @@
 """One schedule after another.
 
-Each counts from its own beginning and is never shown a count outside its own stretch, so what it would do there
-(overflow, say) reaches neither values nor derivatives.
+Each counts from its own beginning and never sees a count outside its own interval, so whatever it would do there
+(overflow, say) affects neither values nor derivatives.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class join_schedules:
 
     Args:
         schedules: the schedules, or plain functions of the count.
-        boundaries: the counts at which the second and further schedules take over; Python numbers or () tensors
-            (where one is, all become tensors). A boundary may lie between two counts.
+        boundaries: the counts at which the second and later schedules take over; Python numbers or () tensors (if one
+            is a tensor, all become tensors). A boundary may lie between two counts.
 
     Raises:
-        TypeError: a schedule that cannot be called.
-        ValueError: not one boundary fewer than schedules.
+        TypeError: a schedule that is not callable.
+        ValueError: the number of boundaries is not one less than that of schedules.
 
     Reference: optax, `join_schedules`.
 
@@ -76,7 +76,7 @@ class join_schedules:
 
 
 def _edge(boundary: Number, count: Tensor) -> Tensor:
-    """A boundary as a () tensor beside the count: an integer if it is one, so that the counts from it are integers."""
+    """A boundary as a () tensor: an integer if it is one, so that the counts from it are integers."""
     fraction = boundary.is_floating_point() if isinstance(boundary, Tensor) else isinstance(boundary, float)
     return as_scalar(boundary, count, None if fraction else torch.int64)
 
@@ -84,15 +84,15 @@ def _edge(boundary: Number, count: Tensor) -> Tensor:
 def sequential_lr(schedules: Sequence[Schedule], milestones: Sequence[Number]) -> join_schedules:
     """One schedule after another, each counting from its own milestone: `join_schedules`.
 
-    As torch's class, which restarts each scheduler from the base rate at its milestone.
+    Like torch's class, which restarts each scheduler from the base rate at its milestone.
 
     Args:
         schedules: the schedules, or plain functions of the count; each has its own base rate.
         milestones: the boundaries of `join_schedules`.
 
     Raises:
-        TypeError: a schedule that cannot be called.
-        ValueError: not one milestone fewer than schedules.
+        TypeError: a schedule that is not callable.
+        ValueError: the number of milestones is not one less than that of schedules.
 
     Reference: `torch.optim.lr_scheduler.SequentialLR`.
 
@@ -110,10 +110,10 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> join_schedules:
     """Warm restarts: one `warmup_cosine_decay_schedule` after another.
 
     Args:
-        cosine_kwargs: the arguments of each cycle; `decay_steps` says how long it lasts.
+        cosine_kwargs: the arguments of each cycle; `decay_steps` is its length.
 
     Returns:
-        `join_schedules` of the cycles.
+        The `join_schedules` of the cycles.
 
     Reference: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983; optax, `sgdr_schedule`.
 

@@ -17,7 +17,7 @@ def as_number(what: str, x: Any) -> Any:
     """`x` as a number of a schedule: a numpy scalar becomes a Python number; None, tensors and schedules stay.
 
     Raises:
-        TypeError: `x` is something else, such as a bool; the error says `what` it should have been.
+        TypeError: `x` is something else, such as a bool; the message names it as `what`.
     """
     if x is None or isinstance(x, Tensor) or callable(x):
         return x
@@ -28,7 +28,7 @@ def as_number(what: str, x: Any) -> Any:
 
 
 def alike(what: str, values: Iterable[Any]) -> tuple[Number, ...]:
-    """Numbers that share a container: all tensors where one is, as a record asks for; else all floats, or all ints."""
+    """Numbers that share a container: all tensors if one is, as a record requires; else all floats, or all ints."""
     values = tuple(as_number(what, x) for x in values)
     first = next((x for x in values if isinstance(x, Tensor)), None)
     if first is None:
@@ -45,6 +45,6 @@ def as_count(count: Tensor | int, schedule: Any) -> Tensor:
 
 
 def as_scalar(x: Number, count: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """A number as a () tensor on the device of the count, float64 where that device has it."""
+    """A number as a () tensor on the device of the count, float64 if the device has it."""
     dtype = dtype or scalar_dtype(count.device)
     return x.to(count.device, dtype) if isinstance(x, Tensor) else torch.full((), x, dtype=dtype, device=count.device)

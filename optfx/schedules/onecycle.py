@@ -1,4 +1,4 @@
-"""One cycle, as optax draws it (`onecycle`) and as torch does (`one_cycle`): up, down, and further down.
+"""One cycle, as in optax (`onecycle`) and as in torch (`one_cycle`): up, down, and further down.
 
 optax turns at whole counts. torch turns one step before a fraction of the steps, and ends one step before their number.
 Reference: Smith and Topin, https://arxiv.org/abs/1708.07120.
@@ -19,8 +19,8 @@ from optfx.tree import record
 class linear_onecycle_schedule(ClosedForm):
     r"""Up, down and further down on straight lines.
 
-    $P / d$ at 0, $P$ at $\lfloor p_s T \rfloor$, $P / d$ at $\lfloor p_f T \rfloor$, and $P / (d f)$ from $T$ on. Where
-    two of these counts are the same, the value jumps; optax loses one of the factors there.
+    $P / d$ at 0, $P$ at $\lfloor p_s T \rfloor$, $P / d$ at $\lfloor p_f T \rfloor$, and $P / (d f)$ from $T$ on. If
+    two of these counts are equal, the value jumps there; optax loses one of the factors.
 
     Args:
         transition_steps: the length $T$, in steps; positive.
@@ -66,8 +66,8 @@ class linear_onecycle_schedule(ClosedForm):
 class cosine_onecycle_schedule(ClosedForm):
     r"""Up and down again, each on half a cosine wave.
 
-    $P / d$ at 0, $P$ at $\lfloor p_s T \rfloor$, and $P / (d f)$ from $T$ on. At `pct_start=1.0` the value falls from
-    the peak at once; optax loses the way up there.
+    $P / d$ at 0, $P$ at $\lfloor p_s T \rfloor$, and $P / (d f)$ from $T$ on. With `pct_start=1.0` the value drops from
+    the peak at once; optax loses the way up then.
 
     Args:
         transition_steps: the length $T$, in steps; positive.
@@ -101,12 +101,12 @@ class cosine_onecycle_schedule(ClosedForm):
         up, end = torch.floor(pct_start * transition_steps), torch.floor(transition_steps)
         first = peak_value / div_factor
         last = first / final_div_factor
-        way = interpolate(t, cosine, [torch.zeros_like(t), up, end], [first, peak_value, last])
-        return torch.where(t >= end, last, way)
+        value = interpolate(t, cosine, [torch.zeros_like(t), up, end], [first, peak_value, last])
+        return torch.where(t >= end, last, value)
 
 
 class OneCycle(ClosedForm):
-    """What torch's rate and momentum share: the way from `first` to `turn` to `last`, by `first` in three phases."""
+    """What torch's rate and momentum share: from `first` to `turn` to `last`, in three phases by way of `first`."""
 
     anneal_strategy: str
     three_phase: bool
@@ -118,7 +118,7 @@ class OneCycle(ClosedForm):
         self.need("pct_start", "<=", 1)
         self.need("anneal_strategy", "one of", ("cos", "linear"))
 
-    def way(
+    def path(
         self, t: Tensor, first: Tensor, turn: Tensor, last: Tensor, total_steps: Tensor, pct_start: Tensor
     ) -> Tensor:
         curve = cosine if self.anneal_strategy == "cos" else linear
@@ -140,9 +140,9 @@ class one_cycle_lr(OneCycle):
         total_steps: the length $T$, in steps (torch's `epochs * steps_per_epoch`).
         pct_start: the fraction $p$ of the steps on the way up.
         anneal_strategy: `"cos"` or `"linear"`.
-        div_factor: largest over first rate, $d$.
-        final_div_factor: first over last rate, $f$.
-        three_phase: whether the rate comes down to the first one symmetrically, and goes on from there.
+        div_factor: the largest rate over the first, $d$.
+        final_div_factor: the first rate over the last, $f$.
+        three_phase: whether the rate first comes back to the first rate symmetrically, and then goes on down.
 
     Raises:
         ValueError: a Python number of steps that is not positive, a fraction outside [0, 1], another strategy.
@@ -167,7 +167,7 @@ class one_cycle_lr(OneCycle):
 
     def formula(self, t, max_lr, div_factor, final_div_factor, **steps):
         first = max_lr / div_factor
-        return self.way(t, first, max_lr, first / final_div_factor, **steps)
+        return self.path(t, first, max_lr, first / final_div_factor, **steps)
 
 
 @record
@@ -180,7 +180,7 @@ class one_cycle_momentum(OneCycle):
         anneal_strategy: `"cos"` or `"linear"`.
         base_momentum: the smallest momentum, where the rate is largest.
         max_momentum: the largest momentum, at both ends.
-        three_phase: whether the momentum comes up symmetrically, and stays there.
+        three_phase: whether the momentum comes back up symmetrically, and then stays.
 
     Raises:
         ValueError: a Python number of steps that is not positive, a fraction outside [0, 1], another strategy.
@@ -201,4 +201,4 @@ class one_cycle_momentum(OneCycle):
     three_phase: bool = False
 
     def formula(self, t, base_momentum, max_momentum, **steps):
-        return self.way(t, max_momentum, base_momentum, max_momentum, **steps)
+        return self.path(t, max_momentum, base_momentum, max_momentum, **steps)

@@ -16,7 +16,7 @@ from optfx.tree import record
 
 
 class Piecewise(ClosedForm):
-    """A schedule of `{boundary: scale}`, kept in the order of the boundaries."""
+    """A schedule given by `{boundary: scale}`, kept in the order of the boundaries."""
 
     boundaries_and_scales: dict[int, Number] | None
 
@@ -36,8 +36,8 @@ class piecewise_constant_schedule(Piecewise):
 
     Args:
         init_value: the value before the first boundary, $I$.
-        boundaries_and_scales: `{boundary: scale}`, counts $b_i$ and factors $s_i$. The scales may be tensors (where
-            one is, all become tensors); the boundaries are part of the structure. For boundaries that are tensors see
+        boundaries_and_scales: `{boundary: scale}`, counts $b_i$ and factors $s_i$. The scales may be tensors (if
+            one is, all become tensors); the boundaries are part of the structure. For boundaries that are tensors, see
             `join_schedules` and `multi_step_lr`.
 
     Raises:
@@ -62,7 +62,7 @@ class piecewise_constant_schedule(Piecewise):
 
 @record
 class piecewise_interpolate_schedule(Piecewise):
-    r"""From each boundary's value to the next on a line or on half a cosine wave.
+    r"""From each boundary's value to the next along a line or half a cosine wave.
 
     The value at boundary $b_i$ is $v_i = I s_1 \cdots s_i$, and $v_0 = I$ at $b_0 = 0$; between two boundaries
     $$ v_i + (v_{i+1} - v_i) f\!\left(\frac{t - b_i}{b_{i+1} - b_i}\right), \qquad
@@ -107,8 +107,8 @@ class multi_step_lr(ClosedForm):
 
     Args:
         base_lr: the rate before the first milestone, $\eta_0$.
-        milestones: counts $m_i$, in any order; one that is given twice counts twice. Python numbers or () tensors
-            (where one is, all become tensors).
+        milestones: counts $m_i$, in any order; one given twice counts twice. Python numbers or () tensors (if one is a
+            tensor, all become tensors).
         gamma: the factor.
 
     Reference: `torch.optim.lr_scheduler.MultiStepLR`.
@@ -138,7 +138,7 @@ class constant_lr(ClosedForm):
     Args:
         base_lr: the rate from `total_iters` on, $\eta_0$.
         factor: the fraction, $f$.
-        total_iters: how many steps it lasts. With 0, torch itself keeps the fraction for ever.
+        total_iters: how many steps the fraction lasts. With 0, torch itself keeps the fraction forever.
 
     Raises:
         ValueError: a Python factor outside [0, 1].

@@ -1,4 +1,4 @@
-"""From one value to another in so many steps: constant, straight, along a polynomial, along a cosine."""
+"""From one value to another in a number of steps: constant, linear, along a polynomial, along a cosine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class constant_schedule(ClosedForm):
 
 @record
 class linear_schedule(ClosedForm):
-    r"""From one value to another on a straight line.
+    r"""From one value to another along a straight line.
 
     $$ E + (I - E) \left(1 - \frac{\min(\max(t - B, 0), T)}{T}\right) $$
 
@@ -125,7 +125,7 @@ def polynomial_lr(base_lr: Number, total_iters: Number = 5, power: Number = 1.0)
 
 @record
 class linear_lr(ClosedForm):
-    r"""From one fraction of the rate to another on a straight line: $\eta_0 (f_0 + (f_1 - f_0) \min(t, T) / T)$.
+    r"""From one fraction of the rate to another along a straight line: $\eta_0 (f_0 + (f_1 - f_0) \min(t, T) / T)$.
 
     Args:
         base_lr: the rate, $\eta_0$.

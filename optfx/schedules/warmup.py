@@ -76,8 +76,8 @@ class warmup_cosine_decay_schedule(ClosedForm):
         self.need("decay_steps", ">", self.warmup_steps)
 
     def formula(self, t, init_value, peak_value, warmup_steps, decay_steps, end_value, exponent):
-        some = peak_value != 0
-        alpha = torch.where(some, end_value / torch.where(some, peak_value, 1.0), 0.0)
+        nonzero = peak_value != 0
+        alpha = torch.where(nonzero, end_value / torch.where(nonzero, peak_value, 1.0), 0.0)
         after = cosine_decay((t - warmup_steps).clamp(min=0), peak_value, decay_steps - warmup_steps, alpha, exponent)
         return warmed_up(t, init_value, peak_value, warmup_steps, after)
 
@@ -90,8 +90,8 @@ class warmup_exponential_decay_schedule(ClosedForm):
         init_value: the value at count 0.
         peak_value: the value at `warmup_steps`.
         warmup_steps: length of the way up, in steps.
-        transition_steps: the steps in which the value is then multiplied by `decay_rate` once; if not positive, there
-            is no decay.
+        transition_steps: the number of steps in which the value is then multiplied by `decay_rate` once; if not
+            positive, there is no decay.
         decay_rate: the factor; if zero, there is no decay.
         transition_begin: how many steps after the warmup the decay begins.
         staircase: whether the value then changes only every `transition_steps`.

@@ -1,4 +1,4 @@
-"""Many optimizers at once: spaces of hyperparameters, and one vmapped, compiled run over all of their settings."""
+"""Many optimizers at once: spaces of hyperparameters, and one vmapped, compiled run over all settings."""
 
 from optfx.sweep.result import Best, Result, load
 from optfx.sweep.spaces import choice, grid, log_uniform, sample, uniform

@@ -1,4 +1,4 @@
-"""The members of a sweep: what each starts from, and what one does in a step."""
+"""The members of a sweep: what each starts from, and what each does in a step."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from optfx import random
+from optfx import random, tree
 from optfx.core import GradientTransformation, apply_updates, as_transform
 from optfx.sweep.stacking import stacked
-from optfx.tree import Tree, leaves, map, paths
-from optfx.tree.share import scalar_dtype
+from optfx.tree import Tree
 
 
-def owned(tree: Tree) -> Tree:
-    """A copy that shares memory with nothing and has one layout: it can be donated, and compiles to one graph."""
-    return map(lambda x: x.detach().clone(memory_format=torch.contiguous_format), tree)
+def owned(x: Tree) -> Tree:
+    """A contiguous copy that shares no memory: it can be donated, and compiles to one graph."""
+    return tree.map(lambda leaf: leaf.detach().clone(memory_format=torch.contiguous_format), x)
 
 
 def check_configs(configs: Mapping[str, Tensor]) -> int:
-    """How many settings there are.
+    """The number of settings.
 
     Raises:
-        ValueError: no settings, or tensors that are not (n,) with one n, naming them.
+        ValueError: no settings, or tensors that are not all (n,) for the same n, naming them.
         TypeError: a value that is not a tensor of numbers, naming it.
     """
     if not configs:
@@ -44,57 +43,57 @@ def check_configs(configs: Mapping[str, Tensor]) -> int:
 
 
 class Members:
-    """The n members: `start` makes what a chunk of them begins with.
+    """The n members. `start` makes what a chunk of them begins with.
 
     Args:
         make_optimizer: `{name: () tensor}` -> transform.
         configs: `{name: (n,)}`.
         init: a tree, `stacked(tree)`, or a function of a key.
-        seed: of the keys.
+        seed: the seed of the keys.
     """
 
     def __init__(self, make_optimizer: Any, configs: Mapping[str, Tensor], init: Any, seed: int) -> None:
         if isinstance(init, torch.nn.Module):
-            raise TypeError("init: a module is no tree of parameters, give optfx.params(module)")
+            raise TypeError("init: a module is not a tree of parameters, pass optfx.params(module)")
         self.n = check_configs(configs)
         self.make_optimizer, self.configs, self.init = make_optimizer, dict(configs), init
         self.keys = random.split(random.key(seed), self.n)
-        # A function is its own only leaf; a tree that can be called, such as a record, is still a tree.
-        self.is_function = callable(init) and leaves(init) == [init]
+        # A function is its own only leaf; a callable tree, such as a record, is still a tree.
+        self.is_function = callable(init) and tree.leaves(init) == [init]
         if isinstance(init, stacked):
             self._check_tensors(init.params)
-            if (given := leaves(init.params)[0].shape[0]) != self.n:
-                raise ValueError(f"init: parameters stacked for {given} members, and configs has {self.n}")
+            if (given := tree.leaves(init.params)[0].shape[0]) != self.n:
+                raise ValueError(f"init: parameters are stacked for {given} members, and configs has {self.n}")
         elif not self.is_function:
             self._check_tensors(init)
 
     def _check_tensors(self, params: Tree) -> None:
-        if not leaves(params):
+        if not tree.leaves(params):
             raise ValueError("init: there are no parameters")
-        for path, x in zip(paths(params), leaves(params), strict=True):
+        for path, x in zip(tree.paths(params), tree.leaves(params), strict=True):
             if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
                 kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
                 raise TypeError(f"init: {path!r} is {kind}, expected a floating or complex tensor")
 
     def _params(self, index: Tensor) -> Tree:
         if isinstance(self.init, stacked):
-            return map(lambda x: x[index.to(x.device)], self.init.params)
+            return tree.map(lambda x: x[index.to(x.device)], self.init.params)
         if self.is_function:
             params = vmap(self.init)(self.keys[index])
             self._check_tensors(params)
             return params
-        return map(lambda x: x.expand(len(index), *x.shape), self.init)
+        return tree.map(lambda x: x.expand(len(index), *x.shape), self.init)
 
     def start(self, index: Tensor) -> tuple[Any, Tree, Tree]:
         """The optimizers, parameters and states of some members, each with a leading dimension over them.
 
         Args:
-            index: (m,) int64, which.
+            index: (m,) int64, the members.
         """
         params = owned(self._params(index))
-        device = leaves(params)[0].device
+        device = tree.leaves(params)[0].device
         configs = {
-            name: x[index.to(x.device)].to(device, scalar_dtype(device) if x.is_floating_point() else x.dtype)
+            name: x[index.to(x.device)].to(device, tree.scalar_dtype(device) if x.is_floating_point() else x.dtype)
             for name, x in self.configs.items()
         }
         txs = owned(vmap(self._optimizer)(configs))
@@ -113,7 +112,7 @@ def _init(tx: GradientTransformation, params: Tree) -> Tree:
 
 
 def eval_params(tx: GradientTransformation, params: Tree, state: Tree) -> Tree:
-    """The parameters that one member is evaluated with: those it trains, or an average of them, say."""
+    """The parameters to evaluate one member with: those it trains, or, say, an average of them."""
     return tx.eval_params(state, params)
 
 
@@ -136,7 +135,7 @@ def member_step(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[..., tuple[T
 
 
 def member_metrics(evaluate: Callable[[Tree], dict[str, Tensor]], taken: set[str]) -> Callable[[Tree], Any]:
-    """`evaluate`, checked: params -> {metric: ()}; `taken` are the names that no metric may have."""
+    """`evaluate`, checked: params -> {metric: ()}; no metric may have a name in `taken`."""
 
     def metrics(params: Tree) -> dict[str, Tensor]:
         found = evaluate(params)
@@ -147,7 +146,7 @@ def member_metrics(evaluate: Callable[[Tree], dict[str, Tensor]], taken: set[str
                 got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
                 raise ValueError(f"evaluate: the metric {name!r} is {got}, expected a () tensor")
             if name in taken:
-                raise ValueError(f"evaluate: no metric may be called {name!r}, which has another meaning in the result")
+                raise ValueError(f"evaluate: no metric may be called {name!r}, which has another meaning here")
         return found
 
     return metrics

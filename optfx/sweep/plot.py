@@ -1,8 +1,8 @@
-"""Pictures of a sweep: the loss curves, the metric against each hyperparameter, and a map over two of them.
+"""Plots of a sweep: the loss curves, the metric against each hyperparameter, and a map over two of them.
 
-One scale of colours runs through a picture, from dark (the best) to light; the best member is orange, members that
-diverged are grey crosses. An axis is logarithmic where the values are spread like powers. What is much worse than most
-is drawn as a triangle at the edge.
+All panels share one color scale, from dark (the best) to light. The best member is orange, members that diverged are
+gray crosses, and members much worse than most are triangles at the edge. An axis is logarithmic if its values are
+spread like powers.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ STYLE = {
 }
 EMPTY = "#e6e6e6"
 CELLS = 200  # along each side of the map
-COLUMNS = 4  # of panels at most
+COLUMNS = 4  # of panels, at most
 
 
 def is_log(x: Tensor) -> bool:
-    """Whether values are spread like powers: positive, over more than a decade, the median nearer to the geometric
-    middle of the range than to the arithmetic one."""
+    """Whether values are spread like powers: positive, over at least a decade, and with a median closer to the
+    geometric middle of the range than to the arithmetic one."""
     x = x[x.isfinite()].to(torch.float64)
     if not x.numel() or x.min() <= 0 or x.max() < 10 * x.min():
         return False
@@ -43,7 +43,7 @@ def is_log(x: Tensor) -> bool:
 
 
 def smooth(curves: Tensor, points: int = 150) -> tuple[Tensor, Tensor]:
-    """Means over equal stretches of the steps, at most `points` of them: (p,) steps and (p, n) losses."""
+    """Means over equal intervals of the steps, at most `points` of them: (p,) steps and (p, n) losses."""
     steps = len(curves)
     width = math.ceil(steps / points)
     ends = torch.arange(width, steps + 1, width)
@@ -60,15 +60,15 @@ def draw(
     values: Tensor,
     mode: str,
 ) -> None:
-    """Draw a sweep into a file (see `Result.plot`).
+    """Plot a sweep into a file (see `Result.plot`).
 
     Args:
-        path: where to.
+        path: the file.
         configs: `{name: (n,)}`.
         losses: (steps, n).
         diverged: (n,) bool.
-        metric: the name of what is judged.
-        values: (n,) float64, NaN for what has none.
+        metric: the name of the metric.
+        values: (n,) float64, the metric of each member, NaN if it diverged.
         mode: `"min"` or `"max"`, which values are better.
 
     Raises:
@@ -86,25 +86,25 @@ def draw(
         rows = math.ceil(panels / columns)
         figure = Figure(figsize=(max(2.9 * columns, 7), 3.2 + 2.6 * rows), dpi=150, layout="constrained")
         grid = figure.add_gridspec(1 + rows, columns, height_ratios=[1.2] + [1] * rows)
-        look = _Look(values, mode)
+        scales = _Scales(values, mode)
         curves = figure.add_subplot(grid[0, :])
-        _curves(curves, losses, diverged, look)
-        beside = None
+        _curves(curves, losses, diverged, scales)
+        panel = None
         for i, (name, x) in enumerate(configs.items()):
-            beside = figure.add_subplot(grid[1 + i // columns, i % columns], sharey=beside)
-            _against(beside, name, x, look, label=metric if i % columns == 0 else None)
+            panel = figure.add_subplot(grid[1 + i // columns, i % columns], sharey=panel)
+            _against(panel, name, x, scales, label=metric if i % columns == 0 else None)
         if len(configs) == 2:
-            _map(figure.add_subplot(grid[1, 2]), configs, look)
+            _map(figure.add_subplot(grid[1, 2]), configs, scales)
         better = "less" if mode == "min" else "more"
         bar = figure.colorbar(
-            look.colours,
+            scales.colors,
             ax=curves,
             label=f"{metric} ({better} is better)",
             extend="max" if mode == "min" else "min",
             pad=0.01,
             aspect=30,
         )
-        if look.log:
+        if scales.log:
             _label_powers(bar.ax.yaxis)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def draw(
 
 
 def _label_powers(axis: Any) -> None:
-    """Write the ticks of a logarithmic axis as numbers, 0.06, where it spans few powers."""
+    """Write the ticks of a logarithmic axis as numbers, 0.06, if it spans few powers."""
     from matplotlib.ticker import LogFormatter
 
     class Plain(LogFormatter):
@@ -125,11 +125,11 @@ def _label_powers(axis: Any) -> None:
         axis.set_minor_formatter(Plain(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
 
 
-class _Look:
-    """The scales of a picture, made for the better nine tenths of the values.
+class _Scales:
+    """The scales of a plot, fitted to the better nine tenths of the values.
 
     Args:
-        values: (n,) NaN for what has none.
+        values: (n,), NaN if a member diverged.
         mode: `"min"` or `"max"`.
     """
 
@@ -147,29 +147,29 @@ class _Look:
         best, poor = (good.min(), good.quantile(0.9)) if mode == "min" else (good.max(), good.quantile(0.1))
         low, high = sorted([float(best), float(poor)])
         norm = (LogNorm if self.log else Normalize)(vmin=low, vmax=high)
-        self.colours = ScalarMappable(norm, "viridis" if mode == "min" else "viridis_r")
+        self.colors = ScalarMappable(norm, "viridis" if mode == "min" else "viridis_r")
         limit = poor * (poor / best).sqrt() if self.log else poor + (poor - best) / 2
         self.shown = values.clamp(max=limit) if mode == "min" else values.clamp(min=limit)
 
-    def colour(self, i: int) -> Any:
-        return tuple(self.colours.to_rgba(self.values[i : i + 1].numpy())[0])
+    def color(self, i: int) -> Any:
+        return tuple(self.colors.to_rgba(self.values[i : i + 1].numpy())[0])
 
 
-def _curves(axes: Any, losses: Tensor, diverged: Tensor, look: _Look) -> None:
+def _curves(axes: Any, losses: Tensor, diverged: Tensor, scales: _Scales) -> None:
     from matplotlib.collections import LineCollection
 
     steps, means = smooth(losses.to(torch.float64))
     finite = means[means.isfinite()]
 
-    def lines(members: list[int], colours: Any, **style: Any) -> None:
+    def lines(members: list[int], colors: Any, **style: Any) -> None:
         shown = [torch.stack([steps, means[:, i]], 1)[means[:, i].isfinite()].numpy() for i in members]
-        axes.add_collection(LineCollection(shown, colors=colours, **style))
+        axes.add_collection(LineCollection(shown, colors=colors, **style))
 
     gone = diverged.nonzero()[:, 0].tolist()
     lines(gone, DIVERGED, linewidths=0.6, alpha=0.5)
-    lines(look.worst_first, [look.colour(i) for i in look.worst_first], linewidths=0.7, alpha=0.8)
-    if look.best is not None:
-        lines([look.best], BEST, linewidths=1.8, label="best")
+    lines(scales.worst_first, [scales.color(i) for i in scales.worst_first], linewidths=0.7, alpha=0.8)
+    if scales.best is not None:
+        lines([scales.best], BEST, linewidths=1.8, label="best")
     if gone:
         axes.plot([], [], color=DIVERGED, linewidth=1, label=f"diverged ({len(gone)})")
     axes.set_xlim(0, len(losses))
@@ -187,21 +187,23 @@ def _curves(axes: Any, losses: Tensor, diverged: Tensor, look: _Look) -> None:
         axes.legend(loc="upper right")
 
 
-def _against(axes: Any, name: str, x: Tensor, look: _Look, label: str | None) -> None:
-    inside = look.shown == look.values
-    for marker, ok in (("o", True), ("^" if look.mode == "min" else "v", False)):
-        order = [i for i in look.worst_first if inside[i] == ok]
-        axes.scatter(x[order], look.shown[order], c=[look.colour(i) for i in order], s=12, marker=marker, linewidths=0)
-    if look.best is not None:
-        axes.scatter(x[look.best], look.values[look.best], s=60, marker="*", color=BEST, zorder=3)
+def _against(axes: Any, name: str, x: Tensor, scales: _Scales, label: str | None) -> None:
+    inside = scales.shown == scales.values
+    for marker, ok in (("o", True), ("^" if scales.mode == "min" else "v", False)):
+        order = [i for i in scales.worst_first if inside[i] == ok]
+        axes.scatter(
+            x[order], scales.shown[order], c=[scales.color(i) for i in order], s=12, marker=marker, linewidths=0
+        )
+    if scales.best is not None:
+        axes.scatter(x[scales.best], scales.values[scales.best], s=60, marker="*", color=BEST, zorder=3)
     low, high = _ruler(x)[0][[0, -1]]
     axes.set(xlim=(low, high), xscale="log" if is_log(x) else "linear")
-    if look.log:
+    if scales.log:
         axes.set_yscale("log")
         _label_powers(axes.yaxis)
-    gone = ~look.ok
-    if gone.any():  # they have no value: along the edge where it is worst
-        edge = 0.98 if look.mode == "min" else 0.02
+    gone = ~scales.ok
+    if gone.any():  # without a value: along the worst edge
+        edge = 0.98 if scales.mode == "min" else 0.02
         axes.scatter(
             x[gone],
             [edge] * int(gone.sum()),
@@ -218,34 +220,34 @@ def _against(axes: Any, name: str, x: Tensor, look: _Look, label: str | None) ->
         axes.tick_params(which="both", labelleft=False)
 
 
-def _map(axes: Any, configs: Mapping[str, Tensor], look: _Look) -> None:
-    """The plane of two hyperparameters, each place in the colour of the nearest setting, grey where that diverged."""
+def _map(axes: Any, configs: Mapping[str, Tensor], scales: _Scales) -> None:
+    """The plane of two hyperparameters, colored by the nearest setting, gray if that diverged."""
     from matplotlib.colors import to_rgba
 
     (one, a), (two, b) = configs.items()
-    colours = torch.tensor([look.colour(i) if ok else to_rgba(EMPTY) for i, ok in enumerate(look.ok.tolist())])
+    colors = torch.tensor([scales.color(i) if ok else to_rgba(EMPTY) for i, ok in enumerate(scales.ok.tolist())])
     (x, across), (y, up) = (_ruler(values) for values in (a, b))
     middle = torch.linspace(0, 1, 2 * CELLS + 1)[1::2].to(torch.float64)
     nearest = [((across - u) ** 2 + (up[None] - middle[:, None]) ** 2).argmin(1) for u in middle]
-    axes.pcolormesh(x, y, colours[torch.stack(nearest, 1)].numpy(), rasterized=True)
-    axes.scatter(a[look.ok], b[look.ok], s=3, color="white", linewidths=0)
-    axes.scatter(a[~look.ok], b[~look.ok], s=14, marker="x", color=DIVERGED, linewidths=0.8)
-    if look.best is not None:
-        axes.scatter(a[look.best], b[look.best], s=70, marker="*", color=BEST, edgecolors="white", linewidths=0.6)
+    axes.pcolormesh(x, y, colors[torch.stack(nearest, 1)].numpy(), rasterized=True)
+    axes.scatter(a[scales.ok], b[scales.ok], s=3, color="white", linewidths=0)
+    axes.scatter(a[~scales.ok], b[~scales.ok], s=14, marker="x", color=DIVERGED, linewidths=0.8)
+    if scales.best is not None:
+        axes.scatter(a[scales.best], b[scales.best], s=70, marker="*", color=BEST, edgecolors="white", linewidths=0.6)
     axes.set(xlabel=one, ylabel=two, xscale="log" if is_log(a) else "linear", yscale="log" if is_log(b) else "linear")
     axes.grid(False)
 
 
 def _ruler(values: Tensor) -> tuple[Any, Tensor]:
-    """The edges of the cells along an axis, and where on it, from 0 to 1, the values lie."""
+    """The edges of the cells along an axis, and the positions of the values on it, from 0 to 1."""
     log = is_log(values)
     values = values.to(torch.float64)
-    places = values.log() if log else values
-    low, high = places.min().item(), places.max().item()
+    positions = values.log() if log else values
+    low, high = positions.min().item(), positions.max().item()
     if low == high:
         low, high = low - 1, high + 1
-    else:  # half a step of a grid beyond its ends
-        apart, least = places.unique().diff() / 2, 0.02 * (high - low)
-        low, high = low - max(apart[0].item(), least), high + max(apart[-1].item(), least)
+    else:  # half a grid step beyond the ends
+        gaps, least = positions.unique().diff() / 2, 0.02 * (high - low)
+        low, high = low - max(gaps[0].item(), least), high + max(gaps[-1].item(), least)
     edges = torch.linspace(low, high, CELLS + 1, dtype=torch.float64)
-    return (edges.exp() if log else edges).numpy(), (places - low) / (high - low)
+    return (edges.exp() if log else edges).numpy(), (positions - low) / (high - low)

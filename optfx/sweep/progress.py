@@ -1,4 +1,4 @@
-"""A progress bar that seldom waits for the device, and is quiet when nobody looks."""
+"""A progress bar that seldom waits for the device, and stays quiet without a terminal."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from typing import Any
 
 from torch import Tensor
 
-INTERVAL = 0.5  # seconds between two looks at the losses, each of which waits for the device
+INTERVAL = 0.5  # seconds between refreshes, each of which waits for the losses
 
 
 class Progress:
     """Shows steps, their rate, and the best loss so far.
 
     Args:
-        steps: how many there will be in all.
+        steps: the number of steps in all.
         members: how many settings train at once.
-        show: True shows a bar when stderr is a terminal, False never.
+        show: whether to show a bar if stderr is a terminal.
 
     Raises:
-        ImportError: a bar is to be shown, and tqdm is missing.
+        ImportError: a bar should be shown and tqdm is missing.
     """
 
     def __init__(self, steps: int, members: int, show: bool) -> None:
         self.members, self.best, self.done = members, math.inf, 0
         self.bar = _bar(steps) if show and sys.stderr.isatty() else None
-        self.began = self.looked = time.perf_counter()
+        self.began = self.refreshed = time.perf_counter()
 
     def started(self) -> None:
-        """The first step, which compiles, is done: the rate is counted from here."""
+        """The first step, which compiles, is done: count the rate from here."""
         if self.bar is not None:
             self.bar.update(1)
             self.bar.set_description_str("training")
-            self.began = self.looked = time.perf_counter()
+            self.began = self.refreshed = time.perf_counter()
 
     def step(self, losses: Tensor) -> None:
         """Another step is done, with these losses, (members,)."""
         if self.bar is not None:
             self.done += 1
             self.bar.update(1)
-            if time.perf_counter() - self.looked > INTERVAL:
-                self.look(losses)
+            if time.perf_counter() - self.refreshed > INTERVAL:
+                self.refresh(losses)
 
-    def look(self, losses: Tensor) -> None:
+    def refresh(self, losses: Tensor) -> None:
         """Bring the rate and the best loss up to date."""
         if self.bar is not None:
             self.best = min(self.best, *(x for x in losses.tolist() if math.isfinite(x)), math.inf)
-            self.looked = time.perf_counter()
-            rate = self.done / (self.looked - self.began)
+            self.refreshed = time.perf_counter()
+            rate = self.done / (self.refreshed - self.began)
             self.bar.set_postfix_str(f"{rate:.0f} steps/s x {self.members} members, best loss {self.best:.4g}")
 
     def __enter__(self) -> Progress:

@@ -1,4 +1,4 @@
-"""What a sweep found: the settings, their loss curves and metrics, and the parameters they ended with."""
+"""The result of a sweep: the settings, their loss curves and metrics, and their final parameters."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx import files
+from optfx import files, tree
 from optfx.sweep import plot
-from optfx.tree import Tree, from_dict, map, to_dict
+from optfx.tree import Tree
 
 TRAIN_LOSS = "train_loss"
 _KIND = "optfx sweep"
 _FACTS = ("chunk_size", "compile_seconds", "run_seconds")
-_LESS, _MORE = ("loss", "error"), ("accuracy",)  # words in the name of a metric that say which way is better
+_LESS, _MORE = ("loss", "error"), ("accuracy",)  # words in the name of a metric that tell which way is better
 
 
 class Best(NamedTuple):
@@ -25,8 +25,8 @@ class Best(NamedTuple):
 
     index: int  # its position in the sweep
     config: dict[str, float]  # its hyperparameters
-    metrics: dict[str, float]  # how it ended
-    params: Tree  # the parameters it ended with
+    metrics: dict[str, float]  # its final metrics
+    params: Tree  # its final parameters
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -36,12 +36,12 @@ class Result:
     Attributes:
         configs: `{name: (n,)}`, the settings.
         losses: (steps, n), the loss of each step before its update.
-        metrics: `{name: (n,)}`, what `evaluate` said after training.
-        params: tree of (n, ...) tensors, the parameters after training, as `eval_params` gives them.
+        metrics: `{name: (n,)}`, what `evaluate` returned after training.
+        params: tree of (n, ...) tensors, the parameters after training, as `eval_params` returns them.
         diverged: (n,) bool, whether the last loss or a parameter is not finite.
-        chunk_size: members that trained at once.
-        compile_seconds: the first step, with compilation.
-        run_seconds: all other steps.
+        chunk_size: how many members trained at once.
+        compile_seconds: the time of the first step, with compilation.
+        run_seconds: the time of all other steps.
     """
 
     configs: dict[str, Tensor]
@@ -74,13 +74,13 @@ class Result:
         Args:
             metric: the name of a metric, or `"train_loss"`; None for the first that `evaluate` returned, or the
                 training loss when there is none.
-            mode: `"min"` or `"max"`; None where the name says it: less loss or error, more accuracy.
+            mode: `"min"` or `"max"`; None to go by the name: less loss or error, more accuracy.
 
         Returns:
             The name; (n,) values, NaN for the members that diverged; the mode.
 
         Raises:
-            ValueError: an unknown metric, or a name that does not say which way is better.
+            ValueError: an unknown metric, or a name that does not tell which way is better.
         """
         outcomes = self.outcomes
         metric = next(iter(outcomes)) if metric is None else metric
@@ -97,7 +97,7 @@ class Result:
         return metric, torch.where(self.diverged, torch.nan, values), mode
 
     def ranking(self, metric: str | None = None, mode: str | None = None) -> list[int]:
-        """The members from the best on, without those that diverged (see `judge`)."""
+        """The members in order from the best, without those that diverged (see `judge`)."""
         _, values, mode = self.judge(metric, mode)
         order = torch.argsort(values if mode == "min" else -values, stable=True)
         return [i for i in order.tolist() if not values[i].isnan()]
@@ -110,20 +110,17 @@ class Result:
             mode: `"min"` or `"max"`.
 
         Raises:
-            ValueError: every member diverged; what `judge` raises.
+            ValueError: every member diverged; also what `judge` raises.
         """
         ranking = self.ranking(metric, mode)
         if not ranking:
-            raise ValueError("no member is left to choose from: every one diverged")
+            raise ValueError("there is no best member: every one diverged")
         i = ranking[0]
-        numbers = {name: {k: v[i].item() for k, v in of.items()} for name, of in self._columns().items()}
-        return Best(i, numbers["configs"], numbers["outcomes"], map(lambda x: x[i], self.params))
-
-    def _columns(self) -> dict[str, dict[str, Tensor]]:
-        return {"configs": self.configs, "outcomes": self.outcomes}
+        config, metrics = ({k: v[i].item() for k, v in x.items()} for x in (self.configs, self.outcomes))
+        return Best(i, config, metrics, tree.map(lambda x: x[i], self.params))
 
     def table(self, k: int = 10, metric: str | None = None, mode: str | None = None) -> str:
-        """The k best settings as text, a line each.
+        """The k best settings as text, one per line.
 
         Args:
             k: how many.
@@ -133,7 +130,7 @@ class Result:
         columns = {**self.configs, **self.outcomes}
         best = self.ranking(metric, mode)[:k]
         cells = [["", *columns]]
-        cells += [[str(place), *(_number(v[i].item()) for v in columns.values())] for place, i in enumerate(best, 1)]
+        cells += [[str(rank), *(_number(v[i].item()) for v in columns.values())] for rank, i in enumerate(best, 1)]
         widths = [max(len(row[j]) for row in cells) for j in range(len(cells[0]))]
         return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
 
@@ -151,12 +148,12 @@ class Result:
         return pandas.DataFrame({name: column.numpy() for name, column in columns.items()})
 
     def plot(self, path: str | Path, metric: str | None = None, mode: str | None = None) -> None:
-        """Draw the sweep into a file: the loss curves, and the metric against each hyperparameter; for two
-        hyperparameters, a map over both.
+        """Plot the sweep into a file: the loss curves, and the metric against each hyperparameter; for two
+        hyperparameters, also a map over both.
 
         Args:
-            path: where to; its suffix is the format (`.png`, `.svg`, `.pdf`). Folders are made.
-            metric: what colours the curves (see `judge`).
+            path: the file; its suffix gives the format (`.png`, `.svg`, `.pdf`). Missing folders are made.
+            metric: what colors the curves (see `judge`).
             mode: `"min"` or `"max"`.
 
         Raises:
@@ -166,12 +163,15 @@ class Result:
         plot.draw(path, self.configs, self.losses, self.diverged, name, values, mode)
 
     def save(self, path: str | Path) -> None:
-        """Write everything into one file, which is there whole or not at all; `optfx.sweep.load` reads it back.
+        """Write everything into one file, completely or not at all. `optfx.sweep.load` reads it back.
 
-        The file holds tensors and JSON and no code. Folders are made.
+        The file holds tensors and JSON, and no code.
+
+        Args:
+            path: the file. Missing folders are made.
         """
         tensors = {"losses": self.losses, "diverged": self.diverged}
-        for group, of in (("configs", self.configs), ("metrics", self.metrics), ("params", to_dict(self.params))):
+        for group, of in (("configs", self.configs), ("metrics", self.metrics), ("params", tree.to_dict(self.params))):
             tensors |= {f"{group}/{name}": x for name, x in of.items()}
         facts = {"kind": _KIND, **{name: getattr(self, name) for name in _FACTS}}
         files.write(path, {"facts": json.dumps(facts), "tensors": {k: x.contiguous() for k, x in tensors.items()}})
@@ -182,15 +182,15 @@ def _number(x: float) -> str:
 
 
 def load(path: str | Path, params: Tree = None) -> Result:
-    """Read what `Result.save` wrote. No code from the file is run.
+    """Read what `Result.save` wrote. No code in the file is run.
 
     Args:
         path: the file.
-        params: the parameters of one member, for the structure of the tree; None for a flat dict by path, which is what
-            `{name: tensor}` was.
+        params: the parameters of one member, which give the structure of the tree; None for a flat dict by path, which
+            suits parameters that were `{name: tensor}`.
 
     Raises:
-        ValueError: another kind of file; parameters that do not fit, listing their paths.
+        ValueError: the file is of another kind; parameters that do not fit, listing their paths.
     """
     found = files.read(path)
     facts = json.loads(found["facts"]) if isinstance(found, dict) and "facts" in found else {}
@@ -204,7 +204,8 @@ def load(path: str | Path, params: Tree = None) -> Result:
             groups[group][rest] = x
     n = len(tensors["diverged"])
     if params is not None:
-        groups["params"] = from_dict(map(lambda x: x.detach().cpu().expand(n, *x.shape), params), groups["params"])
+        like = tree.map(lambda x: x.detach().cpu().expand(n, *x.shape), params)
+        groups["params"] = tree.from_dict(like, groups["params"])
     return Result(
         losses=tensors["losses"], diverged=tensors["diverged"], **groups, **{name: facts[name] for name in _FACTS}
     )

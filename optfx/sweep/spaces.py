@@ -1,11 +1,11 @@
-r"""What is swept: spaces of hyperparameters, and points drawn from them.
+r"""Spaces of hyperparameters, and settings drawn from them.
 
 A space is a dict of one-dimensional spaces by name. Each maps the unit interval to values,
 
 $$ a + u\,(b - a), \qquad \exp\bigl(\ln a + u\,(\ln b - \ln a)\bigr), \qquad v_{\lfloor u k \rfloor}, $$
 
-so that any set of points in the unit cube, random or of a Sobol sequence, becomes a set of settings: a dict of (n,)
-tensors, one value a setting, which `optfx.sweep.fit` trains side by side.
+so any set of points in the unit cube, random or from a Sobol sequence, becomes a set of settings: a dict of (n,)
+tensors, one value per setting, which `optfx.sweep.fit` trains side by side.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class uniform:
 
     Args:
         low: the least value.
-        high: the greatest.
+        high: the greatest value.
 
     Raises:
         ValueError: bounds that are not finite and in order.
@@ -64,11 +64,11 @@ class uniform:
 
 @record
 class log_uniform:
-    """Numbers between two bounds, every order of magnitude equally likely: for rates, decays and penalties.
+    """Numbers between two bounds, with every order of magnitude equally likely: for rates, decays and penalties.
 
     Args:
         low: the least value, positive.
-        high: the greatest.
+        high: the greatest value.
 
     Raises:
         ValueError: bounds that are not positive, finite and in order.
@@ -95,7 +95,7 @@ class choice:
     """One of a few numbers, all equally likely.
 
     Args:
-        values: the numbers; integers alone give integers (a length, say), others float64.
+        values: the numbers. If all are integers (lengths, say), the result is int64, else float64.
 
     Raises:
         ValueError: no values, or values that are not numbers.
@@ -128,13 +128,13 @@ def _column(who: str, values: Any) -> Tensor:
 
 
 def grid(values: Mapping[str, Sequence[float] | Tensor | choice]) -> dict[str, Tensor]:
-    """Every combination of some values, the last name varying fastest.
+    """Every combination of the values; the last name varies fastest.
 
     Args:
         values: `{name: numbers}`.
 
     Returns:
-        `{name: (n,) tensor}`, n the product of how many there are of each; int64 for integers, else float64.
+        `{name: (n,) tensor}`, where n is the product of the numbers of values; int64 for integers, else float64.
 
     Raises:
         ValueError: no names, or values that are not numbers.
@@ -148,8 +148,8 @@ def grid(values: Mapping[str, Sequence[float] | Tensor | choice]) -> dict[str, T
         raise ValueError("grid: no values to combine")
     columns = [_column(f"grid: {name!r}", v.values if isinstance(v, choice) else v) for name, v in values.items()]
     lengths = tuple(map(len, columns))
-    places = torch.unravel_index(torch.arange(math.prod(lengths)), lengths)
-    return {name: column[place] for name, column, place in zip(values, columns, places, strict=True)}
+    indices = torch.unravel_index(torch.arange(math.prod(lengths)), lengths)
+    return {name: column[index] for name, column, index in zip(values, columns, indices, strict=True)}
 
 
 def sample(space: Mapping[str, Space], n: int, seed: int = 0, method: str = "sobol") -> dict[str, Tensor]:
@@ -157,8 +157,8 @@ def sample(space: Mapping[str, Space], n: int, seed: int = 0, method: str = "sob
 
     Args:
         space: `{name: uniform, log_uniform or choice}`.
-        n: how many.
-        seed: the same seed gives the same settings, on every machine.
+        n: the number of settings.
+        seed: the same seed gives the same settings on every machine.
         method: `"sobol"`, a scrambled Sobol sequence, which fills the space evenly; or `"random"`, independent points.
 
     Returns:
@@ -166,7 +166,7 @@ def sample(space: Mapping[str, Space], n: int, seed: int = 0, method: str = "sob
 
     Raises:
         ValueError: an empty space, no settings, an unknown method.
-        TypeError: an entry that is no space, naming it.
+        TypeError: an entry that is not a space, naming it.
 
     Reference: Owen, "Scrambling Sobol' and Niederreiter-Xing points", 1998; `torch.quasirandom.SobolEngine`.
 

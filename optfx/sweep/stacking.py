@@ -1,4 +1,4 @@
-"""Many optimizers as one: a list of like records, and the record whose tensors have a leading dimension over them."""
+"""Many optimizers as one: from a list of similar records to a record with a leading dimension over them, and back."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from optfx.tree.record import is_record
 
 
 def stack(txs: Sequence[Any]) -> Any:
-    """One batched optimizer from a list of like ones.
+    """One batched optimizer from a list of similar ones.
 
     Tensors are stacked, and numbers that differ become a tensor: float64, or int64 where all are integers. Numbers that
     are equal stay as they are. Everything else (flags, functions, labels, masks) must be equal.
 
     Args:
-        txs: optimizers, schedules or other records of one structure.
+        txs: optimizers, schedules or other records of the same structure.
 
     Returns:
-        A record like each of them, whose tensors have a leading dimension over them; `torch.func.vmap` maps over it.
+        A record like each of them, whose tensors have a leading dimension over them, for `torch.func.vmap`.
 
     Raises:
-        ValueError: an empty list; optimizers that differ in more than numbers, naming the path of the field.
+        ValueError: an empty list; optimizers that differ in more than numbers, naming the path.
 
     Example:
         >>> import optfx
@@ -80,7 +80,7 @@ def _stack_numbers(path: str, values: list[Any]) -> Any:
 
 
 def _alike(parts: list[Any], n: int) -> list[Any]:
-    """The entries of one container: all tensors where one is, as a record asks for."""
+    """The entries of one container: all tensors if one is, as a record requires."""
     if not any(isinstance(p, Tensor) for p in parts):
         return parts
     return [
@@ -98,7 +98,7 @@ def batch_size(who: str, tree: Tree) -> int:
     """The leading dimension that all leaves share.
 
     Raises:
-        ValueError: no leaves, or one that lacks the dimension, naming its path.
+        ValueError: no leaves, or a leaf without this dimension, naming its path.
     """
     found = leaves(tree)
     if not found:
@@ -111,13 +111,13 @@ def batch_size(who: str, tree: Tree) -> int:
 
 
 def unstack(tx: Any) -> list[Any]:
-    """The optimizers in a batched one, the inverse of `stack`: what was a differing float is a () tensor.
+    """The optimizers in a batched one, the inverse of `stack`. Floats that differed are now () tensors.
 
     Args:
         tx: a record all of whose tensors have the same leading dimension.
 
     Raises:
-        ValueError: no tensors, or one that lacks the leading dimension, naming its path.
+        ValueError: no tensors, or a tensor without this leading dimension, naming its path.
 
     Example:
         >>> import torch, optfx
@@ -129,13 +129,13 @@ def unstack(tx: Any) -> list[Any]:
 
 
 def in_axes(tx: Any) -> Any:
-    """`torch.func.vmap`'s axes for a record whose tensors are partly batched: 0 for (n, ...), None for ().
+    """The axes for `torch.func.vmap` of a partly batched record: 0 for (n, ...) tensors, None for () tensors.
 
     Args:
-        tx: an optimizer, schedule or any tree; tensors of at least one dimension are batches.
+        tx: an optimizer, schedule or any tree. Tensors with at least one dimension are batches.
 
     Returns:
-        A tree like `tx` with 0 or None in place of each tensor, for `in_dims`.
+        A tree like `tx` with 0 or None for each tensor, to pass as `in_dims`.
 
     Example:
         >>> import torch, optfx
@@ -149,13 +149,13 @@ def in_axes(tx: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class stacked:
-    """Marks initial parameters that are one set for each member of a sweep: `fit(..., init=stacked(params))`.
+    """Marks initial parameters as one set for each member of a sweep: `fit(..., init=stacked(params))`.
 
     Args:
         params: a tree whose leaves have a leading dimension over the members.
 
     Raises:
-        ValueError: a leaf without the dimension, naming its path.
+        ValueError: a leaf without this dimension, naming its path.
     """
 
     params: Tree

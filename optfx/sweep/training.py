@@ -1,4 +1,4 @@
-"""One run over many settings: a step for one member, mapped over all of them, compiled, writing in place."""
+"""One run over many settings: a step of one member, mapped over all members, compiled, and writing in place."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from optfx import tree
 from optfx.core import donate
+from optfx.sweep.capacity import SHARE, available_bytes, fitting, peak_bytes
 from optfx.sweep.members import Members, eval_params, member_metrics, member_step
-from optfx.sweep.memory import SHARE, available_bytes, fitting, peak_bytes
 from optfx.sweep.progress import Progress
 from optfx.sweep.result import TRAIN_LOSS, Result
-from optfx.tree import Tree, all_finite, leaves, map
+from optfx.tree import Tree
 
 
 def fit(
@@ -37,36 +38,35 @@ def fit(
 
     With settings $c_1 \dots c_n$, the losses of one step are
     $$ \ell_i = L(\theta_i, B_t), \qquad \theta_i \leftarrow \theta_i + u(c_i, \nabla \ell_i, s_i, \theta_i), $$
-    for all i in one compiled program: `compile(donate(vmap(step)))`. Every member sees the same batches. One that
-    diverges is marked in the result, and does not disturb the others.
+    for all i in one compiled program: `compile(donate(vmap(step)))`. Every member sees the same batches. A member that
+    diverges is marked in the result, and does not affect the others.
 
-    Members that do not fit in memory together are trained in chunks of equal size, the last one filled up, so that
-    nothing compiles twice. What fits is measured on one and on two members in eager code, which also shows what is
-    wrong with a function before it is compiled.
+    Members that do not fit in memory together are trained in chunks of equal size, the last one padded, so that nothing
+    compiles twice. The size is found by running one and two members in eager code, which also reveals errors in the
+    functions before they are compiled.
 
     Args:
-        make_optimizer: `{name: () tensor}` -> transform. It is mapped with `torch.func.vmap`, so it must not look at
+        make_optimizer: `{name: () tensor}` -> transform. It is mapped with `torch.func.vmap`, so it must not branch on
             the values.
-        configs: `{name: (n,) tensor}`, from `sample`, `grid` or made by hand; floats reach `make_optimizer` as
-            float64.
-        loss_fn: (params, batch) -> () tensor, for one member. Random numbers in it come from a key in the batch (see
+        configs: `{name: (n,) tensor}`, from `sample`, `grid` or made by hand. `make_optimizer` gets floats as float64.
+        loss_fn: (params, batch) -> () tensor, for one member. For random numbers, put a key in the batch (see
             `optfx.random`): torch's own generators do not run under vmap.
         init: where training starts: a tree of parameters, the same for all; `stacked(tree)` with a leading dimension
-            over the members; or a function `key -> params`, with a key of its own for each (see `optfx.random`).
-        batches: a sequence, gone through again and again, or a function of the step, 0, 1, 2, ... . Batches are trees
-            of one structure and one shape; another shape compiles again.
-        steps: how many steps each member is trained.
-        evaluate: params -> `{metric: () tensor}` for one member, called once after training, with what the optimizer's
-            `eval_params` gives; the first metric is the one that `Result.best` goes by.
+            over the members; or a function `key -> params`, which gets a different key for each (see `optfx.random`).
+        batches: a sequence, repeated as needed, or a function of the step, 0, 1, 2, ... . Batches are trees of the same
+            structure and shapes; other shapes compile again.
+        steps: how many steps to train each member.
+        evaluate: params -> `{metric: () tensor}` for one member, called once after training with the parameters that
+            `eval_params` of the optimizer returns. `Result.best` uses the first metric.
         compile: whether to compile, or a backend of `torch.compile`.
-        chunk_size: how many members train at once, at most; None for as many as fit in memory.
-        progress: show a bar when stderr is a terminal.
-        seed: of the keys that `init` gets.
+        chunk_size: the most members to train at once; None for as many as fit in memory.
+        progress: whether to show a bar if stderr is a terminal.
+        seed: the seed of the keys for `init`.
 
     Raises:
-        ValueError: configs of unequal lengths, a loss that is not (), stacked parameters for another number of members,
-            no batches; the message names what.
-        TypeError: `make_optimizer` returns no transform, a leaf of `init` is no floating tensor.
+        ValueError: configs of unequal lengths, a loss that is not (), parameters stacked for another number of members,
+            or no batches.
+        TypeError: `make_optimizer` does not return a transform, or a leaf of `init` is not a floating tensor.
         MemoryError: not even one member fits.
 
     Example:
@@ -88,12 +88,12 @@ def fit(
     batch_at = _batches(batches)
     step = donate(vmap(member_step(loss_fn), in_dims=(0, 0, 0, None)), argnums=(1, 2))
     metrics = _no_metrics if evaluate is None else vmap(member_metrics(evaluate, {TRAIN_LOSS, "diverged", *configs}))
-    # A member's closed-over parameters may require grad; nothing here is differentiated from outside.
+    # Parameters that the functions close over may require grad; nothing is differentiated from outside.
     with torch.no_grad():
         size = _chunk_size(members, step, metrics, batch_at(0), steps, chunk_size)
         if compile:
             backend = "inductor" if compile is True else compile
-            # Without isolation Dynamo counts all sweeps of a process as one function, and gives up after eight.
+            # Without isolation, Dynamo counts all sweeps of a process as one function, and gives up after eight.
             options: dict[str, Any] = {"dynamic": False, "backend": backend, "isolate_recompiles": True}
             step = torch.compile(step, fullgraph=True, **options)
         return _run(members, step, metrics, batch_at, steps, size, progress)
@@ -109,7 +109,7 @@ def _batches(batches: Any) -> Callable[[int], Any]:
     if not isinstance(batches, Sequence):
         raise TypeError(
             f"batches: expected a sequence or a function of the step, got a {type(batches).__name__}; "
-            "make a list of what can be gone through only once"
+            "turn an iterator into a list"
         )
     if not batches:
         raise ValueError("batches: there are none")
@@ -117,7 +117,7 @@ def _batches(batches: Any) -> Callable[[int], Any]:
 
 
 def _chunk_size(members: Members, step: Any, metrics: Any, batch: Any, steps: int, chunk_size: int | None) -> int:
-    """How many members train at once: `chunk_size`, or what memory allows, evened out over the chunks."""
+    """How many members to train at once: at most `chunk_size` or what memory allows, evened out over the chunks."""
     found = {}
 
     def trial(m: int) -> None:
@@ -125,22 +125,22 @@ def _chunk_size(members: Members, step: Any, metrics: Any, batch: Any, steps: in
         params, state, losses = step(txs, params, state, batch)
         metrics(vmap(eval_params)(txs, params, state))
         found["device"] = losses.device
-        found["kept"] = sum(x.nbytes for x in leaves(params)) // m + losses.nbytes // m * steps
+        found["kept"] = sum(x.nbytes for x in tree.leaves(params)) // m + losses.nbytes // m * steps
 
     one = peak_bytes(trial, 1)
     most = members.n if chunk_size is None else min(chunk_size, members.n)
     if chunk_size is None and members.n > 1:
         free = SHARE * available_bytes(found["device"])
         if found["device"].type == "cpu":
-            free -= 2 * members.n * found["kept"]  # the result, and once more while it is put together
+            free -= 2 * members.n * found["kept"]  # the result, and a copy while it is assembled
         most = min(most, fitting(one, peak_bytes(trial, 2), free))
         if not most:
-            raise MemoryError(f"one member needs {one / 2**20:.0f} MiB, of {max(free, 0) / 2**20:.0f} that are free")
+            raise MemoryError(f"one member needs {one / 2**20:.0f} MiB, and {max(free, 0) / 2**20:.0f} are free")
     return math.ceil(members.n / math.ceil(members.n / most))
 
 
 def _chunks(n: int, size: int) -> Iterator[tuple[Tensor, int]]:
-    """The members of each chunk, the last filled up with copies of the last member, and how many are no copies."""
+    """The members of each chunk, the last padded with copies of the last member, and how many are not copies."""
     for begin in range(0, n, size):
         yield torch.arange(begin, begin + size).clamp(max=n - 1), min(size, n - begin)
 
@@ -150,7 +150,7 @@ def _run(
 ) -> Result:
     parts, compile_seconds, run_seconds = [], 0.0, 0.0
     with Progress(steps * math.ceil(members.n / size), size, progress) as bar:
-        for index, own in _chunks(members.n, size):
+        for index, real in _chunks(members.n, size):
             txs, params, state = members.start(index)
             curve = []
             began = time.perf_counter()
@@ -166,18 +166,18 @@ def _run(
                     bar.step(losses)
             _wait(curve[-1])
             run_seconds += time.perf_counter() - began
-            bar.look(curve[-1])
+            bar.refresh(curve[-1])
             params = vmap(eval_params)(txs, params, state)
             kept = {"losses": torch.stack(curve, 1), "params": params, "metrics": metrics(params)}
-            parts.append(map(lambda x, own=own: x[:own].cpu(), kept))
-    whole = map(lambda *xs: torch.cat(xs), *parts)
+            parts.append(tree.map(lambda x, real=real: x[:real].cpu(), kept))
+    whole = tree.map(lambda *xs: torch.cat(xs), *parts)
     losses = whole["losses"].T.contiguous()
-    diverged = ~(losses[-1].isfinite() & vmap(all_finite)(whole["params"]))
+    diverged = ~(losses[-1].isfinite() & vmap(tree.all_finite)(whole["params"]))
     configs = {name: x.detach().cpu() for name, x in members.configs.items()}
     return Result(configs, losses, whole["metrics"], whole["params"], diverged, size, compile_seconds, run_seconds)
 
 
 def _wait(x: Tensor) -> None:
-    """Let the device finish, so that a clock can be read."""
+    """Wait for the device, before reading a clock."""
     if x.device.type != "cpu":
         torch.accelerator.synchronize(x.device)

@@ -1,4 +1,4 @@
-"""One change of the updates each: what optimizers are chained from.
+"""Transforms, each one change of the updates: the parts from which optimizers are chained.
 
 | family | file | transforms |
 |---|---|---|

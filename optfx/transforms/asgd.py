@@ -1,4 +1,4 @@
-"""The steps of averaged SGD as `torch.optim.ASGD` takes them: a decaying rate, and a mean of the parameters."""
+"""The steps of averaged SGD, as `torch.optim.ASGD` takes them: gradient descent at a decaying rate."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class ScaleByAsgdState(NamedTuple):
     eta: Tensor  # () float64, the rate of the next step
 
 
-def descend(g: Tensor, p: Tensor, eta: Any, lambd: Any) -> Tensor:
+def descend(g: Tensor, p: Tensor, eta, lambd) -> Tensor:
     return -eta * (g + lambd * p)
 
 
 @tree.record
 class scale_by_asgd(GradientTransformation):
-    r"""Steps of gradient descent whose rate decays as the theory of averaging asks. It needs params.
+    r"""Gradient descent with a rate that decays as the theory of averaging requires. Needs params.
 
     $$u_t = -\eta_t\, (g_t + \lambda\, p_{t-1}), \qquad
     \eta_1 = \gamma_1, \quad \eta_{t+1} = \frac{\gamma_t}{(1 + \lambda\, \gamma_t\, t)^\alpha}$$
 
     Args:
-        learning_rate: $\gamma$. It acts on the step after the one it is read at, as in torch.
+        learning_rate: $\gamma$. The value read at one step takes effect at the next, as in torch.
         lambd: $\lambda$, the decay of the parameters.
-        alpha: $\alpha$, the power with which the rate decays.
+        alpha: $\alpha$, the power of the decay of the rate.
 
-    It owns the step size: the sign is flipped here.
+    It owns the step size, so it flips the sign itself.
 
     Raises:
         ValueError: no params.

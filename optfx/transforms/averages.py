@@ -1,4 +1,4 @@
-"""Averages of the parameters, kept beside training."""
+"""Averages of the parameters during training."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class ParamsEmaState(NamedTuple):
     ema: Tree  # like params, their running mean
 
 
-def average(e: Tensor, p: Tensor, decay: Any) -> Tensor:
+def average(e: Tensor, p: Tensor, decay) -> Tensor:
     return tree.mean(e, p, decay)
 
 
 @tree.record
 class params_ema(GradientTransformation):
-    r"""Keep a running mean of the parameters, and pass the updates on. It needs params, and stands last in a chain.
+    r"""Keep a running mean of the parameters, and pass the updates on. Needs params; put it last in a chain.
 
     $$e_t = \mu\, e_{t-1} + (1 - \mu)\, p_t, \qquad p_t = p_{t-1} + u_t, \qquad e_0 = p_0$$
 
-    The mean is `ema` of the state, and what `eval_params` gives: evaluate the model with it.
+    The mean is `ema` in the state, and what `eval_params` returns: evaluate the model with it.
 
     Args:
         decay: $\mu$, how much of the mean is kept at each step.
@@ -68,18 +68,18 @@ class ParamsAverageState(NamedTuple):
     """The state of `params_average`."""
 
     count: Tensor  # () int64, steps taken
-    weight: Tensor  # () float64, of the next parameters in the mean
+    weight: Tensor  # () float64, weight of the next parameters in the mean
     average: Tree  # like params, their mean
 
 
 @tree.record
 class params_average(GradientTransformation):
-    r"""Keep the mean of the parameters from some step on, and pass the updates on. It needs params, and stands last.
+    r"""Keep the mean of the parameters after some step, and pass the updates on. Needs params; put it last in a chain.
 
     $$a_t = a_{t-1} + \frac{p_t - a_{t-1}}{\max(1,\; t - 1 - t_0)}, \qquad p_t = p_{t-1} + u_t$$
 
-    The mean is `average` of the state, and what `eval_params` gives: evaluate the model with it. Until the mean begins,
-    it is $p_t$.
+    The mean is `average` in the state, and what `eval_params` returns: evaluate the model with it. Before the mean
+    begins, it is $p_t$.
 
     Args:
         start: $t_0$, the number of steps before the mean begins.
@@ -88,7 +88,7 @@ class params_average(GradientTransformation):
         ValueError: no params.
 
     Reference: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; `torch.optim.ASGD`,
-        whose `ax` this is.
+        where it is `ax`.
 
     Example:
         >>> import torch, optfx

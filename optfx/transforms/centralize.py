@@ -14,12 +14,12 @@ def center(u: Tensor) -> Tensor:
 
 @tree.record
 class centralize(core.Stateless):
-    r"""Subtract from the updates of each unit their mean. The state is empty.
+    r"""Subtract the mean from the updates of each unit. The state is empty.
 
     $$u_i = g_i - \operatorname{mean}(g_i)$$
 
-    A unit $i$ is what belongs to one output: in PyTorch's layout (out, in, ...) the mean runs over all dimensions but
-    the first. Scalars and vectors are left as they are.
+    A unit $i$ is all that belongs to one output: in PyTorch's layout (out, in, ...) the mean is over all dimensions but
+    the first. Scalars and vectors do not change.
 
     Reference: Yong et al., "Gradient Centralization: A New Optimization Technique for Deep Neural Networks", 2020,
         <https://arxiv.org/abs/2004.01461>; optax, `centralize`.

@@ -1,4 +1,4 @@
-"""Limits on the size of updates: of each element, of each unit, of each leaf, or of all together."""
+"""Limits on the size of updates: of each element, each unit, each leaf, or all together."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from optfx.core import GradientTransformation, Hyper
 from optfx.tree import Tree
 
 
-def shrink(size: Tensor, limit: Any) -> Tensor:
+def shrink(size: Tensor, limit) -> Tensor:
     """The factor that brings `size` down to `limit`; 1 where it is not above it, NaN where it is NaN."""
     above = ~(size <= limit)
-    # the inner where keeps the derivative of a division that is not used finite
+    # the inner where keeps the derivative finite where the division is unused
     return torch.where(above, limit / torch.where(above, size, 1.0), 1.0)
 
 
-def clamp(u: Tensor, max_delta: Any) -> Tensor:
+def clamp(u: Tensor, max_delta) -> Tensor:
     return u.clamp(-max_delta, max_delta)
 
 
@@ -30,7 +30,7 @@ class clip(core.Stateless):
     Args:
         max_delta: $\delta$.
 
-    The real and the imaginary part of a complex number are limited each for itself.
+    The real and imaginary parts of a complex number are limited separately.
 
     Reference: optax, `clip`; `torch.nn.utils.clip_grad_value_`.
 
@@ -47,7 +47,7 @@ class clip(core.Stateless):
         return tree.elementwise(clamp, updates, max_delta=max_delta)
 
 
-def limit_rms(u: Tensor, threshold: Any) -> Tensor:
+def limit_rms(u: Tensor, threshold) -> Tensor:
     mean_square = u.abs().square().sum() / max(u.numel(), 1)  # an empty leaf has none, and must not make a NaN
     return u * shrink(tree.safe_sqrt(mean_square), threshold)
 
@@ -81,7 +81,7 @@ class ClipByGlobalNormState(NamedTuple):
     """The state of `clip_by_global_norm`."""
 
     count: Tensor  # () int64, steps taken
-    norm: Tensor  # () float64, the norm of the last updates before they were clipped
+    norm: Tensor  # () float64, the norm of the last updates before clipping
 
 
 @tree.record
@@ -90,8 +90,8 @@ class clip_by_global_norm(GradientTransformation):
 
     $$u = g \cdot \min\!\left(1, \frac{c}{\lVert g \rVert_2}\right)$$
 
-    The norm of the last step, as it was before, is `norm` of the state; with `max_norm=float("inf")` the transform
-    only measures it. An infinite or NaN gradient makes the norm so, and the updates; see `apply_if_finite`.
+    The norm before clipping is `norm` in the state; with `max_norm=float("inf")` the transform only measures it. An
+    infinite or NaN gradient makes the norm and the updates infinite or NaN; see `apply_if_finite`.
 
     Args:
         max_norm: $c$.
@@ -121,27 +121,27 @@ class clip_by_global_norm(GradientTransformation):
 
 
 def unit_norms(x: Tensor) -> Tensor:
-    """The norm of what belongs to each output of a layer: of x[i], or of all of a scalar or vector."""
+    """The norm of each output unit of a layer: of x[i], or of all of a scalar or vector."""
     dims = tuple(range(1, x.ndim)) if x.ndim > 1 else tuple(range(x.ndim))
     return tree.safe_sqrt(x.abs().square().sum(dims, keepdim=True))
 
 
-def limit_units(u: Tensor, p: Tensor, clipping: Any, eps: Any) -> Tensor:
+def limit_units(u: Tensor, p: Tensor, clipping, eps) -> Tensor:
     return u * shrink(unit_norms(u) / unit_norms(p).clamp(min=eps), clipping)
 
 
 @tree.record
 class adaptive_grad_clip(core.Stateless):
-    r"""Limit the norm of each unit's update to a fraction of the norm of the unit's parameters. It needs params.
+    r"""Limit the norm of each unit's update to a fraction of the norm of the unit's parameters. Needs params.
 
     $$u_i = g_i \cdot \min\!\left(1, \frac{\lambda \max(\lVert p_i \rVert, \varepsilon)}{\lVert g_i \rVert}\right)$$
 
-    A unit $i$ is what belongs to one output: in PyTorch's layout (out, in, ...) the norms run over all dimensions but
-    the first. A scalar or vector is one unit.
+    A unit $i$ is all that belongs to one output: in PyTorch's layout (out, in, ...) the norms are over all dimensions
+    but the first. A scalar or vector is one unit.
 
     Args:
         clipping: $\lambda$.
-        eps: $\varepsilon$, the least norm that parameters count as having.
+        eps: $\varepsilon$, a lower bound on the norm of the parameters.
 
     Raises:
         ValueError: no params.

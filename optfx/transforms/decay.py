@@ -11,13 +11,13 @@ from optfx.core import Hyper, select
 from optfx.tree import Tree
 
 
-def decay(u: Tensor, p: Tensor, weight_decay: Any) -> Tensor:
+def decay(u: Tensor, p: Tensor, weight_decay) -> Tensor:
     return u + weight_decay * p
 
 
 @tree.record
 class add_decayed_weights(core.Stateless):
-    r"""Add a multiple of each parameter to its update. It needs params.
+    r"""Add a multiple of each parameter to its update. Needs params.
 
     $$u_t = g_t + \lambda\, p_t$$
 
@@ -51,6 +51,6 @@ class add_decayed_weights(core.Stateless):
         if self.mask is None:
             return tree.elementwise(decay, updates, params, weight_decay=weight_decay)
         keep = select.resolve(self.mask, params, bool, "add_decayed_weights")
-        mine, rest = tree.split(updates, keep)
-        mine = tree.elementwise(decay, mine, tree.split(params, keep)[0], weight_decay=weight_decay)
-        return tree.merge(mine, rest)
+        kept, rest = tree.split(updates, keep)
+        kept = tree.elementwise(decay, kept, tree.split(params, keep)[0], weight_decay=weight_decay)
+        return tree.merge(kept, rest)

@@ -1,4 +1,4 @@
-"""Muon: momentum made orthogonal. The rows are torch's: outputs; all but the last two dimensions count as a batch."""
+"""Muon: orthogonalized momentum. Rows are outputs, as in torch; dimensions before the last two are a batch."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class ScaleByMuonState(NamedTuple):
 
 
 def orthogonalize(
-    x: Tensor, eps: Any, coefficients: tuple[Coefficients, ...], eps_is_floor: bool, dtype: torch.dtype | None
+    x: Tensor, eps, coefficients: tuple[Coefficients, ...], eps_is_floor: bool, dtype: torch.dtype | None
 ) -> Tensor:
-    """Singular values brought near 1 by Newton-Schulz iterations, for each matrix of a batch."""
+    """Bring the singular values of each matrix near 1 by Newton-Schulz iterations."""
     rows, cols = x.shape[-2:]
     y = x.to(dtype or x.dtype)
     if x.ndim > 2:
@@ -36,16 +36,14 @@ def orthogonalize(
         y = y.mT
     norm = torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True)
     y = y / (norm.clamp(min=eps) if eps_is_floor else norm + eps)
-    multiply_add = torch.addmm if x.ndim == 2 else torch.baddbmm  # in bfloat16 they round differently
+    multiply_add = torch.addmm if x.ndim == 2 else torch.baddbmm  # they round differently in bfloat16
     for a, b, c in coefficients:
         gram = y @ y.mT
         y = multiply_add(y, multiply_add(gram, gram, gram, beta=b, alpha=c), y, beta=a)
     return (y.mT if rows > cols else y).reshape(x.shape)
 
 
-def muon(
-    g: Tensor, m: Tensor, beta: Any, c1: Any, c1_next: Any, nesterov: bool, **options: Any
-) -> tuple[Tensor, Tensor]:
+def muon(g: Tensor, m: Tensor, beta, c1, c1_next, nesterov: bool, **options) -> tuple[Tensor, Tensor]:
     m = tree.mean(m, g, beta)
     if nesterov:
         mean = tree.mean(m, g, beta) if c1 is None else beta * m / c1_next + (1 - beta) * g / c1
@@ -56,7 +54,7 @@ def muon(
 
 @tree.record
 class scale_by_muon(GradientTransformation):
-    r"""Replace each matrix by a nearly orthogonal one that points as a running mean of its gradients does.
+    r"""Replace each matrix by a nearly orthogonal one, made from a running mean of its gradients.
 
     $$M_t = \beta M_{t-1} + (1 - \beta)\, G_t, \qquad U_t = \operatorname{NS}(\hat M_t), \qquad
     \hat M_t = \frac{\beta M_t}{1 - \beta^{t+1}} + \frac{(1 - \beta)\, G_t}{1 - \beta^t}$$
@@ -66,21 +64,21 @@ class scale_by_muon(GradientTransformation):
     $X \leftarrow a X + (b A + c A^2) X$, $A = X X^\top$, which bring all singular values near 1.
 
     Args:
-        ns_coeffs: $(a, b, c)$, or one such triple for each step, of which the last `ns_steps` are taken.
-        ns_steps: how many steps.
+        ns_coeffs: $(a, b, c)$, or a triple for each step, of which the last `ns_steps` are used.
+        ns_steps: the number of steps of NS.
         beta: $\beta$, how much of the mean is kept at each step.
         eps: $\varepsilon$.
         mu_dtype: the dtype of the mean; None for that of the parameters.
         nesterov: look ahead.
         bias_correction: False leaves $M_t$ and $G_t$ uncorrected (torch).
         eps_is_floor: divide by $\max(\lVert \hat M_t \rVert, \varepsilon)$ (torch).
-        ns_dtype: the dtype in which the steps are computed, `torch.bfloat16` in torch; None for that of the leaf.
+        ns_dtype: the dtype to compute the steps in, `torch.bfloat16` in torch; None for that of the leaf.
 
-    Leaves of more than two dimensions are batches of matrices, in the last two. Others are for another optimizer:
-    see `muon`, or `masked`.
+    A leaf with more than two dimensions is a batch of matrices, in the last two. Leaves with fewer need another
+    optimizer: see `muon`, or `masked`.
 
     Raises:
-        ValueError: a leaf that is no matrix, naming its path; too few triples of coefficients.
+        ValueError: a leaf that is not a matrix, naming its path; too few triples of coefficients.
 
     Reference: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
         <https://kellerjordan.github.io/posts/muon/>; optax, `contrib.scale_by_muon`; `torch.optim.Muon`.
@@ -116,7 +114,7 @@ class scale_by_muon(GradientTransformation):
         count, _ = core.counter(params), self._coefficients()
         for path, p in zip(tree.paths(params), tree.leaves(params), strict=True):
             if p.ndim < 2:
-                raise ValueError(f"scale_by_muon: the parameter at {path!r} of shape {tuple(p.shape)} is no matrix")
+                raise ValueError(f"scale_by_muon: the parameter at {path!r} of shape {tuple(p.shape)} is not a matrix")
         return ScaleByMuonState(count, tree.zeros_like(params, self.mu_dtype))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:

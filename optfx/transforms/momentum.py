@@ -19,7 +19,7 @@ class TraceState(NamedTuple):
     trace: Tree  # like params, the decaying sum of the updates
 
 
-def accumulate(g: Tensor, m: Tensor, decay: Any, undamped: Any, nesterov: bool) -> tuple[Tensor, Tensor]:
+def accumulate(g: Tensor, m: Tensor, decay, undamped, nesterov: bool) -> tuple[Tensor, Tensor]:
     m = decay * m + (g if undamped is None else undamped * g)
     return (g + decay * m if nesterov else m), m
 
@@ -36,7 +36,7 @@ class trace(GradientTransformation):
         decay: $\mu$, how much of the sum is kept at each step.
         nesterov: look ahead.
         accumulator_dtype: the dtype of the sum; None for that of the parameters.
-        dampening: $\tau$, as in `torch.optim.SGD`: the first gradient goes in undamped. None for none.
+        dampening: $\tau$, as in `torch.optim.SGD`, where the first gradient is not damped; None for no dampening.
 
     Reference: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013,
         <http://proceedings.mlr.press/v28/sutskever13.pdf>; optax, `trace`; `torch.optim.SGD`.
@@ -73,10 +73,10 @@ class EmaState(NamedTuple):
     """The state of `ema`."""
 
     count: Tensor  # () int64, steps taken
-    ema: Tree  # like params, the running mean of the updates, as it is before its correction
+    ema: Tree  # like params, the running mean of the updates, uncorrected
 
 
-def average(g: Tensor, m: Tensor, decay: Any, correction: Any) -> tuple[Tensor, Tensor]:
+def average(g: Tensor, m: Tensor, decay, correction) -> tuple[Tensor, Tensor]:
     m = tree.mean(m, g, decay)
     return m / correction, m
 
@@ -91,7 +91,7 @@ class ema(GradientTransformation):
 
     Args:
         decay: $\mu$, how much of the mean is kept at each step.
-        debias: make up for the mean having begun at zero.
+        debias: correct for the mean having begun at zero.
         accumulator_dtype: the dtype of the mean; None for that of the parameters.
 
     Reference: optax, `ema`.

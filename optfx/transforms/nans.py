@@ -1,4 +1,4 @@
-"""Updates that are not a number."""
+"""Replacing NaNs in the updates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optfx.tree import Tree
 class ZeroNansState(NamedTuple):
     """The state of `zero_nans`."""
 
-    found_nan: Tree  # like params, () bool each: whether the last update had a NaN there
+    found_nan: Tree  # like params, () bool each, whether the last update had a NaN in this leaf
 
 
 def without_nans(u: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,7 +25,7 @@ def without_nans(u: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
 
 @tree.record
 class zero_nans(GradientTransformation):
-    """Put zeros in the place of NaNs, and remember in which leaves there were any. Infinite updates stay.
+    """Replace NaNs by zeros, and remember which leaves had any. Infinite updates stay.
 
     The state's `found_nan` has a () bool for each leaf. To skip the whole step instead, see `apply_if_finite`.
 

@@ -18,26 +18,26 @@ class AddNoiseState(NamedTuple):
     keys: Tree  # like params, the random key of each leaf, (2,) int64
 
 
-def noisy(u: Tensor, key: Tensor, std: Any) -> Tensor:
+def noisy(u: Tensor, key: Tensor, std) -> Tensor:
     return u + std * random.normal(key, u.shape, u.dtype)
 
 
 @tree.record
 class add_noise(GradientTransformation):
-    r"""Add Gaussian noise that dies down.
+    r"""Add Gaussian noise whose variance decays.
 
     $$u_t = g_t + \sqrt{\eta / t^\gamma}\; \xi_t, \qquad \xi_t \sim \mathcal N(0, 1), \qquad t = 1, 2, \dots$$
 
-    The noise is a pure function of the key, the path of the leaf and the step: whatever else is in the tree, a run
-    that is repeated, or goes on from a saved state, sees the same noise.
+    The noise is a pure function of the key, the path of the leaf and the step. So a run that is repeated, or resumed
+    from a saved state, sees the same noise, whatever else is in the tree.
 
     Args:
         eta: $\eta$, the variance of the noise at the first step.
         gamma: $\gamma$, how fast the variance falls.
-        key: an int, or a key from `optfx.random.key`, (2,) int64. Members of a vmapped batch need a key each.
+        key: an int, or a key from `optfx.random.key`, (2,) int64. Give each member of a vmapped batch its own key.
 
     Raises:
-        ValueError: two leaves with one path.
+        ValueError: two leaves share a path.
 
     Reference: Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks", 2015,
         <https://arxiv.org/abs/1511.06807>; optax, `add_noise`.

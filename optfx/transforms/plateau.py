@@ -19,37 +19,36 @@ class ReduceOnPlateauState(NamedTuple):
     scale: Tensor  # () float64, what the updates are multiplied by
     best_value: Tensor  # () float64, the best mean value so far
     plateau_count: Tensor  # () int64, mean values in a row without an improvement
-    cooldown_count: Tensor  # () int64, mean values still to be passed over
-    avg_value: Tensor  # () float64, the mean of the values that are being gathered
-    avg_count: Tensor  # () int64, how many those are
+    cooldown_count: Tensor  # () int64, mean values still to be ignored
+    avg_value: Tensor  # () float64, the mean of the values accumulated so far
+    avg_count: Tensor  # () int64, how many have been accumulated
 
 
 @tree.record
 class reduce_on_plateau(GradientTransformation):
     r"""Multiply the updates by a factor that falls when a value has stopped improving.
 
-    Give the value at each step: `tx.update(grads, state, params, value=loss)`. A value is better than the best so far
-    when $v < (1 - \text{rtol})\, v_\text{best} - \text{atol}$. After more than `patience` values in a row that are not,
+    Pass the value at each step: `tx.update(grads, state, params, value=loss)`. A value improves on the best so far if
+    $v < (1 - \text{rtol})\, v_\text{best} - \text{atol}$. After more than `patience` values in a row that do not,
 
     $$s \leftarrow \max(s \cdot \text{factor},\ \text{min\_scale}), \qquad u_t = s\, g_t$$
 
-    It counts as `torch.optim.lr_scheduler.ReduceLROnPlateau` does: with `rtol` as its `threshold` in the mode "rel",
-    or with `rtol=0` and `atol` as its `threshold` in the mode "abs", and its `eps=0`. The new factor holds from the
-    very step whose value was given.
+    It counts as `torch.optim.lr_scheduler.ReduceLROnPlateau` does with `eps=0`, whose `threshold` is `rtol` in mode
+    "rel", and `atol` (with `rtol=0`) in mode "abs". A new scale takes effect in the very step whose value led to it.
 
     Args:
         factor: what the scale is multiplied by.
-        patience: how many values without an improvement are borne; the next one reduces the scale.
-        rtol: relative improvement that counts.
-        atol: absolute improvement that counts.
-        cooldown: how many values are passed over after a reduction.
-        accumulation_size: how many values are averaged to one that is judged.
-        min_scale: the scale does not fall below it.
+        patience: how many values without improvement are tolerated; the next one reduces the scale.
+        rtol: the relative improvement required.
+        atol: the absolute improvement required.
+        cooldown: how many values are ignored after a reduction.
+        accumulation_size: how many values are averaged before they are judged.
+        min_scale: the lower bound of the scale.
         mode: "min" for a value that should fall, "max" for one that should rise:
             $v > (1 + \text{rtol})\, v_\text{best} + \text{atol}$.
 
     Raises:
-        ValueError: no `value`, or one that is not a () tensor or number; another `mode`.
+        ValueError: no `value`, or one that is not a number or () tensor; another `mode`.
 
     Reference: `torch.optim.lr_scheduler.ReduceLROnPlateau`; optax, `contrib.reduce_on_plateau` (whose patience ends
         one value earlier).
@@ -115,4 +114,4 @@ class reduce_on_plateau(GradientTransformation):
         value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
         if value.ndim:
             raise ValueError(f"reduce_on_plateau: value has the shape {tuple(value.shape)}, expected a () tensor")
-        return value.detach()  # it is only ever compared, and must not keep the graph of the loss alive
+        return value.detach()  # it is only compared, and must not keep the graph of the loss alive

@@ -1,4 +1,4 @@
-"""Multiply the updates by a number, take their sign, or forget them: what needs no memory of the gradients."""
+"""Multiply the updates by a number, take their sign, or drop them: transforms without memory of past gradients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class identity(core.Stateless):
 
 @tree.record
 class set_to_zero(core.Stateless):
-    """Put zeros in the place of the updates, of infinite ones and NaNs too. The state is empty.
+    """Replace the updates by zeros, infinite ones and NaNs too. The state is empty.
 
     Reference: optax, `set_to_zero`.
 
@@ -50,14 +50,14 @@ class set_to_zero(core.Stateless):
 
 
 def freeze(mask: Any) -> masked:
-    """Keep some parameters as they are: their updates become zero.
+    """Freeze some parameters: their updates become zero.
 
     Args:
         mask: which parameters to freeze: a selector (`select.path("encoder.*")`), a function
             `params -> tree of bools`, or a tree of bools or prefix of one.
 
-    Put it last in a chain. It saves neither the gradient nor the state of what it freezes: for that, leave those
-    parameters out of `params`, or use `masked` with the opposite mask around the optimizer as well.
+    Put it last in a chain. It does not save the cost of the gradients or the state of frozen parameters. To save both,
+    leave them out of `params`; to save the state, also put the optimizer in `masked` with the opposite mask.
 
     Reference: optax, `freeze`.
 
@@ -76,7 +76,7 @@ class stateless(core.Stateless):
     """A function of updates and parameters as a transform. The state is empty.
 
     Args:
-        f: `(updates, params) -> updates`, on whole trees; params is None where the caller gives none.
+        f: `(updates, params) -> updates`, on whole trees; params is None if the caller gives none.
 
     Reference: optax, `stateless`.
 
@@ -101,7 +101,7 @@ class scale(core.Stateless):
     $$u_t = s_t\, g_t$$
 
     Args:
-        step_size: the factor $s$; unlike in `scale_by_learning_rate`, no sign is flipped.
+        step_size: the factor $s$. Unlike `scale_by_learning_rate`, it does not flip the sign.
 
     Reference: optax, `scale`.
 
@@ -124,8 +124,10 @@ class scale_by_schedule(core.Stateless):
 
     $$u_t = s(t - 1)\, g_t, \qquad t = 1, 2, \dots$$
 
+    This is `scale` under optax's second name: either takes a number or a schedule.
+
     Args:
-        step_size_fn: count -> factor $s$, for counts 0, 1, 2, ...; no sign is flipped.
+        step_size_fn: count -> factor $s$, for counts 0, 1, 2, ...; it does not flip the sign.
 
     Reference: optax, `scale_by_schedule`.
 
@@ -147,13 +149,13 @@ class scale_by_schedule(core.Stateless):
 
 @tree.record
 class scale_by_learning_rate(core.Stateless):
-    r"""Multiply the updates by minus the learning rate: the one place where the sign flips.
+    r"""Multiply the updates by minus the learning rate: the one place where the sign is flipped.
 
     $$u_t = -\eta_t\, g_t$$
 
     Args:
         learning_rate: the step size $\eta$.
-        flip_sign: False leaves the sign as it is.
+        flip_sign: False keeps the sign.
 
     Reference: optax, `scale_by_learning_rate`.
 
@@ -173,7 +175,7 @@ class scale_by_learning_rate(core.Stateless):
 
 
 def sign(u: Tensor) -> Tensor:
-    return torch.where(u.isnan(), u, u.sign())  # torch's own sign hides a NaN as a zero
+    return torch.where(u.isnan(), u, u.sign())  # torch.sign turns a NaN into zero
 
 
 @tree.record
@@ -182,7 +184,7 @@ class scale_by_sign(core.Stateless):
 
     $$u_t = \operatorname{sign}(g_t)$$
 
-    A NaN stays a NaN. The sign of a complex number is that of its real and of its imaginary part.
+    A NaN stays a NaN. For a complex number, the signs of the real and imaginary parts are taken separately.
 
     Reference: Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems", 2018,
         <https://arxiv.org/abs/1802.04434>; optax, `scale_by_sign`.

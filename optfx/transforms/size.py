@@ -1,4 +1,4 @@
-"""Updates in proportion to the size of what they change: of the parameters in a leaf, or of a matrix's shape."""
+"""Scale updates by the size of what they change: the norm of a parameter, or the shape of a matrix."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from optfx.core import Hyper
 from optfx.tree import Tree
 
 
-def times_rms(u: Tensor, p: Tensor, min_scale: Any) -> Tensor:
+def times_rms(u: Tensor, p: Tensor, min_scale) -> Tensor:
     mean_square = p.abs().square().sum() / max(p.numel(), 1)
     return u * tree.safe_sqrt(mean_square).clamp(min=min_scale)
 
 
 @tree.record
 class scale_by_param_block_rms(core.Stateless):
-    r"""Multiply each leaf by the root mean square of its parameter. It needs params.
+    r"""Multiply each leaf by the root mean square of its parameter. Needs params.
 
     $$u_t = \max(\operatorname{rms}(p_{t-1}),\, \sigma)\; g_t$$
 
     Args:
-        min_scale: $\sigma$, the least factor, so that a parameter can leave zero.
+        min_scale: $\sigma$, the smallest factor, so that a parameter can leave zero.
 
     Raises:
         ValueError: no params.
@@ -47,7 +47,7 @@ class scale_by_param_block_rms(core.Stateless):
         return tree.leafwise(times_rms, updates, params, min_scale=min_scale)
 
 
-def by_shape(u: Tensor, consistent_rms: Any) -> Tensor:
+def by_shape(u: Tensor, consistent_rms) -> Tensor:
     rows, cols = u.shape[-2:]
     if consistent_rms is None:
         return u * math.sqrt(max(1.0, rows / max(cols, 1)))
@@ -56,16 +56,16 @@ def by_shape(u: Tensor, consistent_rms: Any) -> Tensor:
 
 @tree.record
 class scale_by_shape(core.Stateless):
-    r"""Multiply each matrix by what makes a rate good for one width good for another.
+    r"""Multiply each matrix by a factor of its shape, so that a learning rate tuned at one width suits another.
 
     $$u = \sqrt{\max(1,\; \text{rows} / \text{columns})}\; g \qquad\text{or}\qquad
     u = \sigma \sqrt{\max(\text{rows},\, \text{columns})}\; g$$
 
     Args:
-        consistent_rms: $\sigma$, for updates whose root mean square is alike for all shapes; 0.2 is that of AdamW. None
-            is the first form.
+        consistent_rms: $\sigma$, for updates with the same root mean square at every shape; AdamW has about 0.2. None
+            for the first form.
 
-    The last two dimensions are rows and columns, outputs and inputs of a linear layer.
+    The last two dimensions are rows and columns: outputs and inputs of a linear layer.
 
     Reference: Liu et al., "Muon is Scalable for LLM Training", 2025, <https://arxiv.org/abs/2502.16982>; optax,
         `contrib.muon`; `torch.optim.Muon(adjust_lr_fn=...)`.

@@ -1,48 +1,16 @@
-"""Trees of tensors: records, the verbs, holes, paths, the algebra.
+"""Trees of tensors: records, verbs, holes, paths, and the algebra.
 
-Only `record` and `nodes` know optree. Nothing here knows what an optimizer is, though the examples of `get` and `set`
-read the state of one.
+Only `record` and `nodes` know optree. Nothing here knows what an optimizer is, though some examples use the state of
+one.
 """
 
 from optfx.tree.access import from_dict, get, get_all, set, to_dict
-from optfx.tree.algebra import (
-    add,
-    add_scale,
-    all_finite,
-    allclose,
-    cast,
-    cast_like,
-    clip,
-    conj,
-    copy,
-    div,
-    full_like,
-    max,
-    min,
-    mul,
-    norm,
-    ones_like,
-    real,
-    safe_sqrt,
-    scale,
-    size,
-    sub,
-    sum,
-    vdot,
-    where,
-    zeros_like,
-)
+from optfx.tree.algebra import add, add_scale, clip, conj, div, mul, real, safe_sqrt, scale, sub, where
 from optfx.tree.holes import Hole, merge, split
-from optfx.tree.nodes import (
-    Tree,
-    flatten,
-    leaves,
-    map,
-    paths,
-    unflatten,
-    unflatten_like,
-)
+from optfx.tree.making import cast, cast_like, copy, full_like, ones_like, zeros_like
+from optfx.tree.nodes import Tree, flatten, leaves, map, paths, unflatten, unflatten_like
 from optfx.tree.record import record, replace
+from optfx.tree.reductions import all_finite, allclose, max, min, norm, size, sum, vdot
 from optfx.tree.share import Share, mean, scalar_dtype
 from optfx.tree.verbs import elementwise, leafwise, reduce
 

@@ -1,7 +1,7 @@
 """Reading and writing the nodes of a tree by name, and its leaves as `{path: tensor}`.
 
-A name is that of a field of a NamedTuple or record, or a dotted path, or the end of one. Fields come before the keys of
-dicts, so in a state of Adam a parameter called `mu` does not hide the field `mu`.
+A name is a field of a NamedTuple or record, a dotted path, or the end of one. Fields come before dict keys, so a
+parameter called `mu` does not hide the field `mu` of Adam's state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from optfx.tree.words import difference
 
 
 def _named_nodes(node: Any, path: tuple[str, ...], fields: tuple[bool, ...], found: list[Any]) -> None:
-    """Collect every node below, with the names on the way to it and whether each is the name of a field."""
+    """Collect every node with the names on the way to it, and whether each is a field."""
     found.append((path, fields, node))
     is_field = is_namedtuple(node) or is_record(node)
     for name, child in entries(node) or ():
@@ -30,10 +30,10 @@ def get_all(tree: Tree, name: str) -> dict[str, Any]:
 
     Args:
         tree: any tree, such as a state.
-        name: a field name (`"mu"`), or a dotted path or its end (`"0.mu"`, `"mu.layer1.weight"`).
+        name: a field (`"mu"`), a dotted path, or the end of one (`"0.mu"`, `"mu.layer1.weight"`).
 
     Returns:
-        `{path: node}`, outermost matches only. Where a field and a key of a dict share the name, only the fields.
+        `{path: node}`, outermost matches only. If fields and dict keys share the name, only the fields.
 
     Example:
         >>> import torch, optfx
@@ -50,14 +50,14 @@ def get_all(tree: Tree, name: str) -> dict[str, Any]:
     for path, fields, node in found:
         dotted = "." + ".".join(path)
         if path and dotted.endswith(wanted):
-            # does the match begin at the root or at a field, or only at the key of a container?
+            # does the match begin at the root or a field, or only at the key of a container?
             begin = len(path) if dotted == wanted else dotted[: -len(wanted)].count(".")
             starts_well = dotted == wanted or (begin < len(fields) and fields[begin])
             matches.append((".".join(path), starts_well, node))
     if any(well for _, well, _ in matches):
         matches = [m for m in matches if m[1]]
     outermost: dict[str, Any] = {}
-    for path, _, node in matches:  # a node comes before those below it
+    for path, _, node in matches:  # parents come before children
         if not any(path.startswith(above + ".") for above in outermost):
             outermost[path] = node
     return outermost
@@ -77,10 +77,10 @@ def get(tree: Tree, name: str) -> Any:
 
     Args:
         tree: any tree, such as a state.
-        name: a field name, or a dotted path or its end.
+        name: a field, a dotted path, or the end of one.
 
     Raises:
-        KeyError: nothing has the name, or several nodes do; the error lists them.
+        KeyError: no node has the name, or several do, listing them.
 
     Example:
         >>> import torch, optfx
@@ -98,13 +98,13 @@ def set(tree: Tree, values: Mapping[str, Any] | None = None, /, **named: Any) ->
 
     Args:
         tree: any tree, such as a state.
-        values: `{name: value}`, names as for `get`. A leaf takes a tensor of its shape, or a number to fill it; either
-            is brought to the leaf's dtype and device. A subtree takes a tree of its structure.
+        values: `{name: value}`, with names as for `get`. A leaf takes a tensor of its shape, or a number to fill it,
+            converted to the leaf's dtype and device. A subtree takes a tree of its structure.
         **named: the same, for names without dots.
 
     Raises:
-        KeyError: nothing has the name, or several nodes do.
-        ValueError: a value has another structure or shape, naming the path.
+        KeyError: no node has a name, or several do; a leaf is set twice.
+        ValueError: a value has the wrong structure or shape, naming the path.
 
     Example:
         >>> import torch, optfx
@@ -116,10 +116,10 @@ def set(tree: Tree, values: Mapping[str, Any] | None = None, /, **named: Any) ->
     new: dict[str, Any] = {}
     for name, value in {**(values or {}), **named}.items():
         path, node = _one(tree, name)
-        single = entries(node) is None
-        if not single and (words := difference(node, value)):
+        is_leaf = entries(node) is None
+        if not is_leaf and (words := difference(node, value)):
             raise ValueError(f"the value for {path!r} {words}")
-        for below, old, leaf in zip(paths(node), leaves(node), [value] if single else leaves(value), strict=True):
+        for below, old, leaf in zip(paths(node), leaves(node), [value] if is_leaf else leaves(value), strict=True):
             at = f"{path}.{below}" if below else path
             if at in new:
                 raise KeyError(f"{at!r} is set twice")
@@ -138,8 +138,14 @@ def _fit(path: str, old: Any, value: Any) -> Any:
 def to_dict(tree: Tree) -> dict[str, Tensor]:
     """The leaves of a tree by path, ready for `torch.save` or safetensors.
 
+    Args:
+        tree: any tree of tensors.
+
+    Returns:
+        `{path: tensor}`, not copied.
+
     Raises:
-        ValueError: two leaves have one path, as in `{"a.b": {"c": x}, "a": {"b.c": y}}`.
+        ValueError: two leaves share a path, as in `{"a.b": {"c": x}, "a": {"b.c": y}}`.
 
     Example:
         >>> import torch, optfx
@@ -155,19 +161,21 @@ def to_dict(tree: Tree) -> dict[str, Tensor]:
 
 
 def from_dict(like: Tree, flat: Mapping[str, Tensor]) -> Tree:
-    """A tree like `like` with the leaves `flat`, which are not copied: the inverse of `to_dict`.
+    """A tree like `like` with the leaves in `flat`, not copied: the inverse of `to_dict`.
 
     Args:
         like: a tree with the wanted structure, such as `tx.init(params)`.
         flat: `{path: tensor}`.
 
     Raises:
-        ValueError: some path is missing or unexpected, or has another shape or dtype; the error lists them all.
+        ValueError: paths are missing or unexpected, or leaves have another shape or dtype, listing all of them.
 
     Example:
         >>> import torch, optfx
         >>> state = optfx.adam(0.1).init({"w": torch.zeros(2)})
         >>> again = optfx.tree.from_dict(state, optfx.tree.to_dict(state))
+        >>> optfx.tree.get(again, "mu")
+        {'w': tensor([0., 0.])}
     """
     expected = to_dict(like)
     faults = [f"missing: {path}" for path in expected if path not in flat]

@@ -1,20 +1,26 @@
-"""Holes: taking some leaves out of a tree and putting them back, and saying which with a prefix of it."""
+"""Holes: taking leaves out of a tree and putting them back, and choosing leaves by a prefix of the tree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from optfx.tree.nodes import Tree, entries, leaves, map, unflatten_like
+from optfx.tree import nodes
+from optfx.tree.nodes import Tree, entries, leaves, unflatten_like
 from optfx.tree.record import record
 
 
 @record
 class Hole:
-    """The place of a leaf that was taken out. It has no leaves, so maps pass it by, and paths stay as they are.
+    """A placeholder for a leaf that was taken out. It has no leaves, so maps skip it; other paths stay the same.
 
-    It is a record and not an empty NamedTuple: Dynamo takes a dict of nothing but empty tuples for a constant, and
-    cannot flatten it.
+    It is a record, not an empty NamedTuple: Dynamo takes a dict of nothing but empty tuples for a constant, and cannot
+    flatten it.
+
+    Example:
+        >>> from optfx import tree
+        >>> tree.paths({"a": tree.Hole(), "b": 1})
+        ['b']
     """
 
     def __eq__(self, other: object) -> bool:
@@ -28,11 +34,14 @@ HOLE = Hole()
 
 
 def split(tree: Tree, keep: Iterable[bool]) -> tuple[Tree, Tree]:
-    """Two trees of one structure: the leaves where `keep` is true, and the others.
+    """Split a tree in two: the leaves where `keep` is true, and the others. Holes fill the gaps.
 
     Args:
-        tree: the tree to take apart.
+        tree: any tree.
         keep: one bool for each leaf, in order.
+
+    Raises:
+        ValueError: more or fewer bools than leaves.
 
     Example:
         >>> from optfx import tree
@@ -41,20 +50,24 @@ def split(tree: Tree, keep: Iterable[bool]) -> tuple[Tree, Tree]:
     """
     pairs = list(zip(leaves(tree), keep, strict=True))
     return (
-        unflatten_like(tree, [x if mine else HOLE for x, mine in pairs]),
-        unflatten_like(tree, [HOLE if mine else x for x, mine in pairs]),
+        unflatten_like(tree, [x if kept else HOLE for x, kept in pairs]),
+        unflatten_like(tree, [HOLE if kept else x for x, kept in pairs]),
     )
 
 
 def merge(a: Tree, b: Tree) -> Tree:
-    """The tree whose halves `split` made: each `Hole` of `a` is filled from `b`.
+    """Put the two halves from `split` together: each `Hole` of `a` is filled from `b`.
+
+    Args:
+        a: a tree with holes.
+        b: the other half.
 
     Example:
         >>> from optfx import tree
         >>> tree.merge(*tree.split({"a": 1, "b": 2}, [True, False]))
         {'a': 1, 'b': 2}
     """
-    return map(lambda x, y: y if _is_hole(x) else x, a, b, is_leaf=_is_hole)
+    return nodes.map(lambda x, y: y if _is_hole(x) else x, a, b, is_leaf=_is_hole)
 
 
 def _is_hole(x: Any) -> bool:
@@ -62,10 +75,14 @@ def _is_hole(x: Any) -> bool:
 
 
 def broadcast(prefix: Tree, tree: Tree) -> list[Any]:
-    """One value for each leaf of `tree`, from a prefix of it: a leaf of `prefix` speaks for everything below it.
+    """One value for each leaf of `tree`, from a prefix: a leaf of the prefix is the value of everything below it.
+
+    Args:
+        prefix: a tree of values, as deep as `tree` or less.
+        tree: any tree.
 
     Raises:
-        ValueError: naming the path, when `prefix` is no prefix of `tree`.
+        ValueError: `prefix` is not a prefix of `tree`, naming the path.
 
     Example:
         >>> from optfx.tree.holes import broadcast
@@ -80,7 +97,7 @@ def broadcast(prefix: Tree, tree: Tree) -> list[Any]:
 def _broadcast(prefix: Any, tree: Any, path: str, found: list[Any]) -> None:
     inner = None if isinstance(prefix, (bool, str)) else entries(prefix)
     outer = entries(tree)
-    if outer == []:  # None, a Hole, an empty container: nothing to speak for
+    if outer == []:  # None, a Hole, an empty container: no leaves
         return
     if inner is None:
         found.extend([prefix] * (1 if outer is None else len(leaves(tree))))

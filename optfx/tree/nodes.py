@@ -1,12 +1,12 @@
 """The nodes and leaves of a tree: flattening, rebuilding, names and paths.
 
-A tree is any nest of dicts, lists, tuples, NamedTuples, records and other nodes registered with optree; everything
+A tree is any nesting of dicts, lists, tuples, NamedTuples, records and other nodes registered with optree; everything
 else is a leaf. `None` is a node without leaves. The path of a leaf is the names on the way to it, joined by dots:
 `0.mu.layer1.weight`.
 
 Much of this is optree's, written out in Python. Dynamo cannot trace optree's functions for paths, nor flatten a dict
 without leaves, nor unflatten leaves that are all constants; and while compiling, optree's `tree_map` visits a dict in
-the order of insertion. What is compiled therefore goes through `entries`, one node at a time.
+insertion order. So compiled code goes through `entries`, one node at a time.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ Tree = Any
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree, is_leaf: Callable[[Any], bool] | None = None) -> Tree:
-    """Apply `f` to each leaf, and to the leaves of `rest` in the same places. Arithmetic belongs to the verbs.
+    """Apply `f` to each leaf together with the corresponding leaves of `rest`. Arithmetic belongs in the verbs.
 
     Args:
         f: function of one leaf of each tree.
         tree: gives the structure of the result.
-        *rest: trees that begin with that structure.
-        is_leaf: nodes for which it is true are leaves too.
+        *rest: trees that have this structure, or extend it below its leaves.
+        is_leaf: a test for nodes that count as leaves.
+
+    Raises:
+        ValueError: a tree in `rest` has another structure.
 
     Example:
         >>> from optfx import tree
@@ -46,14 +49,36 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree, is_leaf: Callable[[Any],
 
 
 def flatten(tree: Tree) -> tuple[list[Any], Any]:
-    """The leaves and the structure, which compares with `==`."""
+    """The leaves of a tree and its structure.
+
+    Args:
+        tree: any tree.
+
+    Returns:
+        The leaves, in order, and an object for the structure that compares with `==`.
+
+    Example:
+        >>> from optfx import tree
+        >>> leaves, structure = tree.flatten({"b": 1, "a": (2, 3)})
+        >>> leaves, tree.unflatten(structure, "xyz")
+        ([2, 3, 1], {'b': 'z', 'a': ('x', 'y')})
+    """
     if torch.compiler.is_compiling():
         return leaves(tree), Outline(tree)
     return optree.tree_flatten(tree, namespace=NAMESPACE)  # type: ignore[return-value]
 
 
 def leaves(tree: Tree) -> list[Any]:
-    """The leaves, in order (the keys of a dict are sorted)."""
+    """The leaves of a tree, in order; the keys of a dict are sorted.
+
+    Args:
+        tree: any tree.
+
+    Example:
+        >>> from optfx import tree
+        >>> tree.leaves({"b": 1, "a": (2, None)})
+        [2, 1]
+    """
     if torch.compiler.is_compiling():
         found: list[Any] = []
         _collect_leaves(tree, found)
@@ -62,10 +87,10 @@ def leaves(tree: Tree) -> list[Any]:
 
 
 def leaves_in(structure: Any, tree: Tree) -> list[Any] | None:
-    """The leaves of a tree that has a known structure; None where it has another.
+    """The leaves of a tree that should have a known structure; None if it has another.
 
-    This takes an eighth of the time of `flatten`, which sorts the keys of dicts. It is less strict: one kind of dict
-    may stand for another, and anything may stand for a leaf.
+    It takes an eighth of the time of `flatten`, which sorts the keys of dicts. It is less strict: one kind of dict may
+    stand for another, and anything may be a leaf.
     """
     try:
         return structure.flatten_up_to(tree)
@@ -74,14 +99,31 @@ def leaves_in(structure: Any, tree: Tree) -> list[Any] | None:
 
 
 def unflatten(structure: Any, values: Iterable[Any]) -> Tree:
-    """The tree with this structure (from `flatten`) and these leaves."""
+    """Rebuild a tree: the inverse of `flatten`.
+
+    Args:
+        structure: from `flatten`.
+        values: the leaves, in order.
+
+    Raises:
+        ValueError: more or fewer values than leaves.
+
+    Example:
+        >>> from optfx import tree
+        >>> tree.unflatten(tree.flatten({"b": 1, "a": 2})[1], [3, 4])
+        {'b': 4, 'a': 3}
+    """
     if isinstance(structure, Outline):
         return unflatten_like(structure.tree, values)
     return optree.tree_unflatten(structure, values)
 
 
 def unflatten_like(tree: Tree, values: Iterable[Any]) -> Tree:
-    """A tree like `tree` with these leaves, of any type, in order.
+    """A tree like `tree` with other leaves, of any type.
+
+    Args:
+        tree: gives the structure.
+        values: the leaves, in order.
 
     Example:
         >>> from optfx import tree
@@ -92,7 +134,7 @@ def unflatten_like(tree: Tree, values: Iterable[Any]) -> Tree:
 
 
 class Outline:
-    """The structure of a tree while it is compiled."""
+    """The structure of a tree in code that is being compiled."""
 
     def __init__(self, tree: Tree):
         self.tree = tree
@@ -113,14 +155,14 @@ def _collect_leaves(node: Any, found: list[Any]) -> None:
 
 
 def _same_structure(a: Any, b: Any) -> bool:
-    mine, theirs = entries(a), entries(b)
-    if mine is None or theirs is None:
-        return mine is theirs
-    if type(a) is not type(b) or [name for name, _ in mine] != [name for name, _ in theirs]:
+    xs, ys = entries(a), entries(b)
+    if xs is None or ys is None:
+        return xs is ys
+    if type(a) is not type(b) or [name for name, _ in xs] != [name for name, _ in ys]:
         return False
     if is_record(a) and structure_of(a) != structure_of(b):
         return False
-    return all(_same_structure(x, y) for (_, x), (_, y) in zip(mine, theirs, strict=True))
+    return all(_same_structure(x, y) for (_, x), (_, y) in zip(xs, ys, strict=True))
 
 
 def _rebuild(node: Any, values: Iterator[Any]) -> Any:
@@ -153,7 +195,7 @@ def is_namedtuple(x: Any) -> bool:
 
 
 def entries(node: Any) -> list[tuple[Any, Any]] | None:
-    """The (name, child) pairs of one node in the order of its leaves; None when it is a leaf."""
+    """The (name, child) pairs of a node, in the order of its leaves; None for a leaf."""
     kind = type(node)
     if isinstance(node, Tensor):
         return None
@@ -179,14 +221,17 @@ def entries(node: Any) -> list[tuple[Any, Any]] | None:
 
 
 def nodes(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every node of a tree with the names on the way to it, the root first, leaves included."""
+    """Every node of a tree, leaves included, with the names on the way to it; the root comes first."""
     yield path, tree
     for name, child in entries(tree) or ():
         yield from nodes(child, (*path, str(name)))
 
 
 def paths(tree: Tree) -> list[str]:
-    """The path of each leaf, in order; the path of a tree that is one leaf is `""`.
+    """The path of each leaf, in order; the path of a tree that is a single leaf is `""`.
+
+    Args:
+        tree: any tree.
 
     Example:
         >>> from optfx import tree

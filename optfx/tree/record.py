@@ -1,9 +1,9 @@
 """Records: transforms and schedules are data.
 
-A record is a frozen dataclass that torch and optree see as a tree. A field that holds a tensor or a record, or a
-container of nothing else, is a *child*; every other field (a float, a flag, a function) is *structure*. So
-`torch.func.vmap`, `torch.func.grad` and `torch.compile` see through to the tensors, two records of equal structure
-trace to the same graph, and a number can be swept once it is given as a tensor.
+A record is a frozen dataclass that torch and optree see as a tree. A field that holds a tensor, a record, or a
+container of only these is a *child*; any other field (a float, a flag, a function) is *structure*. So
+`torch.func.vmap`, `torch.func.grad` and `torch.compile` see the tensors inside, two records of equal structure trace to
+the same graph, and a number can be swept once it is given as a tensor.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
 import optree
@@ -39,9 +38,9 @@ def _is_child(owner: str, value: Any) -> bool:
 
 
 def children(x: Any) -> tuple[str, ...]:
-    """The names of the fields of a record that are children: tensors, records, containers of nothing else."""
-    # torch's vmap unflattens with placeholders for leaves and flattens again, so `unflatten` remembers which fields
-    # are children: their values do not say it then
+    """The names of the fields of a record that are children: tensors, records, and containers of only these."""
+    # torch's vmap unflattens with placeholders for leaves and flattens again; the values do not tell then, so
+    # `unflatten` remembers which fields are children
     known = x.__dict__.get("_children")
     if known is not None:
         return known
@@ -55,7 +54,7 @@ def structure_of(x: Any) -> tuple[tuple[str, Any], ...]:
 
 
 def is_wrapped(x: Tensor) -> bool:
-    """Whether a tensor stands for many, or for a traced one, inside `vmap` or `grad`."""
+    """Whether a tensor is a wrapper made by `vmap` or `grad`."""
     return torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -66,7 +65,7 @@ def _number(x: Any) -> str:
 
 
 def show(v: Any) -> str:
-    """The code that makes a value: a number, tensor, record, function of a module, or container of them."""
+    """The code that makes a value: a number, a tensor, a record, a module-level function, or a container of these."""
     if isinstance(v, Tensor):
         if is_wrapped(v):
             return f"<{tuple(v.shape)} {v.dtype} inside a function transform>"
@@ -89,11 +88,11 @@ def show(v: Any) -> str:
 def record(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass that torch and optree see as a tree of its tensors.
 
-    What a field is depends on its value. A tensor, a record, or a container of nothing else is a child of the tree;
-    any other value is structure. So a field annotated `float | Tensor` is structure when it is given as a float, and a
-    child when it is given as a tensor.
+    The role of a field depends on its value. A tensor, a record, or a container of only these is a child of the tree;
+    any other value is structure. So a field annotated `float | Tensor` is structure if it is given as a float, and a
+    child if it is given as a tensor.
 
-    `repr` of a record is the code that makes it. An `__init__` or `__repr__` that the class defines itself is kept; an
+    The `repr` of a record is the code that makes it. An `__init__` or `__repr__` defined by the class is kept; an
     `__init__` that takes `*name` fills the field of that name. Records compare by identity.
 
     Args:
@@ -103,7 +102,7 @@ def record(cls: type[T]) -> type[T]:
         The class, registered with optree (namespace `"optfx"`) and with torch's own pytree.
 
     Raises:
-        TypeError: when an instance is flattened in which a container holds both tensors and other values.
+        TypeError: an instance is flattened that has a container of both tensors and other values.
 
     Example:
         >>> import torch
@@ -167,7 +166,7 @@ def record(cls: type[T]) -> type[T]:
 
 
 def with_children(x: T, values: dict[str, Any]) -> T:
-    """A copy of a record with other children. The same fields are its children, whatever they now hold."""
+    """A copy of a record with other children. The same fields stay its children, whatever they now hold."""
     new = replace(x, **values)
     object.__setattr__(new, "_children", children(x))
     return new
@@ -176,10 +175,20 @@ def with_children(x: T, values: dict[str, Any]) -> T:
 def replace(x: T, **fields: Any) -> T:
     """A copy of a record with some fields changed.
 
-    Unlike `dataclasses.replace` it runs no `__init__`, and what a field is (child or structure) may change.
+    Unlike `dataclasses.replace`, it does not run `__init__`. The role of a field (child or structure) may change.
+
+    Args:
+        x: a record.
+        **fields: the new values by field.
 
     Raises:
-        TypeError: for a name that is not a field.
+        TypeError: a name that is not a field.
+
+    Example:
+        >>> import optfx
+        >>> from optfx import tree
+        >>> tree.replace(optfx.scale(0.5), step_size=2.0)
+        scale(step_size=2.0)
     """
     names = tuple(f.name for f in dataclasses.fields(x))  # type: ignore[arg-type]
     if unknown := set(fields) - set(names):
@@ -188,25 +197,3 @@ def replace(x: T, **fields: Any) -> T:
     for name in names:
         object.__setattr__(new, name, fields.get(name, getattr(x, name)))
     return new
-
-
-def walk(f: Callable[[str, Any], Any], x: Any) -> Any:
-    """A copy of nested records and containers, with `f(field name, value)` in place of every other value.
-
-    Example:
-        >>> import optfx
-        >>> from optfx.tree.record import walk
-        >>> walk(lambda name, v: 0.0 if name == "learning_rate" else v, optfx.scale_by_learning_rate(0.1))
-        scale_by_learning_rate(learning_rate=0.0, flip_sign=True)
-    """
-
-    def go(name: str, v: Any) -> Any:
-        if is_record(v):
-            return replace(v, **{d.name: go(d.name, getattr(v, d.name)) for d in dataclasses.fields(v)})
-        if type(v) in (tuple, list):
-            return type(v)([go(name, i) for i in v])
-        if type(v) is dict:
-            return {k: go(name, i) for k, i in v.items()}
-        return f(name, v)
-
-    return go("", x)

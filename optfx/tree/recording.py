@@ -1,7 +1,7 @@
-"""A hook for a reader that wants to know what a computation does, instead of running it.
+"""A hook for a recorder, which notes what a computation does instead of running it.
 
-While a recorder is at work, the verbs hand it each row of leaves (`run_leaf`) and each reduction (`reduce`), and the
-layers above may hand it a whole unit of theirs (`update`). Everything else (masks, paths, schedules, counts) runs as
+While a recorder is active, the verbs hand it each call of a leaf function (`run_leaf`) and each reduction (`reduce`),
+and the layers above may hand it a whole update (`update`). Everything else (masks, paths, schedules, counts) runs as
 usual.
 """
 
@@ -18,7 +18,7 @@ _recorder: ContextVar[Any] = ContextVar("optfx_recorder", default=None)
 
 
 def recorder() -> Any:
-    """The recorder at work; None in an ordinary run, in which the verbs compute."""
+    """The active recorder; None in an ordinary run, in which the verbs compute."""
     return None if torch.compiler.is_compiling() else _recorder.get()
 
 

@@ -1,8 +1,8 @@
-"""Leaves that are spread over a mesh of devices: `DTensor`s, as `fully_shard` makes them.
+"""Leaves that are sharded over a mesh of devices: `DTensor`s, as `fully_shard` makes them.
 
-A function that treats every element alike runs on the part of a leaf that this process holds. A function that sees a
-whole leaf gets it gathered, and its results are spread as their leaves were. A reduction takes a number from each
-part, and one collective combines those of all leaves.
+An elementwise function runs on the local part of each leaf. A function that sees whole leaves gets them gathered, and
+its results are sharded again as the leaves were. A reduction computes a number for each local part, and one collective
+combines the numbers of all leaves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
 
 def any_sharded(xs: Sequence[Any]) -> bool:
-    """Whether any of some leaves is a `DTensor`."""
+    """Whether any of the leaves is a `DTensor`."""
     return not _PLAIN.issuperset(map(type, xs)) and any(map(is_sharded, xs))
 
 
@@ -29,20 +29,20 @@ def is_sharded(x: Any) -> bool:
 
 
 def _whole(placement: Any) -> Any:
-    """A placement in which no sum is pending."""
+    """A placement without a pending sum."""
     from torch.distributed.tensor import Replicate
 
     return Replicate() if placement.is_partial() else placement
 
 
 def parts_of(xs: Sequence[Any]) -> tuple[list[Tensor], Any, list[Any]]:
-    """The local parts of the leaves in one place, all spread alike: as the first in which no sum is pending.
+    """The local parts of corresponding leaves, all placed like the first of them without a pending sum.
 
     Returns:
         The parts, the mesh, and the placements.
 
     Raises:
-        LeafError: some leaves are sharded and others are plain, or they are on different meshes.
+        LeafError: some leaves are sharded and others plain, or they are on different meshes.
     """
     mesh = xs[0].device_mesh
     for x in xs:
@@ -57,7 +57,7 @@ def parts_of(xs: Sequence[Any]) -> tuple[list[Tensor], Any, list[Any]]:
 
 
 def run_on_parts(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence[Any]) -> list[Tensor]:
-    """Call `run` on the local parts of the leaves in one place; result k is spread as leaf k is."""
+    """Call `run` on the local parts of corresponding leaves; result k is placed like leaf k."""
     from torch.distributed.tensor import DTensor
 
     parts, mesh, placements = parts_of(xs)
@@ -65,19 +65,19 @@ def run_on_parts(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence
     results = []
     for x, y in zip(xs, run(tuple(parts)), strict=False):
         y = DTensor.from_local(y, mesh, placements, run_check=False, shape=shape, stride=stride)
-        own = [_whole(p) for p in x.placements]
-        results.append(y if own == placements else y.redistribute(mesh, own))
+        wanted = [_whole(p) for p in x.placements]
+        results.append(y if wanted == placements else y.redistribute(mesh, wanted))
     return results
 
 
 def run_on_wholes(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence[Any]) -> list[Tensor]:
-    """Call `run` on the gathered leaves in one place; result k is spread as leaf k is."""
+    """Call `run` on corresponding leaves, gathered; result k is placed like leaf k."""
     wholes = tuple([x.full_tensor() if is_sharded(x) else x for x in xs])
     return [spread_like(x, y) for x, y in zip(xs, run(wholes), strict=False)]
 
 
 def spread_like(x: Any, y: Tensor) -> Tensor:
-    """A tensor that every process holds, spread as the leaf `x` is; itself where that leaf is plain."""
+    """A tensor that every process holds, sharded like the leaf `x`; unchanged if `x` is plain."""
     if not is_sharded(x):
         return y
     from torch.distributed.tensor import DTensor, Replicate
@@ -87,30 +87,34 @@ def spread_like(x: Any, y: Tensor) -> Tensor:
 
 
 def numbers_of(part_of: Callable[[Sequence[Tensor]], Tensor], rows: Sequence[Sequence[Any]]) -> list[Tensor]:
-    """The numbers that a reduction gives for each part of each leaf, in all processes, () or (n,) each.
+    """The numbers of a reduction, one for each part of each leaf in all processes, as tensors () or (n,).
 
-    The numbers of leaves that are spread alike travel together: one collective for each way of being spread.
+    Leaves that are sharded in the same way share one collective.
+
+    Args:
+        part_of: the leaves in a row -> their number, ().
+        rows: the corresponding leaves of the trees, a row for each leaf.
     """
     from torch.distributed.tensor import DTensor, Replicate, Shard
 
     found: list[Tensor] = []
-    ways: list[tuple[Any, list[bool], list[Tensor]]] = []  # mesh, which of its dimensions hold different parts, numbers
+    layouts: list[tuple[Any, list[bool], list[Tensor]]] = []  # mesh, which of its dimensions shard, numbers
     for xs in rows:
         if not is_sharded(xs[0]):
             found.append(part_of(xs))
             continue
         parts, mesh, placements = parts_of(xs)
-        spread = [not p.is_replicate() for p in placements]
-        alike = next((way for way in ways if way[0] == mesh and way[1] == spread), None)
-        if alike is None:
-            alike = (mesh, spread, [])
-            ways.append(alike)
-        alike[2].append(part_of(parts))
-    for mesh, spread, numbers in ways:
+        shards = [not p.is_replicate() for p in placements]
+        layout = next((known for known in layouts if known[0] == mesh and known[1] == shards), None)
+        if layout is None:
+            layout = (mesh, shards, [])
+            layouts.append(layout)
+        layout[2].append(part_of(parts))
+    for mesh, shards, numbers in layouts:
         dtype = numbers[0].dtype
         for x in numbers[1:]:
             dtype = torch.promote_types(dtype, x.dtype)
-        mine = torch.stack([x.to(dtype) for x in numbers])
-        placements = [Shard(0) if apart else Replicate() for apart in spread]
-        found.append(DTensor.from_local(mine, mesh, placements, run_check=False).full_tensor())
+        local = torch.stack([x.to(dtype) for x in numbers])
+        placements = [Shard(0) if sharded else Replicate() for sharded in shards]
+        found.append(DTensor.from_local(local, mesh, placements, run_check=False).full_tensor())
     return found

@@ -1,8 +1,8 @@
 r"""Running means: how much of the old is kept, and how much of the new is taken.
 
-A mean $m \leftarrow \beta m + (1 - \beta) x$ needs two numbers, $\beta$ and $1 - \beta$. At $\beta = 0.999$ their
-difference in float32 is off by $10^{-5}$, so both are made in float64 and only then rounded to the dtype of a leaf.
-A `Share` carries the pair.
+A mean $m \leftarrow \beta m + (1 - \beta) x$ needs two numbers, $\beta$ and $1 - \beta$. At $\beta = 0.999$ the second
+is off by a relative $10^{-5}$ if computed in float32. So both are computed in float64, and only then rounded to the
+dtype of a leaf. A `Share` carries the pair.
 """
 
 from __future__ import annotations
@@ -14,19 +14,28 @@ from torch import Tensor
 
 
 def scalar_dtype(device: torch.device) -> torch.dtype:
-    """The dtype of scalar work on a device: float64 where the device has it."""
+    """The dtype for scalars on a device: float64 if the device has it, else float32.
+
+    Args:
+        device: a device.
+
+    Example:
+        >>> from optfx import tree
+        >>> tree.scalar_dtype(torch.device("cpu"))
+        torch.float64
+    """
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 class Share:
-    r"""The share $\beta$ that a running mean keeps, with $1 - \beta$ made before either is rounded.
+    r"""The share $\beta$ that a running mean keeps, with $1 - \beta$ computed before either is rounded.
 
-    The verbs take it as a scalar: they bring both parts to the dtype and device of the leaf. In a leaf function
+    The verbs take it as a scalar, and convert both parts to the dtype and device of the leaf. In a leaf function,
     `b * x`, `x * b`, `1 - b` and `b ** n` mean what they say, and `mean(m, x, b)` is the mean itself.
 
     Args:
-        kept: $\beta$, a float or a () tensor, which is brought to float64.
-        new: $1 - \beta$; None to make it.
+        kept: $\beta$, a float or a () tensor, which is converted to float64.
+        new: $1 - \beta$; None to compute it.
 
     Attributes:
         kept: $\beta$, a float or a () tensor.
@@ -60,7 +69,7 @@ class Share:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # Dynamo asks the tensor first, whichever side it is on; only products and powers with one have a meaning
+        # Dynamo asks the tensor first, whichever side it is on. Only products and powers are defined
         if func == torch.Tensor.mul:
             return args[1].kept * args[0]
         if func == torch.Tensor.__rpow__:
@@ -72,7 +81,7 @@ class Share:
 
 
 def _power(kept: Any, n: Any) -> Any:
-    if isinstance(n, Tensor) and not n.is_floating_point():  # a float to the power of a count would be in float32
+    if isinstance(n, Tensor) and not n.is_floating_point():  # a float to an integer tensor's power would be float32
         n = n.to(scalar_dtype(n.device))
     return kept**n
 
@@ -83,10 +92,10 @@ def mean(m: Tensor, x: Tensor, b: Share | float | Tensor) -> Tensor:
     Args:
         m: the mean so far.
         x: the new value, like m.
-        b: how much is kept: a `Share`, a float, or a () float64 tensor.
+        b: how much of m is kept: a `Share`, a float, or a () float64 tensor.
 
     Raises:
-        TypeError: b is a narrower tensor, so that 1 - b would be inexact.
+        TypeError: b is a tensor of lower precision, so 1 - b would be inexact.
 
     Example:
         >>> import torch
@@ -108,7 +117,7 @@ def mean(m: Tensor, x: Tensor, b: Share | float | Tensor) -> Tensor:
 
 
 def flat(scalars: dict[str, Any]) -> dict[str, Any]:
-    """Scalars by name, where a `Share` `b` has become the two plain scalars `b` and `1 - b`."""
+    """Scalars by name, with each `Share` `b` replaced by two plain scalars, `b` and `1 - b`."""
     found: dict[str, Any] = {}
     for name, value in scalars.items():
         if isinstance(value, Share):
@@ -119,7 +128,7 @@ def flat(scalars: dict[str, Any]) -> dict[str, Any]:
 
 
 def unflat(scalars: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flat`, whatever was done to the values in the meantime."""
+    """The inverse of `flat`, with whatever the values have become."""
     return {
         name: Share(value, scalars[f"1 - {name}"]) if f"1 - {name}" in scalars else value
         for name, value in scalars.items()

@@ -4,12 +4,12 @@
 |---|---|---|
 | `elementwise` | treats every element alike, never looks at a shape | a call per leaf, packed, or one kernel for all |
 | `leafwise` | sees one whole leaf: its norm, its rows, its shape | a call per leaf |
-| `reduce` | gives a number for each leaf, then one for all of them | one reduction, an all-reduce when sharded |
+| `reduce` | gives a number per leaf, then combines these | one reduction, an all-reduce for sharded leaves |
 
-The functions are defined in a module, take leaves first and scalars by keyword, and are right when every scalar is a ()
-tensor. `run_leaf` lifts half precision to float32, brings every scalar to the dtype and device of the computation,
-and gives output k the dtype of input k: the laws about dtypes hold by construction, under vmap too.
-`elementwise` sees complex leaves as pairs of real numbers, as `torch.optim` does.
+A leaf function is defined at module level, takes leaves first and scalars by keyword, and is correct if every scalar is
+a () tensor. `run_leaf` lifts half precision to float32, converts every scalar to the dtype and device of the
+computation, and gives output k the dtype of input k: the laws about dtypes hold by construction, under vmap too.
+`elementwise` passes complex leaves as pairs of real numbers, as `torch.optim` does.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def name_of(f: Callable[..., Any]) -> str:
 
 
 def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) -> tuple[list[list[Tensor]], Any]:
-    """The leaves of each tree, checked against the first: structure, device, and shape where asked."""
+    """The leaves of each tree, checked against the first tree: structure, device and, if asked, shape."""
     first, structure = flatten(trees[0])
     columns = [first]
     for k, tree in enumerate(trees[1:], 1):
@@ -57,7 +57,7 @@ def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) 
 
 
 def computation_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
-    """The dtype in which leaves of these dtypes meet: at least float32; None when no leaf is inexact."""
+    """The dtype to compute in with leaves of these dtypes: at least float32; None if no leaf is floating or complex."""
     inexact = [d for d in dtypes if is_inexact(d)]
     if not inexact:
         return None
@@ -66,13 +66,13 @@ def computation_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
 
 
 def refuse_integers(dtypes: Sequence[torch.dtype]) -> None:
-    """Refuse an integer leaf as the first argument where another is floating: it could not hold the result."""
+    """Raise if the first leaf is an integer and another is not: an integer could not hold the result."""
     if not is_inexact(dtypes[0]) and any(map(is_inexact, dtypes)):
         raise LeafError(f"a leaf of {dtypes[0]} where a floating or complex one was expected")
 
 
 def sees_pairs(dtypes: Sequence[torch.dtype], wide: torch.dtype | None, as_pairs: bool) -> bool:
-    """Whether complex leaves are passed as pairs of real numbers; then real leaves may not be among them."""
+    """Whether complex leaves are passed as pairs of real numbers; then none may be real."""
     if wide is None or not (as_pairs and wide.is_complex):
         return False
     if not all(d.is_complex for d in dtypes):
@@ -81,13 +81,13 @@ def sees_pairs(dtypes: Sequence[torch.dtype], wide: torch.dtype | None, as_pairs
 
 
 class LeafKind(NamedTuple):
-    """How the leaves of one call are computed with, and the scalars cast for them."""
+    """How to compute with the leaves of one call, and the scalars cast for them."""
 
     device: torch.device
     dtypes: list[torch.dtype]
     wide: torch.dtype | None  # the dtype of the computation
     pairs: bool  # whether complex leaves are passed as pairs of real numbers
-    lifted: bool  # whether any leaf must be converted first
+    lifted: bool  # whether any leaf must be converted
     scalars: dict[str, Any]  # as the leaf function takes them
 
 
@@ -101,8 +101,8 @@ class Scalars:
         as_tensors: whether floats become tensors on the CPU.
 
     Attributes:
-        values: plain numbers and () tensors, or structure. A `Share` `b` is two of them, `b` and `1 - b`. Whoever
-            records a verb keeps these, and makes the same `Scalars` of them again, with other values say.
+        values: plain numbers, () tensors, or structure. A `Share` `b` becomes two of these, `b` and `1 - b`. A recorder
+            keeps the values, and makes `Scalars` from them again, perhaps with other numbers.
     """
 
     def __init__(self, f: Callable[..., Any], values: dict[str, Any], as_pairs: bool = False, as_tensors: bool = False):
@@ -117,7 +117,7 @@ class Scalars:
         self.kinds: list[LeafKind] = []
 
     def kind_of(self, xs: Sequence[Tensor]) -> LeafKind:
-        """How leaves with these dtypes and this device are computed with."""
+        """How to compute with leaves of these dtypes on this device."""
         device, dtypes = xs[0].device, [x.dtype for x in xs]
         for known in self.kinds:
             if known.dtypes == dtypes and known.device == device:
@@ -127,7 +127,7 @@ class Scalars:
         stored = torch.compiler.is_compiling()
         cast = {k: _cast(v, device, wide, stored) if isinstance(v, Tensor) else v for k, v in self.values.items()}
         if self.as_tensors and wide is not None and device.type == "cpu":
-            # every operation with a float makes a tensor of it first, which takes as long as a small leaf
+            # each operation would turn the float into a tensor again, which takes as long as a small leaf
             cast |= {k: torch.tensor(v, dtype=real_dtype(wide)) for k, v in cast.items() if type(v) is float}
         lifted = pairs or any(d != wide for d in dtypes)
         self.kinds.append(LeafKind(device, dtypes, wide, pairs, lifted, share.unflat(cast)))
@@ -138,8 +138,8 @@ def _cast(scalar: Tensor, device: torch.device, dtype: torch.dtype | None, store
     if dtype is None or scalar.dtype == torch.bool:
         return scalar.to(device)
     scalar = scalar.to(device, real_dtype(dtype))
-    # Inductor would compute it again for every few elements, powers in float64 included; a view makes it store the
-    # scalar, once
+    # Inductor would compute the scalar again for every few elements, float64 powers included; a view makes Inductor
+    # store it once
     return scalar.as_strided((), ()) if stored else scalar
 
 
@@ -182,7 +182,7 @@ def run(
     same_shapes: bool,
     as_pairs: bool,
 ) -> Any:
-    """What `elementwise` and `leafwise` share: check, then one call per leaf. `whole`: the function sees all of it."""
+    """What `elementwise` and `leafwise` share: check, then call once per leaf. `whole`: `f` sees whole leaves."""
     columns, structure = _columns(f, trees, same_shapes)
     reader = recorder()
     here = Scalars(f, scalars, as_pairs, as_tensors=reader is None and not torch.compiler.is_compiling())
@@ -210,10 +210,10 @@ def elementwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, **scalars: A
     takes every scalar as an argument, never from a closure.
 
     Args:
-        f: function of plain tensors, defined in a module: `f(x, y, ..., **scalars)` -> tensor, or tuple of `outs`
-            tensors. It must be right when every scalar is a () tensor.
-        *trees: trees of one structure, with leaves of equal shapes; output k has the dtypes of tree k.
-        outs: how many trees are returned.
+        f: function of plain tensors, defined at module level: `f(x, y, ..., **scalars)` -> tensor, or tuple of `outs`
+            tensors. It must be correct if every scalar is a () tensor.
+        *trees: trees of the same structure and shapes; output k has the dtypes of tree k.
+        outs: how many trees to return.
         **scalars: floats, () tensors, `Share`s, or structure (flags).
 
     Returns:
@@ -237,8 +237,21 @@ def elementwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, **scalars: A
 def leafwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, same_shapes: bool = True, **scalars: Any) -> Any:
     """Map a function that sees one whole leaf: its norm, its shape, its rows and columns.
 
-    As `elementwise`, but complex leaves stay complex. With `same_shapes=False` the shapes of the trees may differ: a
-    tree of () tensors holds one number for each leaf.
+    Like `elementwise`, but complex leaves stay complex.
+
+    Args:
+        f: as for `elementwise`, but it may look at the whole of a leaf.
+        *trees: trees of the same structure; output k has the dtypes of tree k.
+        outs: how many trees to return.
+        same_shapes: False lets shapes differ between trees: a tree of () tensors holds one number for each leaf.
+        **scalars: floats, () tensors, `Share`s, or structure (flags).
+
+    Returns:
+        A tree like `trees[0]`, or a tuple of `outs` of them.
+
+    Raises:
+        ValueError: the trees differ in structure, device or shape (naming the path), or a scalar is not ().
+        TypeError: a leaf cannot hold its result, naming the path.
 
     Example:
         >>> import torch
@@ -254,20 +267,23 @@ def leafwise(f: Callable[..., Any], *trees: Tree, outs: int = 1, same_shapes: bo
 def reduce(
     f: Callable[..., Tensor], combine: Callable[..., Tensor], *trees: Tree, empty: float | bool, **scalars: Any
 ) -> Tensor:
-    """Look across all leaves: `f` gives a number for each leaf, and `combine` makes one number of them all.
+    """Look across all leaves: `f` gives a number for each leaf, and `combine` turns these into one.
 
-    The leaves may be grouped here too, so `combine` of the numbers of two leaves must be what `f` gives for one leaf
-    with the elements of both. That is true of sums, norms, extremes, any and all, and not of means.
+    Leaves may be split or packed together, so combining the numbers of two leaves must give what `f` gives for one leaf
+    with the elements of both. That holds for sums, norms, extremes, any and all, but not for means.
 
     Args:
-        f: function of the leaves in one place, defined in a module, lifted as in the other verbs -> () tensor.
-        combine: function of a (number of leaves,) tensor -> () tensor; it takes the scalars too.
-        *trees: trees of one structure and equal shapes.
+        f: function of corresponding leaves -> () tensor, defined at module level; half precision is lifted.
+        combine: function of an (n,) tensor, the numbers of n leaves -> () tensor; it takes the scalars too.
+        *trees: trees of the same structure and shapes.
         empty: the result for a tree without leaves.
         **scalars: passed to both functions.
 
     Returns:
         () tensor on the device of the first leaf.
+
+    Raises:
+        ValueError: the trees differ in structure, shape or device (naming the path), or a scalar is not ().
 
     Example:
         >>> import torch
@@ -283,13 +299,13 @@ def reduce(
 
 
 def part_of(f: Callable[..., Tensor], xs: Sequence[Tensor], scalars: Scalars) -> Tensor:
-    """The number that the function of a reduction gives for one leaf."""
+    """The number of one leaf in a reduction."""
     here = scalars.kind_of(xs)
     return f(*(lift(xs, here.wide) if here.lifted else xs), **here.scalars)
 
 
 def combined(f: Callable[..., Tensor], combine: Callable[..., Tensor], rows: list[Any], scalars: Scalars) -> Tensor:
-    """The number that a reduction gives for some rows of leaves."""
+    """The result of a reduction; a row is the corresponding leaves of all trees."""
     if any_sharded([xs[0] for xs in rows]):
         parts = torch.cat([x.reshape(-1) for x in numbers_of(lambda xs: part_of(f, xs, scalars), rows)]).unbind()
     else:

@@ -1,4 +1,4 @@
-"""Errors in words: how two trees differ, with the path of the place."""
+"""Errors in words: how two trees differ, and at which path."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ from typing import Any
 
 from torch import Tensor
 
-from optfx.tree.nodes import Tree, entries, flatten, nodes, paths
+from optfx.tree.nodes import Tree, entries, flatten, leaves, nodes, paths
 
 
 class LeafError(TypeError):
     """What is wrong with one leaf; the verb adds its path."""
 
 
+def refuse_complex(who: str, x: Tree) -> None:
+    """Raise if a leaf is complex, for what needs an order."""
+    for path, leaf in zip(paths(x), leaves(x), strict=True):
+        if leaf.is_complex():
+            raise TypeError(f"{who}: complex numbers have no order, and the leaf at {path!r} is {leaf.dtype}")
+
+
 def difference(a: Tree, b: Tree) -> str | None:
-    """How the structure of `b` differs from that of `a`, in words with paths; None where it does not."""
+    """How the structure of `b` differs from that of `a`, in words with paths; None if it does not."""
     if flatten(a)[1] == flatten(b)[1]:
         return None
-    mine, theirs = paths(a), paths(b)
-    missing = [p for p in mine if p not in set(theirs)]
-    extra = [p for p in theirs if p not in set(mine)]
+    expected, found = paths(a), paths(b)
+    missing = [p for p in expected if p not in set(found)]
+    extra = [p for p in found if p not in set(expected)]
     words = [
         f"{what} {', '.join(repr(p) for p in which[:5])}{' ...' if len(which) > 5 else ''}"
         for what, which in (("lacks the leaf", missing), ("has the unexpected leaf", extra))
@@ -34,17 +41,17 @@ def difference(a: Tree, b: Tree) -> str | None:
 
 
 def misfit(like: Tree, xs: list[Any], tree: Tree, ys: list[Any] | None, same_shapes: bool = True) -> str | None:
-    """How a tree differs from one that it should match: in structure, kind, shape or device.
+    """How a tree differs from the one that it should match: in structure, type, shape or device.
 
     Args:
         like: the tree to match.
         xs: its leaves.
         tree: the tree in question.
-        ys: its leaves; None where the structures are known to differ.
+        ys: its leaves; None if the structures are known to differ.
         same_shapes: whether the shapes must agree.
 
     Returns:
-        Words with a path, such as `lacks the leaf 'b'`; None where the tree fits.
+        Words with a path, such as `lacks the leaf 'b'`; None if the tree fits.
     """
     if ys is None:
         return difference(like, tree)
@@ -52,7 +59,7 @@ def misfit(like: Tree, xs: list[Any], tree: Tree, ys: list[Any] | None, same_sha
         even = [x.device for x in xs] == [y.device for y in ys]
         if even and (not same_shapes or [x.shape for x in xs] == [y.shape for y in ys]):
             return None
-    except AttributeError:  # some leaf is no tensor
+    except AttributeError:  # some leaf is not a tensor
         pass
     for path, x, y in zip(paths(like), xs, ys, strict=True):
         if not isinstance(y, Tensor):

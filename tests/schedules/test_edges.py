@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+import optfx
 from optfx import schedules as s
-from optfx.core import at
 from optfx.tree import replace
 
 
@@ -115,11 +115,13 @@ def test_a_container_may_hold_tensors_beside_numbers():
 
 
 def test_a_schedule_is_a_hyperparameter():
-    count = torch.tensor(5)
+    def rate_at_5(schedule):
+        return optfx.scale_by_learning_rate(schedule).at(torch.tensor(5))["learning_rate"]
+
     schedule = s.warmup_cosine_decay_schedule(0.0, torch.tensor([0.1, 0.2], dtype=torch.float64), 10, 20)
-    with pytest.raises(ValueError, match=r"shape \(2,\)"):
-        at(count, schedule)
-    rates = torch.func.vmap(lambda one: at(count, one))(schedule)
+    with pytest.raises(ValueError, match=r"scale_by_learning_rate.learning_rate has the shape \(2,\)"):
+        rate_at_5(schedule)
+    rates = torch.func.vmap(rate_at_5)(schedule)
     torch.testing.assert_close(rates, torch.tensor([0.05, 0.1], dtype=torch.float64))
 
 

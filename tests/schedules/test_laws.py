@@ -10,7 +10,6 @@ import torch
 
 from optfx import schedules
 from optfx.tree import leaves, unflatten_like
-from optfx.tree.record import walk
 from tests.schedules import rows
 
 COUNTS = torch.cat([torch.arange(34), torch.tensor([100, 1000])])
@@ -98,8 +97,8 @@ def test_numbers_may_be_tensors(make):
 def test_the_floats_alone_may_be_tensors(make):
     """As `inject_hyperparams` has them in its state: lengths stay Python ints."""
     schedule = make()
-    injected = walk(lambda _, v: torch.tensor(v, dtype=torch.float64) if type(v) is float else v, schedule)
-    floats = [x for _, x in rows.numbers(schedule) if isinstance(x, float)]
+    floats = {path: x for path, x in rows.numbers(schedule) if isinstance(x, float)}
+    injected = rows.put(schedule, {path: torch.tensor(x, dtype=torch.float64) for path, x in floats.items()})
     assert len(leaves(injected)) == len(floats) + len(leaves(schedule))
     torch.testing.assert_close(curve(injected), curve(schedule), rtol=1e-12, atol=1e-15)
 

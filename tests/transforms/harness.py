@@ -18,11 +18,11 @@ STEPS = 30
 
 
 def decay_rate(count: Any, exponent: Any) -> Any:
-    """The rate at which Adafactor's mean of squares decays; optax's own function computes it in float32."""
+    """How fast Adafactor's mean of squares decays; optax's own function computes it in float32."""
     return 1 - (jnp.asarray(count, jnp.float64) + 1) ** -exponent
 
 
-optax.scale_by_factored_rms.__defaults__ = (*optax.scale_by_factored_rms.__defaults__[:-1], decay_rate)
+factored_rms = functools.partial(optax.scale_by_factored_rms, decay_rate_fn=decay_rate)
 
 # "dead" never gets a gradient other than zero; "column" has one that never does.
 SHAPES = {"scalar": (), "vector": (5,), "column": (3, 2), "deep": {"kernel": (3, 2, 2, 2), "dead": (2,)}}

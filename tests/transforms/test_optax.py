@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import optfx
-from tests.transforms.harness import assert_equal, layout, problem, run_optax, run_ours
+from tests.transforms.harness import assert_equal, factored_rms, layout, problem, run_optax, run_ours
 
 
 def fading(count):
@@ -83,16 +83,16 @@ CASES = {
     "scale_by_adamax, all": (optfx.scale_by_adamax(0.8, 0.97, 1e-3), optax.scale_by_adamax(0.8, 0.97, 1e-3)),
     "scale_by_adadelta": (optfx.scale_by_adadelta(), optax.scale_by_adadelta()),
     "scale_by_adadelta, all": (optfx.scale_by_adadelta(0.7, 1e-3), optax.scale_by_adadelta(0.7, 1e-3)),
-    "scale_by_factored_rms": (optfx.scale_by_factored_rms(), optax.scale_by_factored_rms()),
+    "scale_by_factored_rms": (optfx.scale_by_factored_rms(), factored_rms()),
     "scale_by_factored_rms, factored": (
         optfx.scale_by_factored_rms(min_dim_size_to_factor=2),
-        optax.scale_by_factored_rms(min_dim_size_to_factor=2),
+        factored_rms(min_dim_size_to_factor=2),
     ),
     "scale_by_factored_rms, some factored": (
         optfx.scale_by_factored_rms(True, 0.6, -3, 1, 1e-3),
-        optax.scale_by_factored_rms(True, 0.6, -3, 1, 1e-3),
+        factored_rms(True, 0.6, -3, 1, 1e-3),
     ),
-    "scale_by_factored_rms, none": (optfx.scale_by_factored_rms(False), optax.scale_by_factored_rms(False)),
+    "scale_by_factored_rms, none": (optfx.scale_by_factored_rms(False), factored_rms(False)),
     "scale_by_param_block_rms": (optfx.scale_by_param_block_rms(), optax.scale_by_param_block_rms()),
     "scale_by_param_block_rms, 1": (optfx.scale_by_param_block_rms(1.0), optax.scale_by_param_block_rms(1.0)),
     "scale_by_muon": muons(),

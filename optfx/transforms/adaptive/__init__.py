@@ -1,1 +1,1 @@
-"""Steps whose size adapts to the gradients: each element, or each matrix, is divided by what it has seen."""
+"""Adaptive steps: each element, or each matrix, is divided by a measure of its past gradients."""

@@ -1,4 +1,4 @@
-"""Adadelta: the gradient in the units of the parameters, by a running root mean square of past updates."""
+"""Adadelta: the gradient is rescaled to the units of the parameters by the root mean square of past updates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ScaleByAdadeltaState(NamedTuple):
     e_x: Tree  # like params, running mean of the squared update
 
 
-def adadelta(g: Tensor, e_g: Tensor, e_x: Tensor, rho: Any, eps: Any) -> tuple[Tensor, Tensor, Tensor]:
+def adadelta(g: Tensor, e_g: Tensor, e_x: Tensor, rho, eps) -> tuple[Tensor, Tensor, Tensor]:
     e_g = tree.mean(e_g, g * g, rho)
     u = tree.safe_sqrt(e_x + eps) / tree.safe_sqrt(e_g + eps) * g
     return u, e_g, tree.mean(e_x, u * u, rho)
@@ -27,7 +27,7 @@ def adadelta(g: Tensor, e_g: Tensor, e_x: Tensor, rho: Any, eps: Any) -> tuple[T
 
 @tree.record
 class scale_by_adadelta(GradientTransformation):
-    r"""Scale the gradient by the root mean square of past updates over that of the gradient.
+    r"""Scale the gradient by the root mean square of past updates over that of past gradients.
 
     $$v_t = \rho\, v_{t-1} + (1 - \rho)\, g_t^2, \qquad
     u_t = \frac{\sqrt{x_{t-1} + \varepsilon}}{\sqrt{v_t + \varepsilon}}\, g_t, \qquad

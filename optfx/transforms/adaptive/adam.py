@@ -1,4 +1,4 @@
-"""Adam's preconditioner: a running mean of the gradient over a running root mean square of it."""
+"""Adam's preconditioner: a running mean of the gradient over its running root mean square."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ class ScaleByAdamState(NamedTuple):
     nu: Tree  # like params, running mean of its square
 
 
-def adam(
-    g: Tensor, m: Tensor, v: Tensor, b1: Any, b2: Any, eps: Any, eps_root: Any, c1: Any, c1_next: Any, c2: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def adam(g: Tensor, m: Tensor, v: Tensor, b1, b2, eps, eps_root, c1, c1_next, c2) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)
     m_hat = m / c1 if c1_next is None else b1 * m / c1_next + (1 - b1) * g / c1
@@ -31,14 +29,14 @@ def adam(
 
 
 def corrections(now: dict[str, Any], count: Tensor, nesterov: bool) -> dict[str, Any]:
-    """What Adam's means are divided by after `count` steps, and after one more to look ahead."""
+    """The bias corrections of Adam's means after `count` steps, and of the first after one more for Nesterov."""
     c1, c2 = (core.bias_correction(now[b], count) for b in ("b1", "b2"))
     return {"c1": c1, "c2": c2, "c1_next": core.bias_correction(now["b1"], count + 1) if nesterov else None}
 
 
 @tree.record
 class scale_by_adam(GradientTransformation):
-    r"""Divide a running mean of the gradient by a running root mean square of it.
+    r"""Divide a running mean of the gradient by its running root mean square.
 
     $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2$$
 
@@ -53,7 +51,10 @@ class scale_by_adam(GradientTransformation):
         eps: $\varepsilon$, added to the root.
         eps_root: $\bar\varepsilon$, added under the root.
         mu_dtype: the dtype of the mean; None for that of the parameters.
-        nesterov: look ahead (NAdam).
+        nesterov: look ahead.
+
+    With `nesterov=True` this is optax's NAdam, whose momentum is constant; `scale_by_nadam` is torch's and the paper's,
+    whose momentum grows; the optimizer `nadam` is built on either.
 
     A complex parameter counts as two real ones, as in `torch.optim`.
 

@@ -1,4 +1,4 @@
-"""Adamax's preconditioner: a running mean of the gradient over a decaying maximum of it."""
+"""Adamax's preconditioner: a running mean of the gradient over a decaying maximum of its absolute value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ScaleByAdamaxState(NamedTuple):
     nu: Tree  # like params, decaying maximum of its absolute value
 
 
-def adamax(g: Tensor, m: Tensor, v: Tensor, b1: Any, b2: Any, eps: Any, c1: Any) -> tuple[Tensor, Tensor, Tensor]:
+def adamax(g: Tensor, m: Tensor, v: Tensor, b1, b2, eps, c1) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = torch.maximum(b2 * v, g.abs() + eps)
     return m / c1 / v, m, v

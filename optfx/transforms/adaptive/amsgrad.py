@@ -1,4 +1,4 @@
-"""AMSGrad's preconditioner: Adam's, over the largest mean of squares so far."""
+"""AMSGrad's preconditioner: Adam's, with the largest mean of squares so far."""
 
 from __future__ import annotations
 
@@ -18,21 +18,11 @@ class ScaleByAmsgradState(NamedTuple):
     count: Tensor  # () int64, steps taken
     mu: Tree  # like params, running mean of the gradient
     nu: Tree  # like params, running mean of its square
-    nu_max: Tree  # like params, the largest of those so far
+    nu_max: Tree  # like params, the largest of these so far
 
 
 def amsgrad(
-    g: Tensor,
-    m: Tensor,
-    v: Tensor,
-    v_max: Tensor,
-    b1: Any,
-    b2: Any,
-    eps: Any,
-    eps_root: Any,
-    c1: Any,
-    before: Any,
-    after: Any,
+    g: Tensor, m: Tensor, v: Tensor, v_max: Tensor, b1, b2, eps, eps_root, c1, before, after
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)
@@ -42,16 +32,16 @@ def amsgrad(
 
 @tree.record
 class scale_by_amsgrad(GradientTransformation):
-    r"""Adam over the largest mean of squares so far, so that the step size never grows again.
+    r"""Adam with the largest mean of squares so far, so that the step size never grows.
 
     $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2$$
 
     $$u_t = \frac{\hat m_t}{\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon}, \qquad
     \hat m_t = \frac{m_t}{1 - \beta_1^t}$$
 
-    The three forms differ in where the mean of squares is corrected for having begun at zero:
+    There are three forms, which differ in where the mean of squares is corrected for having begun at zero:
 
-    | `bias_correction_nu` | $\hat v_t$ | the form of |
+    | `bias_correction_nu` | $\hat v_t$ | used by |
     |---|---|---|
     | `True` | $\max_{s \le t} v_s / (1 - \beta_2^s)$ | optax |
     | `"after_max"` | $(\max_{s \le t} v_s) / (1 - \beta_2^t)$ | `torch.optim.Adam(amsgrad=True)` |

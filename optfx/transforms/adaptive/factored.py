@@ -1,4 +1,4 @@
-"""Adafactor's preconditioner: the mean of squares of a matrix, kept as the means of its rows and of its columns."""
+"""Adafactor's preconditioner: the mean of squares of a matrix, stored as the means of its rows and of its columns."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class ScaleByFactoredRmsState(NamedTuple):
     """The state of `scale_by_factored_rms`. A leaf is in the first two trees, or in the last."""
 
     count: Tensor  # () int64, steps taken
-    v_row: Tree  # of the factored leaves, mean of squares over one dimension, which is kept as 1
-    v_col: Tree  # of the factored leaves, mean of squares over the other
+    v_row: Tree  # of factored leaves, mean of squares over one dimension, kept with size 1
+    v_col: Tree  # of factored leaves, mean of squares over the other
     v: Tree  # of the other leaves, the mean of squares
 
 
 def factored_dims(shape: torch.Size, factored: bool | Literal["last"], min_size: int) -> tuple[int, int] | None:
-    """The dimensions that `v_col` and `v_row` are means over; None where nothing is factored."""
+    """The dimensions over which `v_col` and `v_row` are means; None if the leaf is not factored."""
     if not factored or len(shape) < 2:
         return None
     order = range(len(shape)) if factored == "last" else sorted(range(len(shape)), key=shape.__getitem__)
@@ -36,7 +36,7 @@ def floor_of(x: Tensor, epsilon: Any) -> Any:
 
 
 def factored_rms(
-    g: Tensor, row: Tensor, col: Tensor, rho: Any, epsilon: Any, floor: bool, factored: Any, min_size: int
+    g: Tensor, row: Tensor, col: Tensor, rho, epsilon, floor: bool, factored, min_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     d1, d0 = factored_dims(g.shape, factored, min_size) or (-2, -1)
     square = g * g if floor else g * g + epsilon
@@ -49,7 +49,7 @@ def factored_rms(
     return g * (row / mean).rsqrt() * col.rsqrt(), row, col
 
 
-def full_rms(g: Tensor, v: Tensor, rho: Any, epsilon: Any, floor: bool) -> tuple[Tensor, Tensor]:
+def full_rms(g: Tensor, v: Tensor, rho, epsilon, floor: bool) -> tuple[Tensor, Tensor]:
     if floor:
         least = floor_of(g, epsilon)
         v = tree.mean(v, g * g, rho)
@@ -60,9 +60,9 @@ def full_rms(g: Tensor, v: Tensor, rho: Any, epsilon: Any, floor: bool) -> tuple
 
 @tree.record
 class scale_by_factored_rms(GradientTransformation):
-    r"""Divide the gradient by a running root mean square of it, which costs little memory for a matrix.
+    r"""Divide the gradient by its running root mean square, which takes little memory for a matrix.
 
-    Of a matrix, only the means over its rows and over its columns are kept:
+    For a matrix, only the means over its rows and over its columns are kept:
 
     $$R_t = \rho_t R_{t-1} + (1 - \rho_t) \operatorname{mean}_j(G_t^2 + \varepsilon), \qquad
     C_t = \rho_t C_{t-1} + (1 - \rho_t) \operatorname{mean}_i(G_t^2 + \varepsilon), \qquad
@@ -70,20 +70,19 @@ class scale_by_factored_rms(GradientTransformation):
 
     $$U_t = \frac{G_t}{\sqrt{V_t}}, \qquad V_t = \frac{R_t\, C_t}{\operatorname{mean}(R_t)}$$
 
-    Of any other leaf, $V_t$ is the running mean of $G_t^2 + \varepsilon$ itself.
+    For any other leaf, $V_t$ is the running mean of $G_t^2 + \varepsilon$ itself.
 
     Args:
-        factored: True for the two largest dimensions of a leaf (optax), `"last"` for its last two (torch), False for
-            none.
+        factored: True factors the two largest dimensions of a leaf (optax), `"last"` its last two (torch), False none.
         decay_rate: $\kappa$.
-        step_offset: $t_0$, the steps before this training.
+        step_offset: $t_0$, the steps taken before this training.
         min_dim_size_to_factor: a leaf is factored if both dimensions are at least this long.
         epsilon: $\varepsilon$; with `epsilon_is_floor`, None is the machine epsilon of the computation.
         epsilon_is_floor: leave out $\varepsilon$ above; $V_t$ is at least $\varepsilon^2$, and the mean of $R_t$ at
             least $\varepsilon$ (torch).
 
     Raises:
-        ValueError: no epsilon that is not a floor.
+        ValueError: `epsilon=None` without `epsilon_is_floor`.
 
     Reference: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
         <https://arxiv.org/abs/1804.04235>; optax, `scale_by_factored_rms`; `torch.optim.Adafactor`.

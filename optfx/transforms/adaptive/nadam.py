@@ -1,4 +1,4 @@
-"""NAdam's preconditioner as its paper has it: Adam's with Nesterov's lookahead, under a momentum that grows."""
+"""NAdam's preconditioner as in its paper: Adam's, with Nesterov's lookahead and a growing momentum."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ class ScaleByNadamState(NamedTuple):
     nu: Tree  # like params, running mean of its square
 
 
-def nadam(
-    g: Tensor, m: Tensor, v: Tensor, b1: Any, b2: Any, eps: Any, eps_root: Any, now: Any, ahead: Any, c2: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def nadam(g: Tensor, m: Tensor, v: Tensor, b1, b2, eps, eps_root, now, ahead, c2) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)
     return (now * g + ahead * m) / (tree.safe_sqrt(v / c2 + eps_root) + eps), m, v
@@ -31,7 +29,7 @@ def nadam(
 
 @tree.record
 class scale_by_nadam(GradientTransformation):
-    r"""Adam with Nesterov's lookahead, under a momentum that grows from half of $\beta_1$ to all of it.
+    r"""Adam with Nesterov's lookahead and a momentum that grows from half of $\beta_1$ to all of it.
 
     $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2$$
 
@@ -46,8 +44,10 @@ class scale_by_nadam(GradientTransformation):
         eps: $\varepsilon$, added to the root.
         eps_root: $\bar\varepsilon$, added under the root.
         mu_dtype: the dtype of the mean; None for that of the parameters.
-        momentum_decay: $\psi$, how fast the momentum grows. `scale_by_adam(nesterov=True)`, which is optax's NAdam, is
-            the limit of a large one.
+        momentum_decay: $\psi$, how fast the momentum grows.
+
+    This is torch's NAdam and the paper's. optax's is `scale_by_adam(nesterov=True)`, whose momentum is constant: the
+    limit of a large `momentum_decay`. The optimizer `nadam` is built on either.
 
     Reference: Dozat, "Incorporating Nesterov Momentum into Adam", 2016,
         <https://openreview.net/pdf?id=OM0jvwB8jIp57ZJjtNEZ>; `torch.optim.NAdam`.

@@ -1,4 +1,4 @@
-"""RAdam's preconditioner: Adam's, rectified by how much of the mean of squares can be trusted."""
+"""RAdam's preconditioner: Adam's, rectified for the variance of the mean of squares."""
 
 from __future__ import annotations
 
@@ -15,18 +15,7 @@ from optfx.tree import Tree
 
 
 def radam(
-    g: Tensor,
-    m: Tensor,
-    v: Tensor,
-    b1: Any,
-    b2: Any,
-    eps: Any,
-    eps_root: Any,
-    c1: Any,
-    c1_next: Any,
-    c2: Any,
-    rectified: Any,
-    tractable: Any,
+    g: Tensor, m: Tensor, v: Tensor, b1, b2, eps, eps_root, c1, c1_next, c2, rectified, tractable
 ) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)
@@ -36,7 +25,7 @@ def radam(
 
 @tree.record
 class scale_by_radam(GradientTransformation):
-    r"""Adam, rectified for the variance of its mean of squares; momentum alone while that cannot be told.
+    r"""Adam, rectified for the variance of its mean of squares; momentum alone while that variance is intractable.
 
     $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2$$
 
@@ -53,10 +42,10 @@ class scale_by_radam(GradientTransformation):
         b2: $\beta_2$, how much of the mean of squares is kept.
         eps: $\varepsilon$, added to the root.
         eps_root: $\bar\varepsilon$, added under the root.
-        threshold: $\theta$; below 4, where there is no $r_t$, it counts as 4.
+        threshold: $\theta$; values below 4, where $r_t$ is undefined, count as 4.
         nesterov: look ahead, see `scale_by_adam`.
-        eps_before_correction: add $\varepsilon$ to $\sqrt{v_t}$ before that is corrected (torch), so that it is
-            $\varepsilon / \sqrt{1 - \beta_2^t}$ in the formula.
+        eps_before_correction: add $\varepsilon$ to $\sqrt{v_t}$ before the correction (torch), so that the formula has
+            $\varepsilon / \sqrt{1 - \beta_2^t}$ instead.
 
     Reference: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2019,
         <https://arxiv.org/abs/1908.03265>; optax, `scale_by_radam`; `torch.optim.RAdam`.
@@ -87,7 +76,7 @@ class scale_by_radam(GradientTransformation):
         longest = 2 / (1 - now["b2"]) - 1
         length = longest - 2 * t * (1 - c2) / c2
         tractable = (length >= now.pop("threshold")) & (length > 4)
-        # the inner wheres keep the derivative of a root that is not used finite
+        # the inner wheres keep the derivative finite where the root is unused
         above = torch.where(tractable, (length - 4) * (length - 2) * longest, 1.0)
         below = torch.where(tractable, (longest - 4) * (longest - 2) * length, 1.0)
         now |= {"rectified": (above / below).sqrt(), "tractable": tractable}

@@ -1,7 +1,7 @@
-"""Divide the gradient by a root of what its squares add up to: a running mean (RMSProp), a running variance
-(centered RMSProp), or the whole sum (Adagrad).
+"""Divide the gradient by the root of a mean of squares (RMSProp), a variance (centered RMSProp), or a sum of squares
+(Adagrad).
 
-They share where epsilon stands: under the root, as optax has it, or beside it, as `torch.optim` has it.
+All add epsilon either under the root, as optax does, or outside it, as `torch.optim` does.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from optfx.core import Decay, GradientTransformation, Hyper
 from optfx.tree import Tree
 
 
-def filled(p: Tensor, value: Any) -> Tensor:
+def filled(p: Tensor, value) -> Tensor:
     return torch.zeros_like(p) + value  # a complex element is filled as the two numbers that it counts as
 
 
-def root(x: Tensor, eps: Any, eps_in_sqrt: bool) -> Tensor:
+def root(x: Tensor, eps, eps_in_sqrt: bool) -> Tensor:
     return tree.safe_sqrt(x + eps) if eps_in_sqrt else tree.safe_sqrt(x) + eps
 
 
 def numbers_of(tx: Any, count: Tensor) -> dict[str, Any]:
-    """What the leaf functions of the running mean and the running variance take beside leaves."""
+    """The scalar arguments of the leaf functions `rms` and `stddev`."""
     now = tx.at(count)
     del now["initial_scale"]  # it is in the state
     now["correction"] = core.bias_correction(now["decay"], count + 1) if tx.bias_correction else 1.0
@@ -39,14 +39,14 @@ class ScaleByRmsState(NamedTuple):
     nu: Tree  # like params, running mean of the squared gradient
 
 
-def rms(g: Tensor, v: Tensor, decay: Any, eps: Any, correction: Any, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
+def rms(g: Tensor, v: Tensor, decay, eps, correction, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
     v = tree.mean(v, g * g, decay)
     return g / root(v / correction, eps, eps_in_sqrt), v
 
 
 @tree.record
 class scale_by_rms(GradientTransformation):
-    r"""Divide the gradient by a running root mean square of it.
+    r"""Divide the gradient by its running root mean square.
 
     $$v_t = \rho\, v_{t-1} + (1 - \rho)\, g_t^2, \qquad \hat v_t = v_t \;\text{ or, corrected, }\; v_t / (1 - \rho^t)$$
 
@@ -58,7 +58,7 @@ class scale_by_rms(GradientTransformation):
         eps: $\varepsilon$.
         initial_scale: $v_0$; a schedule is read at step 0.
         eps_in_sqrt: add $\varepsilon$ under the root (optax); False adds it to the root (torch).
-        bias_correction: make up for the mean having begun at zero; with `eps_in_sqrt=False` this is
+        bias_correction: correct for the mean having begun at zero; with `eps_in_sqrt=False` this is
             `scale_by_adam(b1=0)` without its first mean.
 
     Reference: Hinton, "Overview of mini-batch gradient descent", 2012,
@@ -95,9 +95,7 @@ class ScaleByStddevState(NamedTuple):
     nu: Tree  # like params, running mean of its square
 
 
-def stddev(
-    g: Tensor, m: Tensor, v: Tensor, decay: Any, eps: Any, correction: Any, eps_in_sqrt: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def stddev(g: Tensor, m: Tensor, v: Tensor, decay, eps, correction, eps_in_sqrt: bool) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, decay)
     v = tree.mean(v, g * g, decay)
     variance = v / correction - (m / correction).square()
@@ -106,22 +104,22 @@ def stddev(
 
 @tree.record
 class scale_by_stddev(GradientTransformation):
-    r"""Divide the gradient by a running standard deviation of it.
+    r"""Divide the gradient by its running standard deviation.
 
     $$m_t = \rho\, m_{t-1} + (1 - \rho)\, g_t, \qquad v_t = \rho\, v_{t-1} + (1 - \rho)\, g_t^2$$
 
     $$u_t = \frac{g_t}{\sqrt{\hat v_t - \hat m_t^2 + \varepsilon}} \quad\text{or}\quad
     u_t = \frac{g_t}{\sqrt{\hat v_t - \hat m_t^2} + \varepsilon}$$
 
-    where $\hat m_t$ and $\hat v_t$ are the means themselves or, corrected, the means over $1 - \rho^t$. A variance that
-    rounding makes negative counts as zero.
+    where $\hat m_t$ and $\hat v_t$ are the means themselves or, corrected, the means over $1 - \rho^t$. A variance made
+    negative by rounding counts as zero.
 
     Args:
         decay: $\rho$, how much of the means is kept at each step.
         eps: $\varepsilon$.
         initial_scale: $v_0$; a schedule is read at step 0.
         eps_in_sqrt: add $\varepsilon$ under the root (optax); False adds it to the root (torch).
-        bias_correction: make up for the means having begun at zero.
+        bias_correction: correct for the means having begun at zero.
 
     Reference: Graves, "Generating Sequences With Recurrent Neural Networks", 2013, <https://arxiv.org/abs/1308.0850>;
         optax, `scale_by_stddev`; `torch.optim.RMSprop(centered=True)`.
@@ -154,17 +152,17 @@ class ScaleByRssState(NamedTuple):
     """The state of `scale_by_rss`."""
 
     count: Tensor  # () int64, steps taken
-    sum_of_squares: Tree  # like params, of all gradients so far
+    sum_of_squares: Tree  # like params, sum of all squared gradients so far
 
 
-def rss(g: Tensor, s: Tensor, eps: Any, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
+def rss(g: Tensor, s: Tensor, eps, eps_in_sqrt: bool) -> tuple[Tensor, Tensor]:
     s = s + g * g
     return g / root(s, eps, eps_in_sqrt), s
 
 
 @tree.record
 class scale_by_rss(GradientTransformation):
-    r"""Divide the gradient by the root of the sum of all its squares so far.
+    r"""Divide the gradient by the root of the sum of its squares so far.
 
     $$s_t = s_{t-1} + g_t^2, \qquad u_t = \frac{g_t}{\sqrt{s_t + \varepsilon}} \quad\text{or}\quad
     u_t = \frac{g_t}{\sqrt{s_t} + \varepsilon}$$

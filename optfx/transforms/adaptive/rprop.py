@@ -1,4 +1,4 @@
-"""Rprop: a step size for each element, which grows while the gradient keeps its sign."""
+"""Rprop: each element has its own step size, which grows while the gradient keeps its sign."""
 
 from __future__ import annotations
 
@@ -18,43 +18,37 @@ class ScaleByRpropState(NamedTuple):
 
     count: Tensor  # () int64, steps taken
     step_sizes: Tree  # like params, the step size of each element
-    previous: Tree  # like params, the last gradient; zero where it turned
+    previous: Tree  # like params, the last gradient, zero where its sign changed
 
 
 def rprop(
-    g: Tensor,
-    step: Tensor,
-    previous: Tensor,
-    eta_minus: Any,
-    eta_plus: Any,
-    min_step_size: Any,
-    max_step_size: Any,
+    g: Tensor, step: Tensor, previous: Tensor, eta_minus, eta_plus, min_step_size, max_step_size
 ) -> tuple[Tensor, Tensor, Tensor]:
     agreement = g * previous
     factor = torch.where(agreement > 0, eta_plus, torch.where(agreement < 0, eta_minus, torch.ones_like(g)))
     step = (step * factor).clamp(min=min_step_size).clamp(max=max_step_size)
-    g = torch.where(agreement < 0, torch.zeros_like(g), g)  # a turn is skipped, and counts once
+    g = torch.where(agreement < 0, torch.zeros_like(g), g)  # no step where the sign changed; the change counts once
     return step * g.sign(), step, g
 
 
 @tree.record
 class scale_by_rprop(GradientTransformation):
-    r"""Steps in the direction of the gradient's sign, of a size that each element has for itself.
+    r"""Steps in the direction of the gradient's sign, with a step size for each element.
 
     $$s_t = \begin{cases} \eta^+ s_{t-1} & g_t\, g_{t-1} > 0 \\ \eta^- s_{t-1} & g_t\, g_{t-1} < 0 \\
     s_{t-1} & \text{else} \end{cases} \qquad u_t = s_t \operatorname{sign}(g_t)$$
 
-    $s_t$ is kept within $[s_{\min}, s_{\max}]$. Where the sign turned, $g_t$ counts as zero, now and at the next step.
+    $s_t$ is kept within $[s_{\min}, s_{\max}]$. Where the sign changed, $g_t$ counts as zero, now and at the next step.
 
     Args:
         learning_rate: the first step size $s_0$; a schedule is read at step 0.
-        eta_minus: $\eta^-$, the factor where the gradient turned.
+        eta_minus: $\eta^-$, the factor where the sign changed.
         eta_plus: $\eta^+$, the factor where it did not.
         min_step_size: $s_{\min}$.
         max_step_size: $s_{\max}$.
 
-    It has the sign of the gradient: `scale(-1.0)` follows it in a chain. It is for whole batches: the noise of small
-    ones turns every sign. optax's emits the update of the step before.
+    The updates have the sign of the gradient: put `scale(-1.0)` after this in a chain. Use it with full batches: the
+    noise of small ones flips signs. optax's returns the update of the step before.
 
     Reference: Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning: the RPROP
         algorithm", 1993, <https://doi.org/10.1109/ICNN.1993.298623>; Igel and Hüsken, "Empirical
@@ -82,6 +76,6 @@ class scale_by_rprop(GradientTransformation):
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now = self.at(state.count)
-        del now["learning_rate"]  # the size of the first step: it is in the state
+        del now["learning_rate"]  # the first step size, which is in the state
         updates, sizes, previous = tree.elementwise(rprop, updates, state.step_sizes, state.previous, outs=3, **now)
         return updates, ScaleByRpropState(state.count + 1, sizes, previous)

@@ -8,7 +8,7 @@ import torch
 import optfx
 from optfx import sweep
 from optfx.sweep import training
-from optfx.sweep.memory import LiveBytes, available_bytes, fitting, peak_bytes
+from optfx.sweep.capacity import LiveBytes, available_bytes, fitting, peak_bytes
 
 KB = 1024
 

@@ -1,4 +1,4 @@
-"""How many members fit in memory: measured on one and on two, and extrapolated along a straight line."""
+"""How many members fit in memory: measured for one and for two, and extrapolated linearly."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-SHARE = 0.8  # of what is free: kernels need workspace, and other programs run too
+SHARE = 0.8  # of free memory: kernels need workspace, and other programs run too
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the storages that operations make while it is entered, and of those still alive.
+    """Counts the bytes of the storages that operations allocate inside the context, and that are still alive.
 
     Attributes:
         now: bytes alive.
-        peak: the most that ever were.
+        peak: the largest that `now` has been.
     """
 
     def __init__(self) -> None:
@@ -49,27 +49,27 @@ class LiveBytes(TorchDispatchMode):
 
 
 def peak_bytes(run: Callable[[int], Any], members: int) -> int:
-    """The most bytes alive at once while `run(members)` makes tensors, in eager code: an upper bound on compiled."""
+    """The peak of the bytes alive during `run(members)` in eager code: an upper bound for compiled code."""
     with LiveBytes() as live:
         run(members)
     return live.peak
 
 
 def available_bytes(device: torch.device) -> int:
-    """The memory that is free on a device now.
+    """The memory that is free on a device.
 
     Raises:
-        ValueError: a device that does not tell.
+        ValueError: it is unknown for this device.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     meminfo = Path("/proc/meminfo")
     if device.type != "cpu" or not meminfo.exists():
-        raise ValueError(f"how much memory is free on {device} is not known here: give chunk_size")
+        raise ValueError(f"the free memory of {device} is unknown: give chunk_size")
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
-    group = Path("/sys/fs/cgroup")  # a container's own limit; its file cache is given back when needed
+    group = Path("/sys/fs/cgroup")  # a container's own limit; its file cache is freed when needed
     if (group / "memory.max").exists() and (most := (group / "memory.max").read_text().strip()) != "max":
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
@@ -78,7 +78,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 def fitting(one: int, two: int, free: float) -> int:
-    """How many members fit in `free` bytes when one takes `one` bytes at its peak and two take `two`.
+    """How many members fit in `free` bytes if one needs `one` bytes at its peak and two need `two`.
 
     Example:
         >>> fitting(one=150, two=200, free=1000)
