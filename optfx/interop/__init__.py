@@ -1,4 +1,14 @@
-"""Edges to PyTorch's own world: `torch.optim`, checkpoints, sharded parameters."""
+"""Where optfx meets PyTorch's own world.
+
+| file | what it does |
+|---|---|
+| `torch_optimizer` | a transform as an optimizer of `torch.optim`, for loops and trainers that expect one |
+| `convert` | from an optimizer of `torch.optim` to a chain and back, in the middle of a run |
+| `checkpoint` | any tree of tensors as `{path: tensor}`, and as one file |
+
+`torch_specs` says how each optimizer of `torch.optim` is written here, `patterns` reads that backwards, `groups` gives
+each parameter group its numbers, and `torch_state` keeps the state as torch does.
+"""
 
 from optfx.interop.checkpoint import load, load_state_dict, save, state_dict
 from optfx.interop.convert import from_torch, to_torch

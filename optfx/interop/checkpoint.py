@@ -112,12 +112,12 @@ def save(state: Tree, path: str | os.PathLike[str]) -> None:
     files.write(path, state_dict(state, device="cpu"))
 
 
-def load(path: str | os.PathLike[str], template: Tree) -> Tree:
+def load(template: Tree, path: str | os.PathLike[str]) -> Tree:
     """The tree that `save` wrote. Nothing in the file is run, and its checksums are compared.
 
     Args:
-        path: the file.
         template: a tree with the wanted structure, shapes, dtypes and devices (see `load_state_dict`).
+        path: the file.
 
     Raises:
         FileNotFoundError: there is none.
@@ -128,7 +128,7 @@ def load(path: str | os.PathLike[str], template: Tree) -> Tree:
         >>> import tempfile, torch, optfx
         >>> path = tempfile.mkdtemp() + "/last.pt"
         >>> optfx.interop.save({"w": torch.ones(2)}, path)
-        >>> optfx.interop.load(path, {"w": torch.zeros(2)})
+        >>> optfx.interop.load({"w": torch.zeros(2)}, path)
         {'w': tensor([1., 1.])}
     """
     flat = files.read(path, mmap=True)  # copied anyhow

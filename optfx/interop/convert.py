@@ -16,26 +16,27 @@ from optfx.tree import Tree, from_dict, get_all, leaves, paths, to_dict
 from optfx.tree.nodes import entries
 
 _WHY_NOT = {
-    torch.optim.SparseAdam: "its gradients are sparse, and optfx has only dense ones: use Adam, and `sparse=False`",
-    torch.optim.LBFGS: "a step of it evaluates the loss up to `max_iter` times, which no update of one gradient does",
+    torch.optim.SparseAdam: "its gradients are sparse, and optfx has only dense ones: use Adam and `sparse=False`",
+    torch.optim.LBFGS: "one step evaluates the loss up to `max_iter` times, and an update here sees one gradient",
 }
 
 
 def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
     """An optimizer of `torch.optim` as a transform, with its groups, its options and its state as it is now.
 
-    Its next steps are those of the optimizer. Scheduled learning rates are taken as they stand.
+    The transform goes on with the steps that the optimizer would take next. A learning rate under a scheduler is taken
+    as it is now.
 
     Args:
-        optimizer: of `torch.optim`, new or in the middle of a run.
+        optimizer: one of `torch.optim`, new or in the middle of a run.
 
     Returns:
-        `(tx, params, state)`: the transform, a `partition` by group where there are several; copies of the parameters
-        by name, or by number where they have no names; and its state. A group whose parameters have not taken the same
-        number of steps is divided further, for a transform has one count.
+        `(tx, params, state)`: the transform, which is a `partition` where there are several groups; copies of the
+        parameters by name, or by number where they have no names; and its state. A group whose parameters have not all
+        taken the same number of steps is split further, because a transform has one count.
 
     Raises:
-        TypeError: an optimizer that has no counterpart, saying why.
+        TypeError: an optimizer that has no counterpart here, saying why.
         ValueError: two parameters of one name.
 
     Example:
@@ -83,7 +84,7 @@ def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
 
 
 def _options(group: dict[str, Any]) -> Options:
-    """The options of a group; tensors as () copies, which are ours."""
+    """The options of a group, with () copies of tensors."""
 
     def own(x: Any) -> Any:
         if isinstance(x, (tuple, list)):
@@ -94,7 +95,7 @@ def _options(group: dict[str, Any]) -> Options:
 
 
 def _steps(spec: TorchSpec, state: dict[str, Any]) -> int:
-    """How many steps a parameter has taken; of SGD, which does not count them, whether any."""
+    """How many steps a parameter has taken; for an optimizer that does not count them, 1 for any."""
     if spec.counts:
         return int(state["step"]) if "step" in state else 0
     return int(any(state.get(key) is not None for key in spec.state))
@@ -111,19 +112,19 @@ def _kept(spec: TorchSpec, name: str, kept: dict[str, Any], prefix: str, state: 
 
 
 def to_torch(tx: Any, params: Tree, state: Tree) -> Optimizer:
-    """A transform as the optimizer of `torch.optim` that it is, with its state as it is now.
+    """A transform as the optimizer of `torch.optim` that it equals, with its state as it is now.
 
     Args:
-        tx: a chain such as `from_torch` or the optimizers of optfx make, or a `partition` of those, whose parts become
-            groups.
-        params: tree of tensors, such as `dict(module.named_parameters())`: they become those of the optimizer.
-        state: of `tx`.
+        tx: a chain like those that `from_torch` and the optimizers of optfx make, or a `partition` of such chains,
+            whose parts become groups.
+        params: tree of tensors, such as `dict(module.named_parameters())`: the parameters of the new optimizer.
+        state: the state of `tx`.
 
     Returns:
-        The optimizer, whose next steps are those of `tx`.
+        The optimizer. It goes on with the steps that `tx` would take next.
 
     Raises:
-        ValueError: a transform that is none of torch's optimizers, or parts that are several of them.
+        ValueError: a transform that is not one of torch's optimizers, or parts that are different ones.
 
     Example:
         >>> import torch, optfx
@@ -164,7 +165,7 @@ def to_torch(tx: Any, params: Tree, state: Tree) -> Optimizer:
 
 
 def _state_of_torch(spec: TorchSpec, name: str, state: Tree) -> dict[str, Tensor]:
-    """What torch keeps of a parameter; nothing before the first step, when it makes that itself."""
+    """What torch keeps of a parameter: nothing before the first step, in which torch makes it."""
     steps = int(next(iter(get_all(state, "count").values())))
     if not steps:
         return {}

@@ -117,7 +117,8 @@ def across(tx: GradientTransformation) -> str:
     if not (isinstance(tx, core.Wrapper) and tx.partial):
         alone = tx.with_inside(dict.fromkeys(inside, identity())) if isinstance(tx, core.Wrapper) else tx
         watch, zero = _Watch(), torch.zeros(())
-        params = {"a": torch.zeros(2, 2), "b": torch.zeros(2, 2)}
+        like = next((x for x in _masks(tx) if isinstance(x, dict)), {"a": True, "b": True})
+        params = tree.map(lambda _: torch.zeros(2, 2), like)
         extra = {name: params if name == "grad" else zero for name in {*EXTRA_ARGS, *alone.extra_args}}
         extra |= {name: lambda _: zero for name in ("value_fn", "grad_fn", "obj_fn")}
         with recording(watch), torch.no_grad():
@@ -144,11 +145,10 @@ def _is_copied(tx: GradientTransformation) -> bool:
     return bool(_own_numbers(tx)) and not across(tx)
 
 
-def _sees_names(tx: GradientTransformation) -> bool:
-    """Whether it, or a transform inside, has a mask or the like: a tree, or a function, of all parameters."""
-    named = (*core.hyper_fields(tx), *([tx.holds] if isinstance(tx, core.Wrapper) else []))
-    values = [x for name, x in vars(tx).items() if name not in named]
-    return any(callable(x) or isinstance(x, dict) for x in values) or any(map(_sees_names, tx.inside().values()))
+def _masks(tx: GradientTransformation) -> list[Any]:
+    """The fields that hold a mask or the like: a tree, or a function, of all parameters."""
+    others = (*core.hyper_fields(tx), tx.holds if isinstance(tx, core.Wrapper) else "")
+    return [x for name, x in vars(tx).items() if name not in others and (callable(x) or isinstance(x, dict))]
 
 
 class Knobs:
@@ -254,7 +254,8 @@ class Knobs:
             inside = tx.inside()
             if _is_copied(tx):
                 each = {str(i): _with(tx, path, of) for i, of in enumerate(numbers)}
-                return by_group(each, owned, _sees_names(tx)) if len(each) > 1 else each["0"]
+                masks = any(_masks(part) for _, part in _each(tx))
+                return by_group(each, owned, masks) if len(each) > 1 else each["0"]
             if isinstance(tx, core.Wrapper):
                 tx = tx.with_inside({name: go(part, join(path, name)) for name, part in inside.items()})
             own = {name: numbers[0][join(path, name)] for name in _own_numbers(tx)}

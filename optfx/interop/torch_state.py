@@ -1,7 +1,7 @@
 """The state of a transform as torch keeps it: a dict for each parameter.
 
-What the transform has for each parameter stands in its dict under its path without the name of the parameter (`0.mu`),
-and what it has once (`0.count`) in the dict of each parameter.
+What the transform keeps for each parameter is in that parameter's dict, under its path without the name of the
+parameter (`0.mu`). What it keeps once (`0.count`) is in the dict of every parameter.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def places_of(state: Tree, names: Sequence[str], group: Sequence[int]) -> list[P
 
     Args:
         state: the state of a transform on a dict of all parameters.
-        names: of the parameters.
-        group: of each.
+        names: the names of the parameters.
+        group: the group of each.
     """
     number = {name: i for i, name in enumerate(names)}
     names_of = {None: set(names)} | {g: {n for n, h in zip(names, group, strict=True) if h == g} for g in set(group)}
@@ -60,8 +60,8 @@ class Layout:
 
     Args:
         state: what `tx.init` gave.
-        names: of the parameters.
-        group: of each.
+        names: the names of the parameters.
+        group: the group of each.
     """
 
     def __init__(self, state: Tree, names: Sequence[str], group: Sequence[int]):
@@ -107,17 +107,17 @@ def check(
     names: Sequence[str],
     numbers: Iterable[str],
 ) -> None:
-    """Refuse a saved state that does not fit, with what is wrong.
+    """Refuse a saved state that does not fit.
 
     Args:
         saved: what `state_dict` returned.
-        groups: those of the optimizer.
-        state: that of the optimizer.
-        names: of its parameters.
-        numbers: what each group must have.
+        groups: the groups of the optimizer.
+        state: the state of the optimizer.
+        names: the names of its parameters.
+        numbers: the numbers that each group must have.
 
     Raises:
-        ValueError: what is missing, unexpected, misshapen or of another dtype.
+        ValueError: listing what is missing, unexpected, misshapen or of another dtype.
     """
     if [len(g["params"]) for g in saved["param_groups"]] != [len(g["params"]) for g in groups]:
         return  # torch says so
@@ -151,12 +151,12 @@ class _AsSaved:
 
 
 def uncast(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved state of a parameter, put so that torch does not cast it to the dtype of the parameter."""
+    """The saved state of a parameter, wrapped so that torch does not cast it to the dtype of the parameter."""
     return {key: _AsSaved(x) if isinstance(x, Tensor) else x for key, x in state.items()}
 
 
 def copied(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
-    """The state of a parameter out of what `uncast` made, copied to the device of the parameter."""
+    """What `uncast` wrapped, copied to the device of the parameter."""
     return {
         key: x.tensor.detach().to(p.device, copy=True) if isinstance(x, _AsSaved) else x for key, x in state.items()
     }

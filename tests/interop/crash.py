@@ -77,7 +77,7 @@ def live(path: Path, diary: Path) -> None:
     with open(diary, "w", buffering=1) as log:  # every line reaches the system, which outlives the process
         tx, generator, run = begin()
         if path.exists():
-            run = interop.load(path, run)
+            run = interop.load(run, path)
         print("began", int(run["step"]), digest(run), file=log)
         while run["step"] < STEPS:
             run = step(tx, generator, run)
@@ -142,7 +142,7 @@ def killed_at_random(kills: int, seed: int = 0) -> dict[str, int]:
                 possible = max([possible, *(int(at) for _, at, _ in notes)])
             seen["runs"] += 1
             assert not drafts(path)
-            assert digest(interop.load(path, begin()[2])) == digests[-1]
+            assert digest(interop.load(begin()[2], path)) == digests[-1]
     return dict(seen)
 
 
@@ -180,7 +180,7 @@ def killed_at_each_line() -> dict[str, int]:
             assert was_killed(forked(save, path, deadline))
             seen["lines"] += 1
             seen["with a draft left"] += bool(drafts(path))
-            there = names[digest(interop.load(path, old))]
+            there = names[digest(interop.load(old, path))]
             assert there == "new" or not seen["new"], "an earlier kill found the new checkpoint there"
             seen[there] += 1
     return dict(seen)

@@ -75,7 +75,7 @@ def test_state_of_every_transform(row, tmp_path):
     p = params()
     state = tx.init(p)
     interop.save(state, tmp_path / "state.pt")
-    assert_equal(state, interop.load(tmp_path / "state.pt", tx.init(p)))
+    assert_equal(state, interop.load(tx.init(p), tmp_path / "state.pt"))
     assert_equal(state, interop.load_state_dict(tx.init(p), through_safetensors(interop.state_dict(state))))
 
 
@@ -116,7 +116,7 @@ def test_fused_and_back(tmp_path):
 
     def through_file(p, state):
         interop.save({"params": p, "state": state}, path)
-        return interop.load(path, template).values()
+        return interop.load(template, path).values()
 
     begin = tuple(template.values())
     mixed = eager(*through_file(*fused(*through_file(*eager(*begin)))))
@@ -136,7 +136,7 @@ def test_leaves_that_a_fused_optimizer_packed(no_cpp, monkeypatch, tmp_path):
     flat = interop.state_dict({"params": p, "state": state})
     assert all(x.untyped_storage().nbytes() == x.numel() * x.itemsize for x in flat.values())
     interop.save({"params": p, "state": state}, tmp_path / "run.pt")
-    saved = interop.load(tmp_path / "run.pt", {"params": params(), "state": tx.init(params())})
+    saved = interop.load({"params": params(), "state": tx.init(params())}, tmp_path / "run.pt")
     assert_equal(saved, {"params": p, "state": state})
     again, its_state = optfx.fuse(tx).init(saved["params"], saved["state"])
     assert_equal((again, its_state), (p, state))
@@ -176,10 +176,10 @@ def test_what_has_no_values_is_refused():
 def test_the_template_is_left_alone(tmp_path):
     template = {"a": torch.zeros(2), "b": torch.ones(1, dtype=torch.bool)}
     interop.save({"a": torch.ones(2), "b": torch.zeros(1, dtype=torch.bool)}, tmp_path / "run.pt")
-    after = interop.load(tmp_path / "run.pt", template)
+    after = interop.load(template, tmp_path / "run.pt")
     assert_equal(template, {"a": torch.zeros(2), "b": torch.ones(1, dtype=torch.bool)})
     after["a"].add_(1)  # the memory is its own, not the file's
-    assert_equal(interop.load(tmp_path / "run.pt", template)["a"], torch.ones(2))
+    assert_equal(interop.load(template, tmp_path / "run.pt")["a"], torch.ones(2))
 
 
 def test_a_file_is_for_everyone(tmp_path):
@@ -196,25 +196,25 @@ def test_a_file_is_for_everyone(tmp_path):
 def test_files_that_are_none(tmp_path):
     path, template = tmp_path / "run.pt", {"a": torch.zeros(2)}
     with pytest.raises(FileNotFoundError):
-        interop.load(path, template)
+        interop.load(template, path)
     interop.save({"a": torch.ones(2)}, path)
     whole = path.read_bytes()
     for broken in (b"", b"hello", whole[: len(whole) // 2], whole[:-5], whole[10:]):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=r"run\.pt is cut short, or no file of tensors"):
-            interop.load(path, template)
+            interop.load(template, path)
     torch.save(optfx.adam(0.1), path)  # would execute code
     with pytest.raises(ValueError, match=r"run\.pt holds objects that only code could restore"):
-        interop.load(path, template)
+        interop.load(template, path)
     torch.save([torch.ones(2)], path)
     with pytest.raises(ValueError, match=r"run\.pt holds a list, expected tensors by path"):
-        interop.load(path, template)
+        interop.load(template, path)
     torch.save({"a": 1}, path)
     with pytest.raises(ValueError, match=r"run\.pt: .*\n  a: a int, expected a tensor"):
-        interop.load(path, template)
+        interop.load(template, path)
     interop.save({"b": torch.ones(2)}, path)
     with pytest.raises(ValueError, match=r"run\.pt: the dict does not fit the tree:\n  missing: a"):
-        interop.load(path, template)
+        interop.load(template, path)
 
 
 def test_one_bit_is_enough(tmp_path):
@@ -226,13 +226,13 @@ def test_one_bit_is_enough(tmp_path):
         assert not torch.serialization.get_crc32_options()
     finally:
         torch.serialization.set_crc32_options(True)
-    assert torch.equal(interop.load(path, {"a": value})["a"], value)
+    assert torch.equal(interop.load({"a": value}, path)["a"], value)
     content = bytearray(path.read_bytes())
     content[content.find(value.numpy().tobytes()) + 500] ^= 1
     path.write_bytes(content)
     assert not torch.equal(torch.load(path)["a"], value)
     with pytest.raises(ValueError, match=r"run\.pt is damaged: the checksum of .*data/0"):
-        interop.load(path, {"a": value})
+        interop.load({"a": value}, path)
 
 
 def test_a_failed_save_leaves_the_last_one(tmp_path, monkeypatch):
@@ -248,7 +248,7 @@ def test_a_failed_save_leaves_the_last_one(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="the disk is full"):
         interop.save({"a": torch.zeros(2)}, path)
     assert list(tmp_path.iterdir()) == [path]
-    assert torch.equal(interop.load(path, {"a": torch.zeros(2)})["a"], torch.ones(2))
+    assert torch.equal(interop.load({"a": torch.zeros(2)}, path)["a"], torch.ones(2))
 
 
 def test_the_file_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
@@ -293,4 +293,4 @@ def test_two_writers_of_one_file_are_found_out(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(FileNotFoundError, match=r"run\.pt\.[0-9a-f]{8}\.part"):
         interop.save({"a": torch.zeros(2)}, path)
-    assert torch.equal(interop.load(path, {"a": torch.zeros(2)})["a"], torch.ones(2))
+    assert torch.equal(interop.load({"a": torch.zeros(2)}, path)["a"], torch.ones(2))

@@ -71,7 +71,7 @@ def load_sharded(rank, world, folder, names):
     template, found = run_of(sharded_model(), 0), {}
     for name in names:
         if name.endswith(".pt"):
-            run = interop.load(f"{folder}/{name}", template)
+            run = interop.load(template, f"{folder}/{name}")
         else:
             flat = interop.state_dict(template)
             dcp.load(flat, checkpoint_id=f"{folder}/{name}")

@@ -120,7 +120,7 @@ def test_lightning_resumes(tmp_path):
 # ---- Hugging Face ----------------------------------------------------------------------------------------------------
 
 
-def hf_run(folder, how, resume=None, steps=STEPS, save_at=None):
+def hf_run(folder, how, resume=None, steps=STEPS, save_at=None, eval_at=None, callbacks=()):
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -137,8 +137,11 @@ def hf_run(folder, how, resume=None, steps=STEPS, save_at=None):
         output_dir=str(folder), max_steps=steps, per_device_train_batch_size=4, learning_rate=1e-3, weight_decay=0.1,
         report_to=[], disable_tqdm=True, logging_steps=1000, use_cpu=True, max_grad_norm=1.0, seed=0,
         save_strategy="no" if save_at is None else "steps", save_steps=save_at or 500, dataloader_pin_memory=False,
+        eval_strategy="no" if eval_at is None else "steps", eval_steps=eval_at,
     )  # fmt: skip
-    trainer = transformers.Trainer(net, arguments, train_dataset=examples, **how(net))
+    trainer = transformers.Trainer(
+        net, arguments, train_dataset=examples, eval_dataset=examples[:8], callbacks=list(callbacks), **how(net)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.train(resume_from_checkpoint=resume)
@@ -166,6 +169,27 @@ def test_hf_trainer_resumes(tmp_path):
     straight = hf_run(tmp_path, how, save_at=STEPS // 2)
     resumed = hf_run(tmp_path, how, resume=str(tmp_path / f"checkpoint-{STEPS // 2}"))
     for p, q in zip(straight, resumed, strict=True):
+        assert torch.equal(p, q)
+
+
+def test_hf_trainer_evaluates_the_average(tmp_path):
+    import transformers
+
+    class Look(transformers.TrainerCallback):
+        def on_prediction_step(self, args, state, control, model=None, optimizer=None, **kwargs):
+            kept = optimizer.optimizer.state
+            seen.append(all(torch.equal(p, kept[p]["1.ema"]) for p in model.parameters()))
+
+        def on_train_end(self, args, state, control, optimizer=None, **kwargs):
+            optimizer.train()  # the trainer evaluates at the last step too
+
+    tx = optfx.chain(optfx.adamw(1e-3), optfx.params_ema(0.9))
+    how, seen = by_class(TorchOptimizer, tx=tx, lr=1e-3), []
+    straight = hf_run(tmp_path, how, steps=10)
+    evaluated = hf_run(tmp_path, how, steps=10, eval_at=4, callbacks=[Look()])
+    assert seen
+    assert all(seen)
+    for p, q in zip(straight, evaluated, strict=True):
         assert torch.equal(p, q)
 
 
