@@ -53,7 +53,7 @@ def main(steps: int = 1000, every: int = 20, folder: str | Path = "out") -> dict
     }
     path = Path(folder) / "resume.pt"
     if path.exists():
-        run = interop.load(path, run)
+        run = interop.load(run, path)
         print(f"goes on from step {run['step']} of {steps}, as {path} says")
     else:
         print("begins")
