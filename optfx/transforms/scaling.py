@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.combinators import masked
-from optfx.core import Hyper
+from optfx.core import Hyper, select
 from optfx.tree import Tree
 
 
@@ -49,8 +48,9 @@ class set_to_zero(core.Stateless):
         return tree.elementwise(torch.zeros_like, updates)
 
 
-def freeze(mask: Any) -> masked:
-    """Freeze some parameters: their updates become zero.
+@tree.record
+class freeze(core.Stateless):
+    """Freeze some parameters: their updates become zero. It needs params. The state is empty.
 
     Args:
         mask: which parameters to freeze: a selector (`select.path("encoder.*")`), a function
@@ -68,7 +68,13 @@ def freeze(mask: Any) -> masked:
         >>> tx.update(params, tx.init(params), params)[0]
         {'body': tensor([0.]), 'head': tensor([-0.1000])}
     """
-    return masked(set_to_zero(), mask)
+
+    needs_params = True
+    mask: Any
+
+    def apply(self, updates: Tree, params: Tree) -> Tree:
+        frozen, rest = tree.split(updates, select.resolve(self.mask, params, bool, "freeze"))
+        return tree.merge(tree.elementwise(torch.zeros_like, frozen), rest)
 
 
 @tree.record
