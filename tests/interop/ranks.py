@@ -12,6 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 
+PRELOADED = [
+    "torch.distributed.checkpoint.state_dict",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.debug",
+    "optfx",
+]
+
+
 def _main(f: Callable[..., Any], rank: int, world: int, store: str, results: Any, args: tuple[Any, ...]) -> None:
     import torch
     import torch.distributed as dist
@@ -38,7 +46,8 @@ def run(f: Callable[..., Any], world: int, *args: Any) -> list[Any]:
         f: module-level function whose result pickles; it fails by raising.
         world: how many.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
     results = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
         store = os.path.join(folder, "store")
