@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[1]
 GUIDES = ["write-a-transform.md", "write-a-wrapper.md"]
 TITLED = re.compile(r'^```(python|diff) title="(.+)"\n((?:.*\n)*?)```$', re.M)
 ADDED = re.compile(r"^@@ (.+)\n((?:\+.*\n)+)", re.M)
-OF_A_ROW = ["tests/test_laws.py", "tests/compiler/test_registry.py", "tests/interop/test_checkpoint.py"]
+OF_A_ROW = [
+    "tests/test_laws.py",
+    "tests/compiler/test_registry.py",
+    "tests/interop/test_checkpoint.py",
+    "tests/interop/test_registry.py",
+    "tests/sweep/test_registry.py",
+]
 OF_ALL = ["tests/test_public.py", "tests/test_layers.py"]
 
 

@@ -331,7 +331,7 @@ AROUND = {
 def averages(tx):
     """Whether a transform, or one inside it, says itself where to evaluate."""
     own = optfx.core.GradientTransformation.eval_params
-    return any(type(part).eval_params is not own and not part.inside() for _, part in each(tx))
+    return any(type(part).eval_params is not own and not getattr(part, "partial", False) for _, part in each(tx))
 
 
 @rows

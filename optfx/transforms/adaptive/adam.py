@@ -28,10 +28,11 @@ def adam(g: Tensor, m: Tensor, v: Tensor, b1, b2, eps, eps_root, c1, c1_next, c2
     return m_hat / (tree.safe_sqrt(v / c2 + eps_root) + eps), m, v
 
 
-def corrections(now: dict[str, Any], count: Tensor, nesterov: bool) -> dict[str, Any]:
-    """The bias corrections of Adam's means after `count` steps, and of the first after one more for Nesterov."""
-    c1, c2 = (core.bias_correction(now[b], count) for b in ("b1", "b2"))
-    return {"c1": c1, "c2": c2, "c1_next": core.bias_correction(now["b1"], count + 1) if nesterov else None}
+def numbers_of(tx: Any, count: Tensor) -> dict[str, Any]:
+    """The numbers of Adam after `count` steps, and what its means are divided by in the next one."""
+    now, t = tx.at(count), count + 1
+    c1, c2 = (core.bias_correction(now[b], t) for b in ("b1", "b2"))
+    return now | {"c1": c1, "c2": c2, "c1_next": core.bias_correction(now["b1"], t + 1) if tx.nesterov else None}
 
 
 @tree.record
@@ -81,7 +82,6 @@ class scale_by_adam(GradientTransformation):
         return ScaleByAdamState(core.counter(params), tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
-        now, count = self.at(state.count), state.count + 1
-        now |= corrections(now, count, self.nesterov)
+        now = numbers_of(self, state.count)
         updates, mu, nu = tree.elementwise(adam, updates, state.mu, state.nu, outs=3, **now)
-        return updates, ScaleByAdamState(count, mu, nu)
+        return updates, ScaleByAdamState(state.count + 1, mu, nu)

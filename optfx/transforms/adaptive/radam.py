@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optfx import core, tree
 from optfx.core import Decay, GradientTransformation, Hyper
-from optfx.transforms.adaptive.adam import ScaleByAdamState, corrections
+from optfx.transforms.adaptive.adam import ScaleByAdamState, numbers_of
 from optfx.tree import Tree
 
 
@@ -70,8 +70,7 @@ class scale_by_radam(GradientTransformation):
         return ScaleByAdamState(core.counter(params), tree.zeros_like(params), tree.zeros_like(params))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
-        now, count = self.at(state.count), state.count + 1
-        now |= corrections(now, count, self.nesterov)
+        now, count = numbers_of(self, state.count), state.count + 1
         c2, t = now["c2"], count.to(tree.scalar_dtype(count.device))
         longest = 2 / (1 - now["b2"]) - 1
         length = longest - 2 * t * (1 - c2) / c2
