@@ -13,6 +13,11 @@ from typing import Any
 
 
 PRELOADED = [
+    "optfx",
+    "torch.distributed.checkpoint.state_dict",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.debug",
+]
     "torch.distributed.checkpoint.state_dict",
     "torch.distributed.fsdp",
     "torch.distributed.tensor.debug",
