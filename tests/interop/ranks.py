@@ -12,6 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 PRELOADED = [
+    "optfx",
+    "torch.distributed.checkpoint.state_dict",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.debug",
+]
     "torch.distributed.checkpoint.state_dict",
     "torch.distributed.fsdp",
     "torch.distributed.tensor.debug",
