@@ -17,11 +17,6 @@ PRELOADED = [
     "torch.distributed.fsdp",
     "torch.distributed.tensor.debug",
 ]
-    "torch.distributed.checkpoint.state_dict",
-    "torch.distributed.fsdp",
-    "torch.distributed.tensor.debug",
-    "optfx",
-]
 
 
 def _main(f: Callable[..., Any], rank: int, world: int, store: str, results: Any, args: tuple[Any, ...]) -> None:
