@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optfx.compiler import fuse
-from optfx.core import as_transform
+from optfx.core import as_transform, is_number
 from optfx.interop.groups import Knobs, across, own_value
 from optfx.interop.torch_state import Layout, check, copied, uncast
 from optfx.tree import Hole, Tree, leaves
@@ -159,7 +159,7 @@ class TorchOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-            if isinstance(loss, (float, Tensor)):
+            if is_number(loss):
                 extra = {"value": loss.detach() if isinstance(loss, Tensor) else loss} | extra
         active = tuple([p.grad is not None for p in self._params])
         if not any(active):

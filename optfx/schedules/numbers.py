@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.core import Number
+from optfx.core import Number, is_number
 from optfx.tree import leaves
 from optfx.tree.share import scalar_dtype
 
@@ -22,7 +22,7 @@ def as_number(what: str, x: Any) -> Any:
     if x is None or isinstance(x, Tensor) or callable(x):
         return x
     x = x.item() if hasattr(x, "item") else x
-    if isinstance(x, bool) or not isinstance(x, (int, float)):
+    if not is_number(x):
         raise TypeError(f"{what} is a {type(x).__name__}, expected a number or a () tensor")
     return x
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NewType
 import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation
+from optfx.core import GradientTransformation, is_number
 from optfx.tree import Tree, flatten
 from optfx.tree.share import scalar_dtype
 
@@ -57,7 +57,7 @@ def kind_of(extra: Any) -> Any:
     """What a step is compiled for, of an extra argument: shape and dtype of a leaf, or "number", or "given"."""
     if isinstance(extra, Tensor) and extra.ndim:
         return extra.shape, extra.dtype
-    return "number" if isinstance(extra, (Tensor, float, int)) and not isinstance(extra, bool) else "given"
+    return "number" if is_number(extra) else "given"
 
 
 def gather(tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, extra: dict[str, Any]) -> Inputs:
