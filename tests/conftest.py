@@ -1,8 +1,8 @@
-"""What every test may count on: one thread a worker, no window, JAX in float64 on the CPU, a fixed seed."""
+"""What every test may rely on: one thread per worker, no window, JAX in float64 on the CPU, a fixed seed."""
 
 import os
 
-# Read when the libraries are imported, which is after this file.
+# Read when the libraries are imported, which is after this file is.
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["JAX_ENABLE_X64"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -18,13 +18,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.fixture(autouse=True)
 def seed():
-    """The same random numbers whatever ran before, on whichever worker."""
+    """The same random numbers, whatever ran before and on whichever worker."""
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def fresh_dynamo():
-    """Dynamo with nothing compiled; yields its counters, so that a test can count graphs."""
+    """Dynamo with nothing compiled. Yields its counters, so that a test can count graphs."""
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
