@@ -158,12 +158,12 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.first, self.last = nn.Linear(5, 9), nn.Linear(9, 1)  # no dimension is divisible by 2
+        self.first, self.second, self.last = nn.Linear(5, 9), nn.Linear(9, 7), nn.Linear(7, 1)
         for p in self.parameters():
             p.data = torch.randn(p.shape, generator=generator, dtype=torch.float64) / 3
 
     def forward(self, x):
-        return self.last(self.first(x).tanh())
+        return self.last(self.second(self.first(x).tanh()).tanh())
 
 
 def batch(k):
@@ -182,7 +182,8 @@ def recipe():
 def sharded(net):
     from torch.distributed.fsdp import fully_shard
 
-    fully_shard(net.first)
+    for layer in (net.first, net.second):
+        fully_shard(layer)
     return fully_shard(net)
 
 
