@@ -141,6 +141,7 @@ def at(record: Any, count: Tensor) -> dict[str, Any]:
 
     Raises:
         ValueError: a tensor that is not (): batches of optimizers run under `torch.func.vmap`.
+        TypeError: what is no number, such as a bool.
     """
     now: dict[str, Any] = {}
     for name, decays in _fields(record).items():
@@ -152,6 +153,8 @@ def at(record: Any, count: Tensor) -> dict[str, Any]:
             now[name] = tree.Share(value) if decays else value
         elif value is None:
             now[name] = None
+        elif not is_number(value):
+            raise TypeError(f"{type(record).__name__}.{name} is {value!r}, expected a number")
         elif decays:
             now[name] = tree.Share(_constant(value, count), _constant(1 - float(value), count))
         else:

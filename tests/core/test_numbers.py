@@ -93,6 +93,12 @@ def test_a_bool_is_no_number():
     assert list(core.numbers(tx)) == ["max_consecutive_errors"]
     assert list(optfx.inject_hyperparams(tx).init(PARAMS).hyperparams) == ["max_consecutive_errors"]
     assert "lr" not in TorchOptimizer([torch.ones(1)], tx).param_groups[0]
+    for bad in (True, np.True_, "fast"):
+        tx = optfx.scale(bad)
+        with pytest.raises(TypeError, match=r"scale\.step_size is .*, expected a number"):
+            tx.update(PARAMS, tx.init(PARAMS))
+        with pytest.raises(TypeError, match=r"scale\.step_size is .*, expected a number"):
+            optfx.hyperparams(tx, tx.init(PARAMS))
     with pytest.raises(TypeError, match="'lr' is True, expected a number"):
         TorchOptimizer([torch.ones(1)], guarded(0.1, 3), lr=True)
     with pytest.raises(ValueError, match=r"differ at 'inner.steps.0.learning_rate' in more than numbers"):
