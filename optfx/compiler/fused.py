@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from optfx import tree
+from optfx.compiler.memory import Memory, check
+from optfx.compiler.record.findings import Changed, Drifted, Known, NotClosed
 from optfx.compiler.record.inputs import AsLeaf, AsScalar, Input, kind_of
 from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
 from optfx.core.transform import check_extra, check_updates
 from optfx.tree import Tree, flatten, paths, unflatten
 from optfx.tree.nodes import leaves_in
 from optfx.tree.record import is_wrapped
-from optfx.tree.words import misfit
 
 if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
     from optfx.compiler.kernels.workshop import Workshop
@@ -50,13 +49,14 @@ class fuse:
         {'w': tensor([ 0.9000, -1.9000])}
     """
 
+    _memory: Memory
     _workshop: Workshop
 
     def __init__(self, tx: Any):
         self.tx: GradientTransformation = as_transform(tx)
         self._extra_args = self.tx.extra_args
-        self._live: list[Tensor] = []  # parameters of the caller, which are given the memory that steps write to
-        self._plan: Plan | None = None
+        self._plans: dict[Any, Plan] = {}  # by what gradients and extra arguments look like
+        self._plan: Plan | None = None  # that of the last step
 
     def __repr__(self) -> str:
         return f"fuse({self.tx!r})"
@@ -67,18 +67,19 @@ class fuse:
 
         Args:
             params: tree of tensors, which are copied; or an `nn.Module`, whose trainable parameters are trained
-                themselves.
+                themselves, wherever their memory is at each step.
             state: a state of `tx`, from a checkpoint say, which is copied; None for `tx.init(params)`.
             copy: False to train the tensors of `params` and `state` themselves. Parameters may be given new memory.
             **extra: the extra arguments that steps will be given, if the optimizer declares any that are not in
-                `EXTRA_ARGS`. Their values do not matter.
+                `EXTRA_ARGS`. Without them the first step compiles. The values of numbers and leaves do not matter.
 
         Returns:
             `(params, state)`: the tensors that `step` updates. The state has the structure of `tx.init(params)`, so it
             is saved, read and set like any other.
 
         Raises:
-            TypeError, ValueError: parameters or a state that do not fit `tx`. The message names the path.
+            TypeError, ValueError: parameters or a state that do not fit `tx`, or live parameters that share memory. The
+                message names the path.
         """
         from optfx.compiler.kernels.workshop import Workshop
 
@@ -94,14 +95,15 @@ class fuse:
             if not isinstance(x, Tensor):
                 raise TypeError(f"fuse: the state at {path!r} is a {type(x).__name__}, expected a tensor")
         if state is not None:
-            _check("the state", like, state)
-        self._live = flatten(params)[0] if live else []
-        own = tree.map(lambda x: _own(x, not live), params)
-        state = tree.map(lambda x: _own(x, copy), like if state is None else state)
+            check("the state", like, state)
+        self._memory = Memory(params, like if state is None else state, live, copy)
+        self._workshop, self._plans, self._plan = Workshop(), {}, None
         # only the kind of an argument matters here, and that of the common ones is known
-        guessed = dict.fromkeys(EXTRA_ARGS, _some_function) | {"value": 0.0, "grad": own}
-        self._workshop = Workshop()
-        return self._compile(own, own, state, self._declared(guessed | extra))
+        guessed = dict.fromkeys(EXTRA_ARGS, _some_function) | {"value": 0.0, "grad": self.params}
+        extra = self._declared(guessed | extra)
+        if _needs(self.tx) <= extra.keys():  # else the first step tells
+            self._compile([_plain(x) for x in flatten(self.params)[0]], extra)
+        return self.params, self.state
 
     @torch.no_grad()
     def step(self, grads: Tree, state: Tree, params: Tree, **extra: Any) -> tuple[Tree, Tree]:
@@ -121,29 +123,35 @@ class fuse:
             ValueError: trees that do not fit. The message names the path, and nothing has changed.
             TypeError: an extra argument that the optimizer does not know.
         """
-        if self._plan is None:
+        if not hasattr(self, "_memory"):
             raise RuntimeError("fuse: call init before step")
         if extra:
             check_extra(self.tx, extra)
         extra = self._declared(extra)
-        kinds = [kind_of(x) for x in _leaves(extra)]
-        leaves = leaves_in(self._structure, grads)
-        if leaves is None or list(map(_form, leaves)) != self._forms or kinds != self._kinds:
+        leaves = leaves_in(self._memory.structure, grads)
+        plan = None if leaves is None else self._plan_for(leaves, extra)
+        if leaves is None or plan is None:
             check_updates("fuse", self.params, grads)
-            leaves = [x.resolve_conj().contiguous() for x in flatten(grads)[0]]
-            if list(map(_form, leaves)) != self._forms or kinds != self._kinds:
-                self._copy_foreign(state, params)
-                params, state = self._compile(unflatten(self._structure, leaves), self.params, self.state, extra)
-        self._copy_foreign(state, params)
-        inputs = self._plan.recording.inputs
-        rebound = [(Input(i), x) for i, x in enumerate(leaves)]
-        for what, x in zip(inputs.extra, _leaves(extra), strict=True):
-            if isinstance(what, AsLeaf):
-                rebound.append((what.input, x.resolve_conj().contiguous()))
-            elif isinstance(what, AsScalar):
-                inputs.scalars[what.index].fill_(x)
-        self._plan.run(rebound, extra)
+            leaves = [_plain(x) for x in flatten(grads)[0]]
+            plan = self._plan_for(leaves, extra) or self._compile(leaves, extra)
+        try:
+            self._run(plan, leaves, state, params, extra)
+        except Changed as change:
+            if change.place is None:
+                raise
+            plan.known.results[change.place] = change.forms
+            self._run(self._compile(leaves, extra, plan.known), leaves, state, params, extra)
         return self.params, self.state
+
+    @property
+    def params(self) -> Tree:
+        """The parameters, as the last step left them."""
+        return self._memory.params
+
+    @property
+    def state(self) -> Tree:
+        """The state, as the last step left it."""
+        return self._memory.state
 
     def explain(self) -> str:
         """The stages of a step: what runs in each, on which leaves, and why something was not fused.
@@ -163,7 +171,7 @@ class fuse:
                 mul > add [C++]: b, w
         """
         if self._plan is None:
-            raise RuntimeError("fuse: call init before explain")
+            raise RuntimeError("fuse: call init before explain, and step where a step needs extra arguments")
         from optfx.compiler.explain import explanation
 
         return explanation(self._plan, self.params, self.state)
@@ -173,62 +181,84 @@ class fuse:
     def _declared(self, extra: dict[str, Any]) -> dict[str, Any]:
         return {name: x for name, x in sorted(extra.items()) if name in self._extra_args}
 
-    def _compile(self, grads: Tree, params: Tree, state: Tree, extra: dict[str, Any]) -> tuple[Tree, Tree]:
-        """Compile the step for such gradients and extra arguments. Returns the params and the state that it writes."""
+    def _plan_for(self, grads: list[Any], extra: dict[str, Any]) -> Plan | None:
+        """The plan that was made for such gradients and extra arguments."""
+        forms, kinds = [_form(x) for x in grads], _kinds(extra)
+        if self._plan is None or forms != self._plan.forms or kinds != self._plan.kinds:
+            self._plan = self._plans.get((*forms, *kinds))
+        return self._plan
+
+    def _compile(self, grads: list[Tensor], extra: dict[str, Any], known: Known | None = None) -> Plan:
+        """Compile the step for such gradients and extra arguments."""
         from optfx.compiler.plan.plan import Plan
         from optfx.compiler.record.recording import record
 
-        try:
-            plan = Plan(record(self.tx, grads, state, params, extra), self._workshop, SMALL)
-        finally:
-            self._workshop.finish()
-        (_, self._structure), (s, self._of_state) = flatten(params), flatten(state)
-        n = plan.recording.inputs.n
-        self._own = plan.values[n : 2 * n + len(s)]
-        self.params = unflatten(self._structure, self._own[:n])
-        self.state = unflatten(self._of_state, self._own[n:])
-        self._forms = [_form(x) for x in flatten(grads)[0]]
-        self._kinds = [kind_of(x) for x in _leaves(extra)]
-        self._plan = plan
-        for of_caller, x in zip(self._live, self._own, strict=False):
-            if of_caller.data_ptr() != x.data_ptr():
-                of_caller.data = x
-        return self.params, self.state
+        memory, known = self._memory, Known() if known is None else known
+        gradients, n = unflatten(memory.structure, grads), memory.n
+        while True:
+            params, state = unflatten(memory.structure, memory.own[:n]), unflatten(memory.of_state, memory.own[n:])
+            try:
+                recording = record(self.tx, gradients, state, params, extra, known)
+                plan = Plan(recording, self._workshop, SMALL, [_form(x) for x in grads], _kinds(extra))
+            except NotClosed as found:
+                if found.codes <= known.opened:
+                    raise
+                known.opened |= found.codes
+            except Drifted as found:
+                drifted = [x.to(dtype) for x, dtype in zip(memory.own[n:], found.dtypes, strict=True)]
+                memory.replace([*memory.own[:n], *drifted])
+                self._plans = {}
+            else:
+                break
+            finally:
+                self._workshop.finish()
+        if plan.moved:
+            memory.replace(plan.values[n : n + len(memory.own)])
+            self._plans = {}
+        self._plans[(*plan.forms, *plan.kinds)] = self._plan = plan
+        return plan
 
-    def _copy_foreign(self, state: Tree, params: Tree) -> None:
-        """Copy tensors that are not the step's own into those that are."""
-        p, s = leaves_in(self._structure, params), leaves_in(self._of_state, state)
-        if p is not None and s is not None and all(map(operator.is_, (*p, *s), self._own)):
-            return
-        _check("params", self.params, params)
-        _check("the state", self.state, state)
-        given = [*flatten(params)[0], *flatten(state)[0]]
-        changed = [(old, new) for old, new in zip(self._own, given, strict=True) if old is not new]
-        own = {x.untyped_storage().data_ptr() for x in self._own}
-        fresh = [(old, new.clone() if new.untyped_storage().data_ptr() in own else new) for old, new in changed]
-        for old, new in fresh:
-            old.copy_(new)
+    def _run(self, plan: Plan, grads: list[Tensor], state: Tree, params: Tree, extra: dict[str, Any]) -> None:
+        memory, inputs, given = self._memory, plan.recording.inputs, _leaves(extra)
+        if memory.where(plan.numbers) != plan.addresses:
+            memory.follow({i - memory.n for i in plan.moved}, plan.numbers, plan.memory)
+            plan.look_up(memory.where(plan.numbers))
+        memory.copy_in(params, state)
+        memory.read()
+        rebound = [(Input(i), x) for i, x in enumerate(grads)]
+        for what, x in zip(inputs.extra, given, strict=True):
+            kind = type(what)  # not isinstance, which looks at what is given
+            if kind is AsLeaf:
+                rebound.append((what.input, _plain(x)))  # type: ignore[union-attr]
+            elif kind is AsScalar:
+                inputs.scalars[what.index].fill_(x)  # type: ignore[union-attr]
+        plan.run(rebound, given)
+        memory.write()
 
 
-def _own(x: Tensor, copy: bool) -> Tensor:
-    x = x.detach()
-    return x.clone(memory_format=torch.contiguous_format) if copy else x.contiguous()
+def _needs(tx: GradientTransformation) -> set[str]:
+    """The extra arguments without which a step is not possible."""
+    return {*tx.needs}.union(*(_needs(part) for part in tx.inside().values()))
+
+
+def _plain(x: Tensor) -> Tensor:
+    return x.resolve_conj().resolve_neg().contiguous()
 
 
 def _some_function(*args: Any) -> Any:
     raise AssertionError
 
 
-def _check(what: str, expected: Tree, given: Tree) -> None:
-    xs, structure = flatten(expected)
-    if words := misfit(expected, xs, given, leaves_in(structure, given)):
-        raise ValueError(f"fuse: {what}: the tree {words}")
-
-
 def _form(x: Any) -> Any:
+    """What a step is compiled for, of a gradient; one that is not contiguous is copied first."""
     if not isinstance(x, Tensor):
         return None
-    return x.shape, x.dtype, x.device, x.is_contiguous() and not x.is_conj()
+    return x.shape, x.dtype, x.device, x.is_contiguous() and not x.is_conj() and not x.is_neg()
+
+
+def _kinds(extra: dict[str, Any]) -> list[Any]:
+    """What a step is compiled for, of its extra arguments."""
+    return [(name, flatten(x)[1], *map(kind_of, flatten(x)[0])) for name, x in extra.items()]
 
 
 def _leaves(extra: dict[str, Any]) -> list[Any]:

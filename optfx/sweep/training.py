@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -93,10 +94,14 @@ def fit(
         size = _chunk_size(members, step, metrics, batch_at(0), steps, chunk_size)
         if compile:
             backend = "inductor" if compile is True else compile
-            # Without isolation, Dynamo counts all sweeps of a process as one function, and gives up after eight.
-            options: dict[str, Any] = {"dynamic": False, "backend": backend, "isolate_recompiles": True}
-            step = torch.compile(step, fullgraph=True, **options)
+            step = torch.compile(_alone(step), fullgraph=True, dynamic=False, backend=backend)
         return _run(members, step, metrics, batch_at, steps, size, progress)
+
+
+def _alone(f: Any) -> Any:
+    """The same function with code of its own: Dynamo counts compilations by code, and would give up after eight sweeps
+    of a process."""
+    return FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
 
 
 def _no_metrics(params: Tree) -> dict[str, Tensor]:

@@ -191,7 +191,7 @@ def _rebuild(node: Any, values: Iterator[Any]) -> Any:
 
 
 def is_namedtuple(x: Any) -> bool:
-    return isinstance(x, tuple) and hasattr(type(x), "_fields")
+    return isinstance(x, tuple) and hasattr(x, "_fields")
 
 
 def entries(node: Any) -> list[tuple[Any, Any]] | None:

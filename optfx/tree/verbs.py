@@ -27,7 +27,7 @@ from optfx.tree.recording import recorder
 from optfx.tree.sharded import any_sharded, is_sharded, numbers_of, run_on_parts, run_on_wholes
 from optfx.tree.words import LeafError, misfit
 
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
@@ -62,7 +62,7 @@ def computation_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
     if not inexact:
         return None
     wide = functools.reduce(torch.promote_types, inexact)
-    return torch.float32 if wide in _HALF else wide
+    return torch.float32 if wide in HALF else wide
 
 
 def refuse_integers(dtypes: Sequence[torch.dtype]) -> None:

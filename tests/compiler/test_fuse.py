@@ -221,8 +221,8 @@ def test_foreign_transforms_are_stages_of_their_own():
     tx = optfx.chain(optfx.clip_by_global_norm(1.0), foreign, optfx.scale_by_adam(), optfx.scale(-0.1))
     got, opt = fused(tx, params())
     assert distance(got, eager(tx, params())) < 1e-6
-    assert [e.what for e in events(opt)] == ["from_functions"]
-    assert "from_functions, as it is, for aten.abs" in opt.explain().replace("aten.flip", "aten.abs")
+    assert {e.what for e in events(opt)} == {"flip"}
+    assert "flip, as it is, for it is no verb (test_fuse.py:215): 5 times" in opt.explain()
 
 
 def test_what_reads_the_value_of_a_tensor_is_a_stage_of_its_own():
@@ -253,7 +253,6 @@ def test_torchs_words_for_a_value_that_is_read():
 
 
 def test_reductions_before_what_cannot_be_fused():
-    """They are forgotten with the rest of the transform, and run in it."""
 
     def update(updates, state, params=None):
         size = tree.norm(updates)
@@ -269,7 +268,7 @@ def test_reductions_before_what_cannot_be_fused():
     q, state = opt.step(g, *reversed(opt.init(p)))
     updates, s = tx.update(g, tx.init(p), p)
     assert distance((q, state), (optfx.apply_updates(p, updates), s)) < 1e-6
-    assert [e.what for e in events(opt)] == ["from_functions"]
+    assert [e.what for e in events(opt)] == ["flip", "flip"]
 
 
 @tree.record
@@ -506,24 +505,28 @@ def running(x):
 @pytest.mark.parametrize("f", [first_of, running])
 def test_an_elementwise_function_that_looks_across_elements(f):
     scalars = {"scale": 1.0} if f is first_of else {}
-    tx = optfx.stateless(lambda updates, params: tree.elementwise(f, updates, **scalars))
-    with pytest.raises(ValueError, match=r"looks beyond one element.*leafwise"):
-        optfx.fuse(tx).init(params())
+    found = optfx.stateless(lambda updates, params: tree.elementwise(f, updates, **scalars))
+    """The promise of `elementwise` is broken, and the numbers are still those of eager code."""
+    opt, tx = optfx.fuse(optfx.chain(found, optfx.sgd(0.1))), optfx.chain(found, optfx.sgd(0.1))
+    p, state = opt.init(params())
+    assert "as it is" in opt.explain()
+    p, state = opt.step(grads(0), state, p)
+    updates, expected = tx.update(grads(0), tx.init(params()), params())
+    assert distance((p, state), (optfx.apply_updates(params(), updates), expected)) < 1e-6
 
 
 def rooted(x):
     return x.sqrt()
 
 
-def test_an_error_leaves_no_compiler_at_work(compilations, tmp_path):
-    """One function becomes a kernel and the next is refused."""
+def test_a_second_try_leaves_no_compiler_at_work(compilations, tmp_path):
+    """One function becomes a kernel, and the next turns out to look beyond one element."""
 
     def update(updates, params):
         size = tree.norm(tree.elementwise(rooted, updates))
         return tree.elementwise(running, tree.scale(size, updates))
 
-    with pytest.raises(ValueError, match="looks beyond one element"):
-        optfx.fuse(optfx.stateless(update)).init({"w": torch.ones(3)})
+    optfx.fuse(optfx.stateless(update)).init({"w": torch.ones(3)})
     assert sources(compilations)
     assert {file.suffix for file in tmp_path.iterdir()} == {".so"}
 

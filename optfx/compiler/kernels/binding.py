@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,13 @@ class Owned(NamedTuple):
     rows: list[Row]
     scalars: list[Tensor]  # () each, from `cells`
     partials: list[Tensor]  # where the parts of reductions go: a number for each call of compiled code
+
+
+class Bound(NamedTuple):
+    """Compiled code and the memory that it works on."""
+
+    run: Callable[[], None]
+    look_up: Callable[[], None]  # find out where that memory is now
 
 
 def cells(dtypes: Sequence[torch.dtype], device: torch.device) -> list[Tensor]:

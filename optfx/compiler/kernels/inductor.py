@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import GraphModule
 
-from optfx.compiler.kernels.binding import Owned, flat
+from optfx.compiler.kernels.binding import Bound, Owned, flat
 from optfx.compiler.record.inputs import Input
 
 
@@ -47,24 +47,29 @@ def compiled(gm: GraphModule, args: Sequence[Tensor]) -> Callable[[list[Any]], N
     raise RuntimeError("Inductor's compiled graph was not found where torch 2.13 keeps it")
 
 
-def launcher(loop: GraphModule, args: Sequence[Tensor]) -> Callable[..., Callable[[], None]]:
+def launcher(loop: GraphModule, args: Sequence[Tensor]) -> Callable[..., Bound]:
     """The `launch` of a kernel: a call for each leaf."""
     run = compiled(loop, args)
 
-    def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input]) -> Callable[[], None]:
-        calls = []
+    def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input]) -> Bound:
+        calls: list[tuple[list[Any], list[tuple[int, Input]], list[tuple[int, Input]]]] = []
         for rows, scalars, partials in owners:
             for k, row in enumerate(rows):
-                given = [None if i in rebound else flat(values[i]) for i in row]
                 moving = [(j, i) for j, i in enumerate(row) if i in rebound]
-                calls.append(([*given, *(p[k] for p in partials), *scalars], moving))
+                resting = [(j, i) for j, i in enumerate(row) if i not in rebound]
+                calls.append(([*(None for _ in row), *(p[k] for p in partials), *scalars], moving, resting))
+
+        def look_up() -> None:
+            for given, _, resting in calls:
+                for j, i in resting:
+                    given[j] = flat(values[i])
 
         def call() -> None:
-            for given, moving in calls:
+            for given, moving, _ in calls:
                 for j, i in moving:
                     given[j] = flat(values[i])
                 run(given)
 
-        return call
+        return Bound(call, look_up)
 
     return launch

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.lazy import Call, Lazy, Named, Reduction, Slot, called
+from optfx.compiler.record.operations import Operation
 from optfx.compiler.record.recorder import Recorder
 from optfx.tree import verbs
 from optfx.tree.verbs import Scalars
@@ -80,7 +81,11 @@ class Program(NamedTuple):
             return Scalars(f, {name: ss[v.index] if isinstance(v, Slot) else v for name, v in named})
 
         for f, args, named, outs in self.calls:
-            done.append(verbs.run_leaf(f, tuple(map(get, args)), given(f, named), outs))
+            leaves = tuple(map(get, args))
+            if isinstance(f, Operation):
+                done.append([f(*leaves, **{k: ss[v.index] if isinstance(v, Slot) else v for k, v in named})])
+            else:
+                done.append(verbs.run_leaf(f, leaves, given(f, named), outs))
         parts = [verbs.part_of(p.f, list(map(get, p.args)), given(p.f, p.scalars)).to(p.dtype) for p in self.parts]
         return [get(value) for value, _ in self.stores], parts
 

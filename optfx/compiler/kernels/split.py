@@ -12,8 +12,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from optfx.compiler.kernels import inductor
 from optfx.compiler.kernels.program import Program
+from optfx.compiler.record.findings import NotClosed
+from optfx.compiler.record.recorder import LITERALS
 from optfx.core.donate import fresh
-from optfx.tree import verbs
 
 LENGTH = 1 << 20  # of the leaves that are traced; Inductor tunes kernels for it, and it is long enough to need threads
 
@@ -43,7 +44,7 @@ def split(program: Program, device: torch.device, decomposed: bool = False) -> S
         decomposed: into the operations that Inductor knows.
 
     Raises:
-        ValueError: a function of the program looks beyond one element.
+        NotClosed: a function of the program looks beyond one element, or at a tensor that it is not given.
     """
     leaves, places, scalars = example(program, device)
     n, k = len(leaves), len(places)
@@ -59,9 +60,12 @@ def split(program: Program, device: torch.device, decomposed: bool = False) -> S
         return ()
 
     table = inductor.decompositions() if decomposed else None
-    graph = make_fx(run, decomposition_table=table, tracing_mode="symbolic")(*leaves, *places, *scalars)
+    try:
+        graph = make_fx(run, decomposition_table=table, tracing_mode="symbolic")(*leaves, *places, *scalars)
+    except Exception as error:  # a shape that does not fit, say: eager code shows the function one whole leaf
+        raise NotClosed(program.functions) from error
     if not decomposed:
-        _check_elementwise(graph, program)
+        _check_closed(graph, program)
     return _split(graph, n + k)
 
 
@@ -82,23 +86,25 @@ ALSO_POINTWISE = {
 }
 
 
-def _check_elementwise(gm: GraphModule, program: Program) -> None:
-    """Refuse a function that was given to `elementwise` and looks beyond one element: a kernel would show it many
-    leaves as one."""
+def _check_closed(gm: GraphModule, program: Program) -> None:
+    """Refuse a function that looks beyond one element, for a kernel would show it many leaves as one, or at a tensor
+    that it is not given."""
     for x in gm.graph.nodes:
         value = x.meta.get("val")
+        if x.op == "get_attr" and any(_name(u) not in LITERALS for u in x.users):
+            raise NotClosed(program.functions)
         if x.op != "call_function" or not isinstance(value, Tensor):
             continue
         of_leaf = any(a.meta["val"].ndim for a in x.all_input_nodes if isinstance(a.meta.get("val"), Tensor))
-        pointwise = torch.Tag.pointwise in x.target.tags or x.target.overloadpacket.__name__ in ALSO_POINTWISE
+        pointwise = torch.Tag.pointwise in x.target.tags or _name(x) in ALSO_POINTWISE
         if (value.ndim and pointwise) or not of_leaf:
             continue
         if value.ndim or not _ends_in_a_part(x):
-            names = ", ".join(dict.fromkeys(map(verbs.name_of, program.functions)))
-            raise ValueError(
-                f"fuse: {x.target} looks beyond one element, in a function given to elementwise or reduce (one of "
-                f"{names}); what sees a whole leaf is given to leafwise"
-            )
+            raise NotClosed(program.functions)
+
+
+def _name(x: Node) -> str:
+    return x.target.overloadpacket.__name__  # type: ignore[union-attr]
 
 
 def _ends_in_a_part(x: Node) -> bool:

@@ -12,15 +12,15 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from optfx.compiler.kernels import cpp, inductor
-from optfx.compiler.kernels.binding import Owned
+from optfx.compiler.kernels.binding import Bound, Owned
 from optfx.compiler.kernels.program import Program
 from optfx.compiler.kernels.split import example, split
 from optfx.compiler.record.inputs import Input
 from optfx.core.donate import fresh
 
-Launch = Callable[[list[Owned], list[Tensor], set[Input]], Callable[[], None]]
-"""`launch(owners, values, rebound)` binds a kernel to the leaves of some owners, and returns a function without
-arguments. `values` has the tensor that each input is; those of the inputs `rebound` are others in each step."""
+Launch = Callable[[list[Owned], list[Tensor], set[Input]], Bound]
+"""`launch(owners, values, rebound)` binds a kernel to the leaves of some owners. `values` has the tensor that each
+input is; those of the inputs `rebound` are others in each step."""
 
 
 class Kernel(NamedTuple):
@@ -61,9 +61,7 @@ class Workshop:
         scalars = [torch.ones((), dtype=d, device=device) for d in dtypes]
         return Kernel(prelude, dtypes, inductor.launcher(loop, [*leaves, *places, *scalars]), False, by)
 
-    def scalar_work(
-        self, f: Callable[..., list[Tensor]], args: list[Tensor], targets: list[Tensor]
-    ) -> Callable[[], None]:
+    def scalar_work(self, f: Callable[..., list[Tensor]], args: list[Tensor], targets: list[Tensor]) -> Bound:
         """`f(*args)` written to `targets`, compiled as one function."""
         every = list({id(x): x for x in (*args, *targets)}.values())
         at = {id(x): k for k, x in enumerate(every)}
@@ -84,7 +82,7 @@ class Workshop:
             with contextlib.suppress(cpp.Unsupported):
                 return cpp.scalar_work(graph, every, self._compilers)
         compiled = inductor.compiled(graph, copies)
-        return lambda: compiled(every)
+        return Bound(lambda: compiled(every), lambda: None)
 
     def finish(self) -> None:
         """Wait for the compilers.

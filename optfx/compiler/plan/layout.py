@@ -14,7 +14,7 @@ from torch import Tensor
 
 from optfx.compiler.plan.groups import Member
 from optfx.compiler.record.inputs import AsLeaf, Input
-from optfx.compiler.record.lazy import Blank, Event
+from optfx.compiler.record.lazy import Event, Form
 from optfx.compiler.record.levels import Level
 from optfx.compiler.record.recording import Recording
 
@@ -36,11 +36,13 @@ class Layout:
     def __init__(self, recording: Recording, small: int):
         recorder, inputs = recording.recorder, recording.inputs
         results = [i for e in recorder.log if isinstance(e, Event) for i in e.results]
-        extra = [x.input for x in inputs.extra if isinstance(x, AsLeaf)]
-        self.rebound = {*map(Input, range(inputs.n)), *extra, *results}
+        extra = [x.input for x in inputs.extra if type(x) is AsLeaf]  # not isinstance: see Given
+        outside = [i for i, _ in recorder.outside]
+        self.rebound = {*map(Input, range(inputs.n)), *extra, *outside, *results}
         self.values: list[Tensor] = [
-            torch.empty(x.shape, dtype=x.dtype, device=x.device) if isinstance(x, Blank) else x for x in recorder.inputs
+            torch.empty(x.shape, dtype=x.dtype, device=x.device) if isinstance(x, Form) else x for x in recorder.inputs
         ]
+        self.moved: set[Input] = set()  # those that have been given other memory
         self.packings: dict[Level, Packing] = defaultdict(lambda: Packing([], []))  # what is packed before a stage
         self._levels, self._small = recording.levels, small
 
@@ -72,6 +74,7 @@ class Layout:
         if not _neighbors(tensors):
             for i, part in zip(column, torch.cat([x.reshape(-1) for x in tensors]).split(lengths), strict=True):
                 self.values[i] = part.view(self.values[i].shape)
+                self.moved.add(i)
         first = self.values[column[0]]
         return first.as_strided((sum(lengths),), (1,), first.storage_offset())
 

@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from optfx.compiler.kernels.binding import Owned, Row, cells
+from optfx.compiler.kernels.binding import Bound, Owned, Row, cells
 from optfx.compiler.kernels.program import Program
 from optfx.compiler.kernels.workshop import Kernel, Workshop
 from optfx.compiler.plan.groups import Member, Work, groups_of
 from optfx.compiler.plan.layout import Layout, Packing
-from optfx.compiler.record.inputs import Given, Input
-from optfx.compiler.record.lazy import Event, Partial, Slot
+from optfx.compiler.record.findings import Changed, Known
+from optfx.compiler.record.inputs import FromCaller, Input
+from optfx.compiler.record.lazy import Event, Form, Partial, Slot
 from optfx.compiler.record.levels import Level
 from optfx.compiler.record.recording import Recording
+
+PLAIN = torch.contiguous_format
 
 
 class Unit(NamedTuple):
     """A kernel bound to the leaves of a group."""
 
-    run: Callable[[], None]
+    bound: Bound
     kernel: Kernel
     work: Work
     members: list[Member]
@@ -40,7 +43,7 @@ class Stage(NamedTuple):
     """What is done between two waits for numbers that look across leaves, in this order."""
 
     packing: Packing
-    scalars: Callable[[], None] | None
+    scalars: Bound | None
     units: list[Unit]
     events: list[tuple[Event, list[Any]]]  # with their scalars
 
@@ -74,10 +77,26 @@ class Loaded(NamedTuple):
 
 
 class Plan:
-    """A step, laid out in memory."""
+    """A step, laid out in memory.
 
-    def __init__(self, recording: Recording, workshop: Workshop, small: int):
+    Args:
+        recording: what is done.
+        workshop: has the kernels.
+        small: how many elements a leaf has that may be packed with others.
+        forms: what the gradients look like.
+        kinds: what the extra arguments look like.
+
+    Attributes:
+        values: the tensor that each input is now.
+        moved: the inputs that were given other memory, with others in one buffer.
+        numbers: scalars that the step reads and does not own.
+        memory: the forms of params and state, then of those numbers.
+        addresses: where they were when they were looked up.
+    """
+
+    def __init__(self, recording: Recording, workshop: Workshop, small: int, forms: list[Any], kinds: list[Any]):
         self.recording, self._recorder, self._levels = recording, recording.recorder, recording.levels
+        self.forms, self.kinds = forms, kinds
         self._layout, self._workshop = Layout(recording, small), workshop
         self.values = self._layout.values
         self._loaded: list[Loaded] = []
@@ -87,6 +106,12 @@ class Plan:
             Stage(self._layout.packings[level], self._scalar_work(level, events[level]), units[level], events[level])
             for level in map(Level, range(self._levels.last + 1))
         ]
+        self.moved = self._layout.moved
+        inputs = recording.inputs
+        self.numbers = inputs.scalars[len(inputs.of_state) :]  # beside those of the state
+        own = self.values[inputs.n : 2 * inputs.n + recording.n_state]
+        self.memory = [Form.of(x) for x in (*own, *self.numbers)]
+        self.addresses: list[int] = []
 
     # ---- kernels ---------------------------------------------------------------------------------
 
@@ -114,9 +139,9 @@ class Plan:
                     self._loaded.append(Loaded(work.level, kernel.prelude, share.slots, scalars))
                     owners.append(Owned(share.rows, scalars, partials))
             if kernel is not None:
-                run = kernel.launch(owners, self.values, self._layout.rebound)
+                bound = kernel.launch(owners, self.values, self._layout.rebound)
                 calls = 1 if kernel.together else sum(len(o.rows) for o in owners)
-                units[work.level].append(Unit(run, kernel, work, members, calls))
+                units[work.level].append(Unit(bound, kernel, work, members, calls))
         return units
 
     def _unbound(self) -> Iterator[Unbound]:
@@ -149,7 +174,7 @@ class Plan:
         value = self._recorder.slots[v.index]
         return torch.zeros_like(value) if isinstance(value, Tensor) else value
 
-    def _scalar_work(self, level: Level, events: list[tuple[Event, list[Any]]]) -> Callable[[], None] | None:
+    def _scalar_work(self, level: Level, events: list[tuple[Event, list[Any]]]) -> Bound | None:
         """One function of all scalars and partials, which writes what kernels and events of a stage take."""
         graph, slots = self.recording.graph, self._recorder.slots
         floats = torch.tensor([v for v in slots if isinstance(v, float)], dtype=torch.float64).unbind()
@@ -192,26 +217,60 @@ class Plan:
 
     # ---- a step ----------------------------------------------------------------------------------
 
-    def run(self, rebound: Iterable[tuple[Input, Tensor]], extra: dict[str, Any]) -> None:
-        """Take a step: everything is written in place."""
+    @property
+    def known(self) -> Known:
+        return self._recorder.known
+
+    def look_up(self, addresses: list[int]) -> None:
+        """Find out where params, state and numbers are in memory now: at these addresses, among others."""
+        self.addresses = addresses
+        for _, work, units, _ in self.stages:
+            for bound in (*((work,) if work is not None else ()), *(unit.bound for unit in units)):
+                bound.look_up()
+
+    def run(self, rebound: Iterable[tuple[Input, Tensor]], extra: list[Any]) -> None:
+        """Take a step: everything is written in place.
+
+        Args:
+            rebound: tensors that inputs are in this step, contiguous.
+            extra: the leaves of the extra arguments.
+
+        Raises:
+            Changed: see there.
+        """
         values = self.values
         for i, x in rebound:
             values[i] = x
+        for i, x in self._recorder.outside:
+            values[i] = x.contiguous()
         for packing, work, units, events in self.stages:
             packing.run(values)
             if work is not None:
-                work()
+                work.run()
             for unit in units:
-                unit.run()
+                unit.bound.run()
             for event, scalars in events:
-                leaves = [values[x.source] for x in event.leaves]  # type: ignore[index]
-                ys = event.run(leaves, [extra[v.name] if isinstance(v, Given) else v for v in scalars])
-                for i, y in zip(event.results, ys, strict=False):
-                    values[i] = y.contiguous()
-                for p, y in zip(event.partials, ys[len(event.results) :], strict=True):
-                    self.partials[p].copy_(y)
+                self._run_event(event, scalars, extra)
         for place, x in self._deferred:
             place.copy_(x)
+
+    def _run_event(self, event: Event, scalars: list[Any], extra: list[Any]) -> None:
+        leaves = [self.values[x.source] for x in event.leaves]  # type: ignore[index]
+        ys = event.run(leaves, [extra[v.index] if isinstance(v, FromCaller) else v for v in scalars])
+        if (forms := [Form.of(y) for y in ys]) != event.forms:
+            raise Changed(event.what, event.place, forms)
+        memory = {_memory(x) for x in (*leaves, *(v for v in scalars if isinstance(v, Tensor)))}
+        for k, number, y in zip(event.to, event.numbers, ys, strict=True):
+            if number:
+                self.partials[k].copy_(y)
+            else:  # kernels write to leaves while they read results
+                y = y.resolve_conj().resolve_neg()
+                self.values[k] = y.clone(memory_format=PLAIN) if _memory(y) in memory else y.contiguous()
+
+
+def _memory(x: Tensor) -> Any:
+    """What is the same for two tensors that share memory."""
+    return x.untyped_storage()._cdata
 
 
 def _of_nothing(program: Program, device: torch.device) -> list[Tensor]:

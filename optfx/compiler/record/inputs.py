@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple, NewType
+import enum
+from typing import Any, NamedTuple, NewType, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,11 +14,14 @@ from optfx.tree.share import scalar_dtype
 
 Input = NewType("Input", int)
 """The number of a leaf that a step reads or writes: gradients come first, then parameters, the state, extra arguments,
-and what stands between two stages."""
+and what is met on the way: tensors from outside, and what stands between two stages."""
+
+CONSTANTS = (bool, str, bytes, type(None), enum.Enum, torch.dtype, torch.device)
+"""Types of extra arguments whose value is part of what is compiled: code may branch on it."""
 
 
-class Unfusable(TypeError):
-    """An operation on a leaf that is no verb: nothing is known of what it does."""
+class Unfusable(RuntimeError):
+    """Something of which no part of a kernel can be made. It is no TypeError, which operators would catch."""
 
 
 class AsLeaf(NamedTuple):
@@ -33,28 +36,52 @@ class AsScalar(NamedTuple):
     index: int  # among the scalars of a step
 
 
-@dataclasses.dataclass(frozen=True)
+class Constant(NamedTuple):
+    """An extra argument whose value is part of what is compiled."""
+
+    value: Any
+
+
+class FromCaller(NamedTuple):
+    """What an event takes as it comes: a leaf of the extra arguments."""
+
+    index: int
+
+
 class Given:
-    """An extra argument that is no tensor. Each step brings its own."""
+    """An extra argument that nothing is known of, such as a function. Each step brings its own, for what runs as it is:
+    whoever looks at it is such a transform."""
 
-    name: str
+    def __init__(self, name: str, index: int):
+        object.__setattr__(self, "_known", (name, index))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise Unfusable(f"it calls {self.name}")
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise Unfusable(f"it uses {object.__getattribute__(self, '_known')[0]}")
+
+    __call__ = __getattribute__ = __setattr__ = __bool__ = __len__ = __iter__ = __getitem__ = _refuse
+    __contains__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = __str__ = __format__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+
+
+def index_of(given: Given) -> int:
+    """Which of all leaves of the extra arguments it stands for."""
+    return object.__getattribute__(given, "_known")[1]
 
 
 class Inputs(NamedTuple):
     """The inputs of a step, numbered."""
 
     leaves: list[Tensor]  # by Input
-    scalars: list[Tensor]  # () leaves of the state, tensors of the transform, extra arguments
+    scalars: list[Tensor]  # () leaves of the state, tensors of the transform, extra arguments, then those from outside
     of_state: list[Input]  # the inputs that the first scalars are
     n: int  # how many parameters there are: input i is a gradient below n, a parameter below 2 n
-    extra: list[AsLeaf | AsScalar | Given]  # what each extra argument is
+    extra: list[AsLeaf | AsScalar | Constant | Given]  # what each extra argument is
 
 
 def kind_of(extra: Any) -> Any:
-    """What a step is compiled for, of an extra argument: shape and dtype of a leaf, or "number", or "given"."""
+    """What a step is compiled for, of an extra argument: shape and dtype of a leaf, a value, "number", or "given"."""
+    if isinstance(extra, CONSTANTS):
+        return type(extra), extra
     if isinstance(extra, Tensor) and extra.ndim:
         return extra.shape, extra.dtype
     return "number" if is_number(extra) else "given"
@@ -71,11 +98,13 @@ def gather(tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, e
         for x in flatten(extra[name])[0]:
             kind = kind_of(x)
             if kind == "given":
-                extras.append(Given(name))
+                extras.append(Given(name, len(extras)))
             elif kind == "number":
                 extras.append(AsScalar(len(scalars)))
                 scalars.append(torch.zeros((), dtype=scalar_dtype(place), device=place))
-            else:
+            elif isinstance(x, Tensor):
                 extras.append(AsLeaf(Input(len(leaves))))
                 leaves.append(x)
+            else:
+                extras.append(Constant(x))
     return Inputs(leaves, scalars, of_state, len(p), extras)

@@ -29,14 +29,6 @@ Named = tuple[tuple[str, Any], ...]
 """Scalar arguments by name: a Slot, or a value that is part of the program."""
 
 
-class Blank(NamedTuple):
-    """A leaf that stands between two stages, before it exists."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-    device: torch.device
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
     """An elementwise function of leaves."""
@@ -57,7 +49,7 @@ class Lazy(Tensor):
     k: int
 
     @staticmethod
-    def __new__(cls, source: Input | Call, k: int, like: Tensor) -> Lazy:
+    def __new__(cls, source: Input | Call, k: int, like: Form) -> Lazy:
         x = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)  # type: ignore[attr-defined]
         x.source, x.k = source, k
         return x
@@ -66,12 +58,27 @@ class Lazy(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise Unfusable(f"{func} on a leaf outside the verbs")
+        raise Unfusable(f"{func} on a leaf of a step that was recorded before")
 
     def __repr__(self) -> str:  # type: ignore[override]
         if not isinstance(self.source, Call):
             return f"input {self.source}"
         return repr(self.source) if self.source.outs == 1 else f"{self.source!r}[{self.k}]"
+
+
+class Form(NamedTuple):
+    """What is known of a leaf before it exists."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+    @staticmethod
+    def of(x: Any) -> Form:
+        return Form(x.shape, x.dtype, x.device)
+
+    def __str__(self) -> str:
+        return f"{tuple(self.shape)} {self.dtype} on {self.device}"
 
 
 class Write(NamedTuple):
@@ -101,8 +108,19 @@ class Event(NamedTuple):
     run: Callable[..., list[Tensor]]  # (leaves, scalars) -> results
     leaves: list[Lazy]  # all of them inputs
     scalars: list[Any]  # slots and values
-    results: list[Input]  # what the first results become
-    partials: list[Partial]  # and the others
+    to: list[Any]  # for each result the input that it becomes, or the partial
+    forms: list[Form]  # of the results
+    numbers: list[bool]  # which of them are partials
+    ordered: bool  # whether it may draw random numbers, or do anything else that must not overtake another
+    place: Any  # of the transform that it is; None where it is none
+
+    @property
+    def results(self) -> list[Input]:
+        return [k for k, number in zip(self.to, self.numbers, strict=True) if not number]
+
+    @property
+    def partials(self) -> list[Partial]:
+        return [k for k, number in zip(self.to, self.numbers, strict=True) if number]
 
 
 def called(f: Callable[..., Any], args: tuple[Any, ...], scalars: Named) -> str:

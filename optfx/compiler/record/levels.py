@@ -39,8 +39,11 @@ class Levels:
         self._of_result: dict[Input, Level] = {}
         self._of_call: dict[Call, Level] = {}
         self.log: list[Level] = []  # of each entry of the recorder's log
+        latest = Level(0)  # of the events that keep their order
         for entry in recorder.log:
             level = self._of_entry(entry)
+            if isinstance(entry, Event) and entry.ordered:
+                level = latest = max(level, latest)
             self.log.append(level)
             if isinstance(entry, Event):
                 self._of_result |= dict.fromkeys(entry.results, Level(level + 1))

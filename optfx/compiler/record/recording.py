@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from optfx.compiler.record.inputs import AsLeaf, AsScalar, Given, Input, Inputs, gather
-from optfx.compiler.record.lazy import Lazy, Write
+from optfx.compiler.record.findings import Again, Drifted, Known
+from optfx.compiler.record.inputs import AsLeaf, AsScalar, Constant, Given, Input, Inputs, gather
+from optfx.compiler.record.lazy import Form, Lazy, Write
 from optfx.compiler.record.levels import Levels
 from optfx.compiler.record.recorder import Filled, Recorder
 from optfx.core import GradientTransformation, apply_updates
@@ -28,24 +29,49 @@ class Recording(NamedTuple):
     writes: list[Write]  # what the step does to params and state
     filled: list[Input]  # the inputs that scalar work gives: those that stand between stages, then those of the state
     levels: Levels
+    n_state: int  # how many leaves the state has
 
 
-def record(tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, extra: dict[str, Any]) -> Recording:
+def record(
+    tx: GradientTransformation,
+    grads: Tree,
+    state: Tree,
+    params: Tree,
+    extra: dict[str, Any],
+    known: Known | None = None,
+) -> Recording:
     """Run `tx.update` and `apply_updates` on leaves without values.
 
-    Partials are inputs of the graph that is traced. How many there are is known after a first run, so a step that has
-    any runs twice.
+    Partials, and () tensors from outside, are inputs of the graph that is traced. Which there are is known after a
+    first run, and so is which transforms cannot be looked into. So a step runs until nothing new is found out.
+
+    Args:
+        tx, grads, state, params, extra: what the step is given; only the forms of leaves matter.
+        known: what earlier runs have found out.
     """
-    step = _Step(tx, grads, state, params, extra)
-    with torch.no_grad():
-        scalars = [x.detach().clone() for x in step.inputs.scalars]
-        graph = make_fx(step.run)(*scalars)
-        if step.recorder.partials:
-            graph = make_fx(step.run)(*scalars, *map(torch.ones_like, step.recorder.partials))
+    known = Known() if known is None else known
+    step = _Step(tx, grads, state, params, extra, known)
+    scalars = [x.detach().clone() for x in step.inputs.scalars]
+    n = len(scalars)
+    while True:
+        outside = [x for x in known.outside.values() if not x.ndim]
+        ones = [torch.ones(f.shape, dtype=f.dtype, device=f.device) for f in known.partials]
+        step.inputs.scalars[n:] = outside
+        try:
+            with torch.no_grad():
+                graph = make_fx(step.run)(*scalars, *(x.detach().clone() for x in outside), *ones)
+        except Again:
+            continue
+        found = [Form.of(x) for x in step.recorder.partials]
+        if found == known.partials and len(outside) == sum(not x.ndim for x in known.outside.values()):
+            break
+        known.partials, known.complete = found, True
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    levels = Levels(graph, step.recorder, len(scalars))
-    return Recording(step.inputs, step.recorder, graph, step.writes, [to for _, to in step.filled], levels)
+    levels = Levels(graph, step.recorder, len(step.inputs.scalars))
+    return Recording(
+        step.inputs, step.recorder, graph, step.writes, [to for _, to in step.filled], levels, len(flatten(state)[0])
+    )
 
 
 class _Step:
@@ -55,8 +81,16 @@ class _Step:
     writes: list[Write]
     filled: list[Filled]
 
-    def __init__(self, tx: GradientTransformation, grads: Tree, state: Tree, params: Tree, extra: dict[str, Any]):
-        self.inputs, self.state = gather(tx, grads, state, params, extra), state
+    def __init__(
+        self,
+        tx: GradientTransformation,
+        grads: Tree,
+        state: Tree,
+        params: Tree,
+        extra: dict[str, Any],
+        known: Known,
+    ):
+        self.inputs, self.state, self.known = gather(tx, grads, state, params, extra), state, known
         self.structures = [flatten(t)[1] for t in (grads, params, state, tx)]
         self.extra = {name: flatten(extra[name]) for name in sorted(extra)}
 
@@ -64,8 +98,12 @@ class _Step:
         inputs, n = self.inputs, self.inputs.n
         scalars, partials = args[: len(inputs.scalars)], args[len(inputs.scalars) :]
         of_state = list(zip(scalars, inputs.of_state, strict=False))
-        leaves: list[Tensor] = [Lazy(Input(i), 0, x) for i, x in enumerate(inputs.leaves)]
-        recorder = self.recorder = Recorder(inputs.leaves, {id(x): i for x, i in of_state}, partials)
+        leaves: list[Tensor] = [Lazy(Input(i), 0, Form.of(x)) for i, x in enumerate(inputs.leaves)]
+        ids = [k for k, x in self.known.outside.items() if not x.ndim]
+        outside = dict(zip(ids, scalars[len(scalars) - len(ids) :], strict=True))
+        recorder = self.recorder = Recorder(
+            inputs.leaves, scalars, {id(x): i for x, i in of_state}, outside, partials, self.known
+        )
         for x, i in of_state:
             leaves[i] = x
         taken, fields = iter(leaves), iter(scalars[len(of_state) :])
@@ -78,19 +116,38 @@ class _Step:
             name: unflatten(structure, [_extra(next(found), leaves, scalars) for _ in values])
             for name, (values, structure) in self.extra.items()
         }
-        with recording(recorder):
+        with recording(recorder), recorder:
             updates, new_state = tx.update(grads, state, params, **extra)
             new_params = apply_updates(params, updates)
-        if words := difference(self.state, new_state):
-            raise ValueError(f"fuse: the state after the update {words}")
-        new = [(x, Input(i)) for i, x in enumerate([*flatten(new_params)[0], *flatten(new_state)[0]], n)]
+            if words := difference(self.state, new_state):
+                raise ValueError(f"fuse: the state after the update {words}")
+            new = [*map(recorder.bring, [*flatten(new_params)[0], *flatten(new_state)[0]])]
+            new = [(x if not x.ndim else recorder.leaf(x), Input(i)) for i, x in enumerate(new, n)]
+        _check_forms(new, inputs)
         self.writes = [Write(x, i) for x, i in new if isinstance(x, Lazy) and x.source != i]
         own = [Filled(x, i) for x, i in new if not isinstance(x, Lazy) and x is not leaves[i]]
         self.filled = [*recorder.filled, *own]
         return [*(v for v in recorder.slots if isinstance(v, Tensor)), *(x for x, _ in self.filled)]
 
 
-def _extra(what: AsLeaf | AsScalar | Given, leaves: list[Tensor], scalars: tuple[Tensor, ...]) -> Any:
-    if isinstance(what, AsLeaf):
-        return leaves[what.input]
-    return scalars[what.index] if isinstance(what, AsScalar) else what
+def _check_forms(new: list[tuple[Tensor, Input]], inputs: Inputs) -> None:
+    """Raise if params or state would have other forms after the update than before."""
+    for x, i in new:
+        if x.shape != inputs.leaves[i].shape:
+            what = "parameter" if i < 2 * inputs.n else "state"
+            raise ValueError(
+                f"fuse: a {what} has the shape {tuple(x.shape)} after the update, and "
+                f"{tuple(inputs.leaves[i].shape)} before (leaf {i - inputs.n} of params and state)"
+            )
+    state = [(x.dtype, inputs.leaves[i].dtype) for x, i in new if i >= 2 * inputs.n]
+    if any(x != y for x, y in state):
+        raise Drifted([x for x, _ in state])
+
+
+def _extra(what: AsLeaf | AsScalar | Constant | Given, leaves: list[Tensor], scalars: tuple[Tensor, ...]) -> Any:
+    kind = type(what)  # not isinstance, which looks at what is given
+    if kind is AsLeaf:
+        return leaves[what.input]  # type: ignore[union-attr]
+    if kind is AsScalar:
+        return scalars[what.index]  # type: ignore[union-attr]
+    return what.value if kind is Constant else what  # type: ignore[union-attr]

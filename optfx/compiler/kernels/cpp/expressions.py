@@ -69,6 +69,8 @@ PLAIN = {
     "div": "{0} / {1}",
     "neg": "-{0}",
     "reciprocal": "T(1) / {0}",
+    "relu": "larger<T>({0}, T(0))",
+    "sigmoid": "T(1) / (T(1) + std::exp(-{0}))",
     "sqrt": "std::sqrt({0})",
     "rsqrt": "T(1) / std::sqrt({0})",
     "abs": "std::abs({0})",

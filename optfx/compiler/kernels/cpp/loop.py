@@ -14,12 +14,13 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from optfx.compiler.kernels.binding import CELL, Owned, numbers_in
+from optfx.compiler.kernels.binding import CELL, Bound, Owned, numbers_in
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, Accumulator, accumulator
@@ -32,12 +33,12 @@ LINE = 64  # bytes that memory is fetched in
 THREADS = 32768  # elements from which on threads are worth their start
 
 
-def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Callable[..., Callable[[], None]]:
+def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Callable[..., Bound]:
     """The `launch` of a kernel: one call for the leaves of all owners."""
     P, N = ctypes.c_void_p, ctypes.c_int64
     library = compilers.library(Loop(gm, n, k).source(), N, P, P, N, P, P, P, ctypes.c_int)
 
-    def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input]) -> Callable[[], None]:
+    def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input]) -> Bound:
         rows = [row for owner in owners for row in owner.rows]
         count, lengths = len(rows), [numbers_in(values[row[0]]) for row in rows]
         for row, length in zip(rows, lengths, strict=True):  # C++ does not look: it would write anywhere
@@ -45,22 +46,22 @@ def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Cal
         ends = (N * count)(*itertools.accumulate(lengths))
         until = (N * len(owners))(*itertools.accumulate(len(owner.rows) for owner in owners))
         columns = list(zip(*rows, strict=True))
-        addresses = [0 if i in rebound else values[i].data_ptr() for column in columns for i in column]
-        leaves = (P * len(addresses))(*addresses)
+        leaves = (P * (len(columns) * count))()
         scalars = build.pointers([x for owner in owners for x in owner.scalars[:1]])
         parts = build.pointers([x for owner in owners for x in owner.partials])
-        moving = [
-            (slice(j * count, (j + 1) * count), column)
-            for j, column in enumerate(columns)
-            if not rebound.isdisjoint(column)
-        ]
+        places = [(slice(j * count, (j + 1) * count), column) for j, column in enumerate(columns)]
+        moving = [(where, column) for where, column in places if not rebound.isdisjoint(column)]
+        resting = [(where, column) for where, column in places if rebound.isdisjoint(column)]
 
-        def call() -> None:
-            for where, column in moving:
+        def look_up(places: list[Any] = resting) -> None:
+            for where, column in places:
                 leaves[where] = [values[i].data_ptr() for i in column]
+
+        def run() -> None:
+            look_up(moving)
             library.run(count, ends, leaves, len(owners), until, scalars, parts, torch.get_num_threads())
 
-        return call
+        return Bound(run, look_up)
 
     return launch
 

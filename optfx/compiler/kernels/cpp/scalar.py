@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from optfx.compiler.kernels.binding import Bound
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, accumulator
@@ -16,12 +16,17 @@ from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, accumulator
 SAME = {"view", "reshape", "_unsafe_view", "expand", "squeeze", "unsqueeze", "slice"}  # of one element
 
 
-def scalar_work(gm: GraphModule, args: list[Tensor], compilers: build.Compilers) -> Callable[[], None]:
+def scalar_work(gm: GraphModule, args: list[Tensor], compilers: build.Compilers) -> Bound:
     """The function of a graph of numbers, bound to its arguments."""
     writer = ScalarWriter(gm)
     library = compilers.library(writer.source(), ctypes.c_void_p)
-    pointers = build.pointers([*args, *writer.constants])
-    return lambda: library.run(pointers)
+    tensors = [*args, *writer.constants]
+    pointers = build.pointers(tensors)
+
+    def look_up() -> None:
+        pointers[:] = [x.data_ptr() for x in tensors]
+
+    return Bound(lambda: library.run(pointers), look_up)
 
 
 class ScalarWriter(Writer):

@@ -1,0 +1,108 @@
+"""Operations of torch on leaves, outside the verbs: what they give, and which of them treat every element alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+from torch.utils import _pytree as pytree
+
+from optfx.compiler.record.inputs import Unfusable
+from optfx.tree.verbs import HALF
+
+IN_HALF = {"abs", "add", "clone", "detach", "div", "mul", "neg", "rsub", "sub"}
+"""Elementwise operations that eager code computes in float32 and rounds once, where leaves are of half precision."""
+
+POINTWISE = IN_HALF | {
+    "_to_copy", "addcdiv", "addcmul", "bitwise_and", "bitwise_not", "bitwise_or", "ceil", "clamp", "clamp_max",
+    "clamp_min", "cos", "eq", "exp", "expm1", "floor", "full_like", "ge", "gt", "isinf", "isnan", "le", "lerp", "log",
+    "log1p", "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "ne", "ones_like", "pow",
+    "reciprocal", "relu", "remainder", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "square", "tanh", "trunc",
+    "where", "zeros_like",
+}  # fmt: skip
+"""Elementwise operations that kernels are written for."""
+
+FLOATING = (torch.float32, torch.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """An elementwise operation as the function of a call: it takes leaves first, then scalars by name."""
+
+    f: OpOverload
+    leaves: tuple[str, ...]  # the names of the arguments that are leaves
+    dtype: torch.dtype  # of its result
+
+    @property
+    def __name__(self) -> str:
+        return self.f.overloadpacket.__name__
+
+    def __call__(self, *xs: Tensor, **scalars: Any) -> Tensor:
+        xs = tuple(x.float() if x.dtype in HALF else x for x in xs)
+        given = dict(zip(self.leaves, xs, strict=True)) | scalars
+        names = [a.name for a in self.f._schema.arguments if a.name in given]
+        n = sum(not a.kwarg_only for a in self.f._schema.arguments if a.name in given)
+        y = self.f(*(given[k] for k in names[:n]), **{k: given[k] for k in names[n:]})
+        return y if y.dtype == self.dtype else y.to(self.dtype)
+
+
+def named(f: OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an operation by name."""
+    return dict(zip((a.name for a in f._schema.arguments), args, strict=False)) | kwargs
+
+
+def results_of(f: OpOverload, args: Any, kwargs: Any) -> Any:
+    """The result of an operation, or all of them, without values.
+
+    Raises:
+        Unfusable: they are no tensors, or nobody knows their shapes beforehand.
+    """
+
+    def blank(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+        return torch.device("meta") if isinstance(x, torch.device) else x
+
+    with disable_proxy_modes_tracing():
+        try:
+            args, kwargs = pytree.tree_map(blank, (args, kwargs))
+            found = f(*args, **kwargs)
+        except Exception as error:
+            raise Unfusable(f"it reads a value, by {name_of(f)} ({_first_line(error)})") from error
+    results = list(found) if isinstance(found, (tuple, list)) else [found]
+    if not all(isinstance(y, Tensor) for y in results):
+        raise Unfusable(f"it reads a value, by {name_of(f)}")
+    return found
+
+
+def treats_elements_alike(f: OpOverload, leaves: list[Tensor], others: list[Any], results: list[Tensor]) -> bool:
+    """Whether a kernel may do the operation: on leaves of one shape and one floating dtype, and on bools."""
+    name, result = name_of(f), results[0]
+    floating = {x.dtype for x in leaves if x.dtype != torch.bool}
+    dtypes = floating | {result.dtype} - {torch.bool}
+    if name not in POINTWISE or not leaves or len(floating) > 1 or any(x.shape != result.shape for x in leaves):
+        return False
+    if not (dtypes <= {*FLOATING, *HALF}) or (dtypes & {*HALF} and name not in IN_HALF):
+        return False
+    if len(dtypes) > 1 and name != "_to_copy":
+        return False
+    constants = (bool, int, float, type(None), torch.dtype, torch.layout, torch.memory_format)
+    return all(
+        (isinstance(x, Tensor) and not x.ndim and not x.is_complex())
+        or isinstance(x, constants)
+        or (isinstance(x, torch.device) and x.type == leaves[0].device.type)
+        for x in others
+    )
+
+
+def name_of(f: OpOverload) -> str:
+    return f.overloadpacket.__name__
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
