@@ -351,7 +351,7 @@ class Recorder(TorchDispatchMode):
                     raise ValueError(f"fuse: {type(tx).__name__}: the {what} after the update {words}")
             return [*flatten(new_updates)[0], *flatten(new_state)[0]]
 
-        leaves = [x for x, leaf in zip(flat, is_leaf, strict=True) if leaf]
+        leaves: list[Any] = [x for x, leaf in zip(flat, is_leaf, strict=True) if leaf]
         others = [x for x, leaf in zip(flat, is_leaf, strict=True) if not leaf]
         scalars = [FromCaller(index_of(x)) if type(x) is Given else self.slot(x) for x in others]
         given = [*updates, *state]
