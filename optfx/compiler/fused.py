@@ -83,8 +83,9 @@ class fuse:
         """
         from optfx.compiler.kernels.workshop import Workshop
 
-        live = not copy or isinstance(params, nn.Module)
+        live, module = not copy or isinstance(params, nn.Module), None
         if isinstance(params, nn.Module):
+            module = params
             params = {name: p for name, p in params.named_parameters() if p.requires_grad}
         for path, x in zip(paths(params), flatten(params)[0], strict=True):
             if isinstance(x, Tensor) and (is_wrapped(x) or type(x) not in (Tensor, nn.Parameter)):
@@ -96,7 +97,7 @@ class fuse:
                 raise TypeError(f"fuse: the state at {path!r} is a {type(x).__name__}, expected a tensor")
         if state is not None:
             check("the state", like, state)
-        self._memory = Memory(params, like if state is None else state, live, copy)
+        self._memory = Memory(params, like if state is None else state, live, copy, module)
         self._workshop, self._plans, self._plan = Workshop(), {}, None
         # only the kind of an argument matters here, and that of the common ones is known
         guessed = dict.fromkeys(EXTRA_ARGS, _some_function) | {"value": 0.0, "grad": self.params}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optfx.compiler.record.lazy import Form
 from optfx.tree import Tree, flatten, paths, unflatten
@@ -23,6 +24,7 @@ class Memory:
         state: tree of tensors.
         live: whether the tensors of `params` are trained themselves; otherwise copies are.
         copy: whether the state is copied.
+        module: the module whose parameters `params` are, by name: it may replace them by others.
 
     Attributes:
         own: the tensors that kernels write to, params first; all contiguous. Each stays one object, wherever its memory
@@ -34,8 +36,9 @@ class Memory:
         ValueError: live parameters that share memory, naming the paths.
     """
 
-    def __init__(self, params: Tree, state: Tree, live: bool, copy: bool):
+    def __init__(self, params: Tree, state: Tree, live: bool, copy: bool, module: nn.Module | None):
         given, self.structure = flatten(params)
+        self._kept_in = [] if module is None else [_place(module, name) for name in sorted(params)]  # as leaves
         kept, self.of_state = flatten(state)
         self.names, self.live = [*paths(params), *(f"state {p}" for p in paths(state))], given if live else []
         self._refuse_shared()
@@ -58,7 +61,18 @@ class Memory:
         self._show()
 
     def where(self, others: Sequence[Tensor]) -> list[int]:
-        """The addresses of all tensors, and of others."""
+        """The addresses of all tensors, and of others.
+
+        Raises:
+            ValueError: a module without one of its parameters.
+        """
+        if self._kept_in:
+            live = [kept.get(name) for kept, name in self._kept_in]
+            if not all(map(operator.is_, live, self.live)):
+                if any(x is None for x in live):
+                    path = self.names[[x is None for x in live].index(True)]
+                    raise ValueError(f"fuse: the module has no parameter at {path!r} any more: call init again")
+                self.live = [x for x in live if x is not None]
         return list(map(Tensor.data_ptr, (*self.live, *self.own[len(self.live) :], *others)))
 
     def follow(self, packed: set[int], others: Sequence[Tensor], forms: Sequence[Form]) -> None:
@@ -137,10 +151,17 @@ class Memory:
         ends.sort()
         for (_, end, i), (begin, _, j) in itertools.pairwise(ends):
             if begin < end and self.live[i].untyped_storage()._cdata == self.live[j].untyped_storage()._cdata:
+                first, second = (self.names[k] for k in sorted((i, j)))
                 raise ValueError(
-                    f"fuse: the parameters at {self.names[i]!r} and {self.names[j]!r} share memory, so one would be "
+                    f"fuse: the parameters at {first!r} and {second!r} share memory, so one would be "
                     "written over the other: train one of them, or clone one"
                 )
+
+
+def _place(module: nn.Module, name: str) -> tuple[dict[str, Any], str]:
+    """Where a module keeps a parameter."""
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path)._parameters, leaf
 
 
 def check(what: str, expected: Tree, given: Tree) -> None:

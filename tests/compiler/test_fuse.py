@@ -14,7 +14,7 @@ import optfx
 from optfx import select, tree
 from optfx.compiler.kernels import workshop
 from optfx.compiler.kernels.cpp import build
-from optfx.compiler.record.recorder import READS_A_VALUE
+from optfx.compiler.record.reasons import READS_A_VALUE
 from optfx.tree.words import difference
 from tests.compiler.harness import distance, eager, events, fused, grads, params, units
 

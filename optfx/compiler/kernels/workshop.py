@@ -81,7 +81,8 @@ class Workshop:
         if all(x.device.type == "cpu" for x in every):
             with contextlib.suppress(cpp.Unsupported):
                 return cpp.scalar_work(graph, every, self._compilers)
-        compiled = inductor.compiled(graph, copies)
+        every += _lifted(graph)
+        compiled = inductor.compiled(graph, [x.clone() for x in every])
         return Bound(lambda: compiled(every), lambda: None)
 
     def finish(self) -> None:
@@ -91,3 +92,17 @@ class Workshop:
             RuntimeError: with what a compiler said.
         """
         self._compilers.finish()
+
+
+def _lifted(gm: GraphModule) -> list[Tensor]:
+    """The constants that a graph holds, which become arguments: Inductor passes them on as such."""
+    found, last = [], [x for x in gm.graph.nodes if x.op == "placeholder"][-1]
+    for x in [x for x in gm.graph.nodes if x.op == "get_attr"]:
+        found.append(getattr(gm, x.target))
+        with gm.graph.inserting_after(last):
+            last = gm.graph.placeholder(f"constant_{len(found)}")
+        last.meta = dict(x.meta)
+        x.replace_all_uses_with(last)
+        gm.graph.erase_node(x)
+    gm.recompile()
+    return found

@@ -15,11 +15,11 @@ from torch.utils import _pytree as pytree
 from optfx.compiler.record.inputs import Unfusable
 from optfx.tree.verbs import HALF
 
-IN_HALF = {"abs", "add", "clone", "detach", "div", "mul", "neg", "rsub", "sub"}
+IN_HALF = {"_to_copy", "abs", "add", "clone", "detach", "div", "mul", "neg", "rsub", "sub"}
 """Elementwise operations that eager code computes in float32 and rounds once, where leaves are of half precision."""
 
 POINTWISE = IN_HALF | {
-    "_to_copy", "addcdiv", "addcmul", "bitwise_and", "bitwise_not", "bitwise_or", "ceil", "clamp", "clamp_max",
+    "addcdiv", "addcmul", "bitwise_and", "bitwise_not", "bitwise_or", "ceil", "clamp", "clamp_max",
     "clamp_min", "cos", "eq", "exp", "expm1", "floor", "full_like", "ge", "gt", "isinf", "isnan", "le", "lerp", "log",
     "log1p", "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "ne", "ones_like", "pow",
     "reciprocal", "relu", "remainder", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "square", "tanh", "trunc",

@@ -13,7 +13,8 @@ from optfx.compiler.record.findings import Again, Drifted, Known
 from optfx.compiler.record.inputs import AsLeaf, AsScalar, Constant, Given, Input, Inputs, gather
 from optfx.compiler.record.lazy import Form, Lazy, Write
 from optfx.compiler.record.levels import Levels
-from optfx.compiler.record.recorder import Filled, Recorder
+from optfx.compiler.record.notes import Filled
+from optfx.compiler.record.recorder import Recorder
 from optfx.core import GradientTransformation, apply_updates
 from optfx.tree import Tree, flatten, unflatten
 from optfx.tree.recording import recording

@@ -1,0 +1,189 @@
+"""What is written down of a step: its leaves, its scalars, and the work in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from optfx.compiler.record.findings import Known, Place
+from optfx.compiler.record.inputs import Input, Unfusable
+from optfx.compiler.record.lazy import Call, Event, Form, Lazy, Named, Partial, Reduction, Slot, Write
+from optfx.tree.verbs import Scalars
+
+FOLDED = (0.0, 1.0)  # floats that are part of a program, so that the compiler can leave out what they do
+
+
+class Filled(NamedTuple):
+    """A traced scalar, and the input that scalar work writes it to."""
+
+    scalar: Tensor
+    to: Input
+
+
+class Notes:
+    """What was asked of the verbs, and of torch, during one `update`.
+
+    Args:
+        inputs: the leaves that the step is given.
+        scalars: the traced tensors that the step is given.
+        of_state: the input that a traced scalar is, by the scalar's id.
+        outside: the traced scalar for a () tensor from outside, by the id of that.
+        partials: the traced tensor of each partial that is known.
+        known: what earlier runs have found out; this one adds to it.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Tensor],
+        scalars: Sequence[Tensor],
+        of_state: dict[int, Input],
+        outside: dict[int, Tensor],
+        partials: Sequence[Tensor],
+        known: Known,
+    ):
+        self.inputs: list[Tensor | Form] = [*inputs]  # those given, then those that are met
+        self.partials: list[Tensor] = []
+        self.slots: list[float | Tensor] = []
+        self.log: list[Reduction | Event] = []
+        self.stored: list[Write] = []  # leaves that an event reads
+        self.filled: list[Filled] = []  # traced scalars that are used as leaves
+        self.as_leaves: set[Input] = set()  # inputs that are scalars, and were used as leaves
+        self.outside: list[tuple[Input, Tensor]] = []  # leaves that no step is given
+        self.known = known
+        self._of_state, self._given = of_state, partials
+        self._brought: dict[int, Tensor] = dict(outside)  # tensors from outside, as the step has them
+        self._traced: dict[int, Tensor] = {id(x): x for x in (*scalars, *partials)}  # all tensors that are followed
+        self._stores: dict[tuple[int, int], Lazy] = {}
+        self._own = {_storage(x) for x in inputs}
+
+    def follow(self, found: Any) -> Any:
+        """Note the tensors that an operation on traced ones gave."""
+        for x in pytree.tree_leaves(found):
+            if isinstance(x, Tensor):
+                self._traced[id(x)] = x
+        return found
+
+    def bring(self, x: Tensor) -> Tensor:
+        """A tensor as the step has it. One from outside is an input, whose value is read in each step."""
+        if isinstance(x, Lazy) or id(x) in self._traced:
+            return x
+        if id(x) in self._brought:
+            return self._brought[id(x)]
+        if type(x) not in (Tensor, torch.nn.Parameter) or x.layout != torch.strided:
+            raise Unfusable(f"it uses a {type(x).__name__} from outside")
+        if _storage(x) in self._own:
+            raise Unfusable("it uses what the step is given from outside, too")
+        if self.known.complete and id(x) not in self.known.outside:
+            raise Unfusable("it makes a tensor of something that is none")
+        self.known.outside[id(x)] = x
+        brought = x
+        if x.ndim:
+            self.outside.append((self.between(Form.of(x)), x))
+            brought = Lazy(self.outside[-1][0], 0, Form.of(x))
+        else:  # in the next run it is traced
+            self._traced[id(x)] = x
+        self._brought[id(x)] = brought
+        return brought
+
+    # ---- how it is written down ------------------------------------------------------------------
+
+    def leaf(self, x: Tensor) -> Lazy:
+        """`x` as a leaf. A traced scalar becomes one that scalar work fills in."""
+        x = self.bring(x)
+        if isinstance(x, Lazy):
+            return x
+        if id(x) in self._of_state:
+            self.as_leaves.add(self._of_state[id(x)])
+            return Lazy(self._of_state[id(x)], 0, Form.of(x))
+        if x.ndim:
+            raise Unfusable("it makes a row of numbers")
+        self.filled.append(Filled(x, self.between(Form.of(x))))
+        return Lazy(self.filled[-1].to, 0, Form.of(x))
+
+    def between(self, form: Form) -> Input:
+        """A new input for a leaf that stands between two stages."""
+        self.inputs.append(form)
+        return Input(len(self.inputs) - 1)
+
+    def here(self, f: Any, scalars: Scalars) -> Scalars:
+        """Scalars as the step has them."""
+        values = {k: self.bring(v) if isinstance(v, Tensor) else v for k, v in scalars.values.items()}
+        same = all(v is scalars.values[k] for k, v in values.items())
+        return scalars if same else Scalars(f, values, scalars.as_pairs, scalars.as_tensors)
+
+    def named(self, scalars: Scalars) -> Named:
+        return tuple((name, self.slot(v)) for name, v in scalars.values.items())
+
+    def slot(self, value: Any) -> Any:
+        """The slot of a scalar argument, or the argument itself where it is part of the program."""
+        if not (isinstance(value, Tensor) or (type(value) is float and value not in FOLDED)):
+            return value
+        if isinstance(value, Tensor):
+            value = self.bring(value)
+            if isinstance(value, Lazy) and not value.ndim:
+                value = self.number(value)
+            if value.ndim:
+                raise Unfusable("it makes a row of numbers")
+        for i, known in enumerate(self.slots):
+            if known is value or (type(known) is type(value) is float and known == value):
+                return Slot(i)
+        self.slots.append(value)
+        return Slot(len(self.slots) - 1)
+
+    def number(self, x: Lazy) -> Tensor:
+        """A leaf as a scalar."""
+        (found,) = self.event(
+            "copy", "a leaf is used as a number", lambda xs, _: [xs[0].clone()], [x], [], [Form.of(x)]
+        )
+        return found
+
+    def partial(self, form: Form) -> Partial:
+        number = len(self.partials)
+        if number < len(self._given):
+            self.partials.append(self._given[number])
+        else:
+            self.partials.append(torch.ones(form.shape, dtype=form.dtype, device=form.device))
+            self._traced[id(self.partials[-1])] = self.partials[-1]
+        return Partial(number)
+
+    def event(
+        self,
+        what: str,
+        why: str,
+        run: Callable[..., list[Tensor]],
+        leaves: Sequence[Lazy],
+        scalars: list[Any],
+        forms: Sequence[Form],
+        *,
+        numbers: Sequence[bool] | None = None,
+        ordered: bool = False,
+        place: Place | None = None,
+    ) -> list[Tensor]:
+        """Note an event. Its results are leaves, or numbers for scalar work: those without dimensions, if not said."""
+        found = [self._stored(x) for x in leaves]
+        numbers = [not f.shape for f in forms] if numbers is None else numbers
+        to = [self.partial(f) if number else self.between(f) for f, number in zip(forms, numbers, strict=True)]
+        self.log.append(Event(what, why, run, found, scalars, to, list(forms), list(numbers), ordered, place))
+        return [
+            self.partials[k] if number else Lazy(k, 0, form)  # type: ignore[arg-type]
+            for k, number, form in zip(to, numbers, forms, strict=True)
+        ]
+
+    def _stored(self, x: Lazy) -> Lazy:
+        """A leaf that exists when an event reads it."""
+        if not isinstance(x.source, Call):
+            return x
+        key = id(x.source), x.k
+        if key not in self._stores:
+            self.stored.append(Write(x, self.between(Form.of(x))))
+            self._stores[key] = Lazy(self.stored[-1].to, 0, Form.of(x))
+        return self._stores[key]
+
+
+def _storage(x: Tensor) -> Any:
+    """What is the same for two tensors that share memory."""
+    return x.untyped_storage()._cdata if type(x) in (Tensor, torch.nn.Parameter) else id(x)
