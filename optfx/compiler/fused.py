@@ -205,6 +205,7 @@ class fuse:
                 if found.codes <= known.opened:
                     raise
                 known.opened |= found.codes
+                known.complete = False  # what they look at comes to light now
             except Drifted as found:
                 drifted = [x.to(dtype) for x, dtype in zip(memory.own[n:], found.dtypes, strict=True)]
                 memory.replace([*memory.own[:n], *drifted])

@@ -18,9 +18,9 @@ _TOGETHER = 2**22  # elements drawn at once, which bounds the memory of the inte
 
 def _hash(path: str) -> int:
     """The 64-bit FNV-1a hash of a path in UTF-8, as a signed number. Written out, so that it compiles."""
-    x = 0xCBF29CE484222325
-    for byte in path.encode():
-        x = (x ^ byte) * 0x100000001B3 % 2**64
+    x, name = 0xCBF29CE484222325, path.encode()
+    for i in range(len(name)):
+        x = (x ^ name[i]) * 0x100000001B3 % 2**64
     return x - 2**64 if x >= 2**63 else x
 
 

@@ -59,3 +59,11 @@ def test_an_operation_that_is_not_written_in_cpp():
     assert distance(got, eager(tx, params())) < 1e-4  # the erf of Inductor
     assert any("special_erf" in unit.kernel.by or "erf" in unit.kernel.by for unit in units(opt))
     assert "Inductor, for aten." in opt.explain()
+
+
+def test_numbers_written_in_the_code_of_a_step(no_cpp):
+    tx = optfx.stateless(lambda u, p: tree.scale(torch.tensor(0.5) * torch.tensor(3.0), u))
+    for p in (params(), {"w": torch.ones(3)}):
+        q, state = (opt := optfx.fuse(tx)).init(p)
+        q, state = opt.step(p, state, q)
+        assert distance(q, tree.scale(2.5, p)) < 1e-6

@@ -96,13 +96,19 @@ class Workshop:
 
 def _lifted(gm: GraphModule) -> list[Tensor]:
     """The constants that a graph holds, which become arguments: Inductor passes them on as such."""
-    found, last = [], [x for x in gm.graph.nodes if x.op == "placeholder"][-1]
+    found: list[Tensor] = []
+    names = {x.target for x in gm.graph.nodes if x.op == "get_attr"}
+    work = next(x for x in gm.graph.nodes if x.op != "placeholder")
     for x in [x for x in gm.graph.nodes if x.op == "get_attr"]:
         found.append(getattr(gm, x.target))
-        with gm.graph.inserting_after(last):
-            last = gm.graph.placeholder(f"constant_{len(found)}")
-        last.meta = dict(x.meta)
-        x.replace_all_uses_with(last)
+        with gm.graph.inserting_before(work):
+            argument = gm.graph.placeholder(f"constant_{len(found)}")
+        argument.meta = dict(x.meta)
+        x.replace_all_uses_with(argument)
+        if x is work:
+            work = x.next
         gm.graph.erase_node(x)
+    for name in names:
+        delattr(gm, name)
     gm.recompile()
     return found

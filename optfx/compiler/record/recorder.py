@@ -103,7 +103,11 @@ class Recorder(Notes, TorchDispatchMode):
             return self.opaque(tx, place, (updates, state, params, extra))
         self._place, self._calls = place, 0
         try:
-            return tx.step(updates, state, params, **extra)
+            new = tx.step(updates, state, params, **extra)
+            for x in flatten(new)[0]:
+                if isinstance(x, Tensor) and not isinstance(self.bring(x), Lazy) and x.ndim:
+                    raise Unfusable("it makes a row of numbers")
+            return new
         except Exception as error:
             if isinstance(error, (TypeError, ValueError)) and is_ours(error):
                 raise  # as eager code would
