@@ -76,6 +76,10 @@ class GradientTransformation:
     final: ClassVar[bool] = False
     rate: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense; one of your own calls this one."""
+        hyper.check_numbers(self)
+
     # ---- what a user calls ------------------------------------------------------------------------
 
     def init(self, params: Tree) -> Tree:

@@ -47,6 +47,7 @@ class Wrapper(GradientTransformation):
         else:
             held = tuple(map(as_transform, held)) if isinstance(held, (tuple, list)) else as_transform(held)
         object.__setattr__(self, self.holds, held)
+        super().__post_init__()
 
     def inside(self) -> dict[str, GradientTransformation]:
         held = getattr(self, self.holds)

@@ -39,6 +39,7 @@ def adafactor(
     eps_is_floor: bool = False,
     min_scale: Hyper = 1e-3,
     relative_step: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> chain:
     r"""Adafactor: gradients divided by a root mean square kept by rows and columns, in proportion to the parameters.
 
@@ -64,6 +65,7 @@ def adafactor(
         eps_is_floor: keep the mean of squares above $\varepsilon^2$ instead (torch).
         min_scale: $\sigma$, the least root mean square of a parameter.
         relative_step: keep the rate below $1/\sqrt t$, and multiply the decay by it (torch). It needs a learning rate.
+        accumulator_dtype: the dtype of the means that make $V_t$; None for that of the parameters.
 
     Raises:
         ValueError: `relative_step` without a learning rate, `weight_decay_mask` without a weight decay.
@@ -86,7 +88,13 @@ def adafactor(
     decay = [] if weight_decay_rate is None else [add_decayed_weights(weight_decay_rate, weight_decay_mask)]
     steps: list[GradientTransformation] = [
         scale_by_factored_rms(
-            factored, decay_rate, decay_offset, min_dim_size_to_factor, eps, epsilon_is_floor=eps_is_floor
+            factored,
+            decay_rate,
+            decay_offset,
+            min_dim_size_to_factor,
+            eps,
+            epsilon_is_floor=eps_is_floor,
+            accumulator_dtype=accumulator_dtype,
         )
     ]
     if clipping_threshold is not None:

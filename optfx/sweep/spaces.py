@@ -119,7 +119,9 @@ class choice:
 def _column(who: str, values: Any) -> Tensor:
     """Numbers as one (n,) tensor, int64 or float64."""
     try:
-        column = values if isinstance(values, Tensor) else torch.tensor(list(values), dtype=None)
+        column = values if isinstance(values, Tensor) else torch.tensor(list(values))
+        if column.is_floating_point() and column is not values:
+            column = torch.tensor(list(values), dtype=torch.float64)  # the default dtype would round them
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{who}: expected numbers, got {values!r}") from None
     if column.ndim != 1 or not column.numel() or column.dtype == torch.bool or column.is_complex():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Hyper, select
+from optfx.core import Hyper, NonNegative, select
 from optfx.tree import Tree
 
 
@@ -173,7 +173,7 @@ class scale_by_learning_rate(core.Stateless):
     """
 
     rate = True
-    learning_rate: Hyper
+    learning_rate: NonNegative
     flip_sign: bool = dataclasses.field(default=True, kw_only=True)
 
     def apply(self, updates: Tree, params: Tree, learning_rate: Any) -> Tree:
