@@ -8,7 +8,7 @@ names.
 
 from typing import Any
 
-from optfx import combinators, core, interop, optimizers, random, schedules, sweep, transforms, tree
+from optfx import combinators, core, hints, interop, optimizers, random, schedules, sweep, transforms, tree
 from optfx.combinators import *  # noqa: F403
 from optfx.compiler import fuse
 from optfx.core import apply_updates, donate, grads, hyperparams, incremental_update, params, select
@@ -92,6 +92,6 @@ _MOVED = {
 def __getattr__(name: str) -> Any:
     if name in _MOVED:
         raise AttributeError(f"optfx.{name} is now {_MOVED[name]}")
-    if name.endswith("State"):
+    if name.endswith("State") and name not in hints.NAMES:
         raise AttributeError(f"optfx.{name}: the class of a state stands in the file of its transform")
-    raise AttributeError(f"module 'optfx' has no attribute {name!r}")
+    raise AttributeError(hints.for_name(name, __all__))

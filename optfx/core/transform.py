@@ -203,6 +203,8 @@ def check_params(params: Tree) -> None:
     for i, leaf in enumerate(tree.leaves(params)):
         if not isinstance(leaf, Tensor):
             kind = f"a {type(leaf).__name__}, expected a tensor"
+            if isinstance(leaf, (torch.nn.Module, Iterator)):
+                kind += ": the parameters of a module are optfx.params(module)"
         elif not (leaf.dtype.is_floating_point or leaf.dtype.is_complex):
             kind = f"{leaf.dtype}, expected a floating or complex dtype"
         else:

@@ -8,9 +8,11 @@ import torch
 
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.transforms import add_decayed_weights, scale_by_adadelta, scale_by_learning_rate
 
 
+@hinted
 def adadelta(
     learning_rate: Hyper | None = None,
     rho: Hyper = 0.9,

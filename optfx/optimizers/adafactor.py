@@ -9,6 +9,7 @@ from torch import Tensor
 
 from optfx.combinators import chain
 from optfx.core import GradientTransformation, Hyper
+from optfx.hints import hinted
 from optfx.schedules import relative_step as relative
 from optfx.transforms import (
     add_decayed_weights,
@@ -22,6 +23,7 @@ from optfx.transforms import (
 )
 
 
+@hinted
 def adafactor(
     learning_rate: Hyper | None = None,
     min_dim_size_to_factor: int = 128,

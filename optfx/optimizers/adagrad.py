@@ -9,11 +9,13 @@ from torch import Tensor
 
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.penalty import l2_penalty
 from optfx.schedules import inverse_time_decay
 from optfx.transforms import scale_by_learning_rate, scale_by_rss, scale_by_schedule
 
 
+@hinted
 def adagrad(
     learning_rate: Hyper,
     initial_accumulator_value: Hyper = 0.1,

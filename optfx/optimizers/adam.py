@@ -8,10 +8,12 @@ import torch
 
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.penalty import l2_penalty
 from optfx.transforms import add_decayed_weights, scale_by_adam, scale_by_amsgrad, scale_by_learning_rate
 
 
+@hinted
 def adam(
     learning_rate: Hyper,
     b1: Hyper = 0.9,
@@ -66,6 +68,7 @@ def adam(
     )
 
 
+@hinted
 def adamw(
     learning_rate: Hyper,
     b1: Hyper = 0.9,
@@ -116,6 +119,7 @@ def adamw(
     )
 
 
+@hinted
 def amsgrad(
     learning_rate: Hyper,
     b1: Hyper = 0.9,

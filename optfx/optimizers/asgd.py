@@ -8,10 +8,12 @@ import torch
 
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.penalty import l2_penalty
 from optfx.transforms import params_average, scale_by_asgd
 
 
+@hinted
 def asgd(
     learning_rate: Hyper,
     lambd: Hyper = 1e-4,

@@ -8,12 +8,14 @@ import torch
 
 from optfx.combinators import chain, partition
 from optfx.core import Hyper, select
+from optfx.hints import hinted
 from optfx.optimizers.adam import adamw
 from optfx.transforms import add_decayed_weights, scale_by_learning_rate, scale_by_muon, scale_by_shape
 
 MATRICES = select.label({"muon": select.ndim(2, 2)}, default="adam")
 
 
+@hinted
 def muon(
     learning_rate: Hyper,
     ns_coeffs: Any = (3.4445, -4.7750, 2.0315),

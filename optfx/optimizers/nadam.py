@@ -8,11 +8,13 @@ import torch
 
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.adam import adam
 from optfx.optimizers.penalty import l2_penalty
 from optfx.transforms import scale_by_learning_rate, scale_by_nadam
 
 
+@hinted
 def nadam(
     learning_rate: Hyper,
     b1: Hyper = 0.9,

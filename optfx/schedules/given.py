@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from optfx.core import Schedule
+from optfx.hints import hinted
 from optfx.schedules.closed_form import ClosedForm
 from optfx.schedules.numbers import Number, as_count, as_scalar
 from optfx.tree import record
@@ -102,6 +103,7 @@ class table_schedule:
         return self.values.to(count.device, scalar_dtype(count.device)).index_select(0, index.reshape(1)).reshape(())
 
 
+@hinted
 def from_torch_scheduler(
     make: Callable[[torch.optim.Optimizer], LRScheduler], base_lr: float, total_steps: int
 ) -> table_schedule:
