@@ -11,7 +11,7 @@ from typing import Any
 from optfx import combinators, core, hints, interop, optimizers, random, schedules, sweep, transforms, tree
 from optfx.combinators import *  # noqa: F403
 from optfx.compiler import fuse
-from optfx.core import apply_updates, donate, grads, hyperparams, incremental_update, params, select
+from optfx.core import apply_updates, donate, grads, hyperparams, incremental_update, load_params, params, select
 from optfx.optimizers import *  # noqa: F403
 from optfx.schedules import (
     constant_schedule,
@@ -49,6 +49,7 @@ __all__ = [
     "join_schedules",
     "linear_onecycle_schedule",
     "linear_schedule",
+    "load_params",
     "params",
     "piecewise_constant_schedule",
     "piecewise_interpolate_schedule",

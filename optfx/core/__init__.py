@@ -6,6 +6,7 @@ What authors of transforms need is only here: `GradientTransformation`, `Statele
 
 from optfx.core import select
 from optfx.core.by_path import hyperparams, numbers, with_numbers
+from optfx.core.carry import carry_over
 from optfx.core.donate import donate
 from optfx.core.foreign import as_transform, from_functions
 from optfx.core.hyper import (
@@ -20,7 +21,7 @@ from optfx.core.hyper import (
     hyper_fields,
     is_number,
 )
-from optfx.core.modules import grads, params
+from optfx.core.modules import grads, load_params, params
 from optfx.core.transform import (
     EXTRA_ARGS,
     Count,
@@ -45,6 +46,7 @@ __all__ = [
     "apply_updates",
     "as_transform",
     "bias_correction",
+    "carry_over",
     "counter",
     "donate",
     "from_functions",
@@ -53,6 +55,7 @@ __all__ = [
     "hyperparams",
     "incremental_update",
     "is_number",
+    "load_params",
     "numbers",
     "params",
     "select",

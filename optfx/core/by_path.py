@@ -124,7 +124,8 @@ def hyperparams(tx: Any, state: Tree) -> dict[str, Tensor]:
         >>> optfx.hyperparams(tx, tx.init({"w": torch.zeros(2)}))
         {'0.max_norm': tensor(1., dtype=torch.float64), '1.0.learning_rate': tensor(0.1000, dtype=torch.float64)}
     """
-    now = at(tx, getattr(state, "count", torch.zeros((), dtype=torch.int64))) if is_record(tx) else {}
+    count = getattr(state, "count", None)  # of a tuple it is a method
+    now = at(tx, count if isinstance(count, Tensor) else torch.zeros((), dtype=torch.int64)) if is_record(tx) else {}
     found: dict[str, Any] = {k: x.kept if isinstance(x, tree.Share) else x for k, x in now.items() if x is not None}
     for name, (part, inner) in tx.parts(state).items():
         found |= {join(name, path): x for path, x in hyperparams(part, inner).items()}

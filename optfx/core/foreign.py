@@ -75,7 +75,8 @@ def as_transform(x: Any) -> GradientTransformation:
     """
     if isinstance(x, GradientTransformation):
         return x
-    if isinstance(x, type) or not (callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))):
+    is_class = isinstance(x, type) and issubclass(x, GradientTransformation)
+    if is_class or not (callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))):
         raise TypeError(f"expected a transform or a pair with init and update, got {x!r}{_advice(x)}")
     return from_functions(x.init, x.update)
 

@@ -91,6 +91,8 @@ class Wrapper(GradientTransformation):
             if type(state) is not dict or set(state) != set(held):
                 raise ValueError(f"{who}: expected its state, a dict of {list(held)}, got {_described(state)}")
             return {name: state[name] for name in held}
+        if not hasattr(state, "inner"):
+            raise ValueError(f"{who}: expected its state, got {_described(state)}")
         return {self._name: state.inner}
 
     def parts(self, state: Tree) -> dict[str, tuple[GradientTransformation, Tree]]:

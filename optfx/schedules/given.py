@@ -71,9 +71,8 @@ class table_schedule:
     """The values of a table, one per step; the last one is held.
 
     Put the table on the device of the parameters (`optfx.tree.map(lambda x: x.cuda(), schedule)`), or it is copied
-    there at every step. It has one dimension, which `optfx.sweep.in_axes` takes for a batch: for an optimizer that
-    holds a table, write the axes yourself (None for the table). A stack of tables, (n, steps), is mapped over like any
-    other batch.
+    there at every step. A stack of tables, (n, steps), is mapped over like any other batch; see `optfx.sweep.in_axes`
+    for a table that all share.
 
     Args:
         values: (steps,) floating, the value at each count.
