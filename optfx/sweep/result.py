@@ -256,5 +256,5 @@ def load(path: str | Path, params: Tree = None) -> Result:
     if params is not None:
         like = tree.map(lambda x: x.detach().cpu().expand(n, *x.shape), params)
         groups["params"] = tree.from_dict(like, groups["params"])
-    own = {name: facts[name] for name in _FACTS} | {"mode": facts.get("mode")}
+    own: dict[str, Any] = {name: facts[name] for name in _FACTS} | {"mode": facts.get("mode")}
     return Result(losses=tensors["losses"], diverged=tensors["diverged"], **groups, **own)
