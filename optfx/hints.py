@@ -161,12 +161,12 @@ ARGUMENTS: dict[str, tuple[str, ...] | str] = {
 """`{argument elsewhere: what it is called here, or what to do}`. Of several names, the first that a function has."""
 
 
-def for_name(name: str, known: Iterable[str]) -> str:
-    """The error about a name that `optfx` does not have."""
+def for_name(name: str, known: Iterable[str], where: str = "optfx") -> str:
+    """The error about a name that `optfx`, or a module of it, does not have."""
     if name in NAMES:
-        return f"optfx has no {name!r}; {NAMES[name]}"
+        return f"{where} has no {name!r}; {NAMES[name]}"
     near = difflib.get_close_matches(name, list(known), 3)
-    return f"module 'optfx' has no attribute {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+    return f"module {where!r} has no attribute {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
 
 
 def for_argument(name: str, known: Iterable[str]) -> str:

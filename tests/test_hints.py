@@ -66,6 +66,15 @@ def test_a_near_miss(name, near):
         getattr(optfx, name)
 
 
+def test_schedules_know_the_schedulers_of_torch():
+    with pytest.raises(AttributeError, match=r"optfx.schedules has no 'StepLR'; `optfx.schedules.step_lr`"):
+        schedules.StepLR  # noqa: B018
+    with pytest.raises(
+        AttributeError, match=r"module 'optfx.schedules' has no attribute 'steplr'; did you mean step_lr"
+    ):
+        schedules.steplr  # noqa: B018
+
+
 def test_a_name_that_is_like_no_other():
     with pytest.raises(AttributeError, match=r"^module 'optfx' has no attribute 'zzz'$"):
         optfx.zzz  # noqa: B018

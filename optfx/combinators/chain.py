@@ -36,7 +36,7 @@ def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
     final = None
     for step in (part for tx in steps for part in _in_order(tx)):
         name = type(step).__name__
-        if final is not None and (step.final or type(step).rate is True):
+        if final is not None and (step.final or step.is_rate):
             raise ValueError(
                 f"{who}: {name} after {final}, which is final: its updates already have their rate and sign"
             )
@@ -45,7 +45,7 @@ def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
 
 def _flips(tx: GradientTransformation) -> bool:
     """Whether it flips the sign of every update."""
-    if type(tx).rate is True:  # a field of an author may be called so
+    if tx.is_rate:
         return getattr(tx, "flip_sign", True)
     inside = [_flips(part) for part in tx.inside().values()]
     if isinstance(tx, core.Wrapper) and tx.partial:

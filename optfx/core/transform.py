@@ -48,7 +48,7 @@ class GradientTransformation:
         needs: the extra arguments that `step` needs.
         takes: the extra arguments that `step` takes if they are given.
         final: whether it owns the step size and the sign, so that nothing may scale its updates afterwards.
-        rate: whether it is the learning rate, which flips the sign.
+        is_rate: whether it is the learning rate, which flips the sign.
 
     Example:
         >>> import torch
@@ -75,7 +75,7 @@ class GradientTransformation:
     needs: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[tuple[str, ...]] = ()
     final: ClassVar[bool] = False
-    rate: ClassVar[bool] = False
+    is_rate: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense; one of your own calls this one."""

@@ -172,7 +172,7 @@ class scale_by_learning_rate(core.Stateless):
         {'w': tensor([-0.1000])}
     """
 
-    rate = True
+    is_rate = True
     learning_rate: NonNegative
     flip_sign: bool = dataclasses.field(default=True, kw_only=True)
 

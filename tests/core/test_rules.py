@@ -159,18 +159,18 @@ def test_one_learning_rate_for_each_leaf(make):
 class gated(core.Stateless):
     """Multiplies by a tensor that all members share."""
 
-    by: core.Hyper
+    rate: core.Hyper
     gate: torch.Tensor
 
-    def apply(self, updates, params, by):
-        return tree.scale(by, tree.mul(updates, {"w": self.gate}))
+    def apply(self, updates, params, rate):
+        return tree.scale(rate, tree.mul(updates, {"w": self.gate}))
 
 
 def test_a_shared_tensor_is_no_batch():
     rates, gate, g = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0, 1.0]), {"w": torch.ones(3)}
     tx = gated(rates, gate)
     axes = sweep.in_axes(tx)
-    assert (axes.by, axes.gate) == (0, None)
+    assert (axes.rate, axes.gate) == (0, None)
     out = torch.func.vmap(lambda tx: tx.update(g, tx.init(g))[0]["w"], (axes,))(tx)
     assert out.tolist() == [[1.0, 0.0, 1.0], [2.0, 0.0, 2.0]]
     both = sweep.stack([gated(1.0, gate), gated(2.0, gate)])
