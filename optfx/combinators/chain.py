@@ -28,11 +28,6 @@ def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
     Raises:
         ValueError: a final transform, or a learning rate, after a final one; two steps that flip the sign.
     """
-    if len(both := [i for i, step in enumerate(steps) if _flips(step)]) > 1:
-        raise ValueError(
-            f"{who}: the steps {' and '.join(map(str, both))} have a learning rate each, which flips the sign, so the "
-            "updates would go up the gradient: leave one out, or give it flip_sign=False"
-        )
     final = None
     for step in (part for tx in steps for part in _in_order(tx)):
         name = type(step).__name__
@@ -41,10 +36,17 @@ def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
                 f"{who}: {name} after {final}, which is final: its updates already have their rate and sign"
             )
         final = name if step.final else final
+    if len(both := [i for i, step in enumerate(steps) if _flips(step)]) > 1:
+        raise ValueError(
+            f"{who}: the steps {' and '.join(map(str, both))} have a learning rate each, which flips the sign, so the "
+            "updates would go up the gradient: leave one out, or give it flip_sign=False"
+        )
 
 
 def _flips(tx: GradientTransformation) -> bool:
     """Whether it flips the sign of every update."""
+    if tx.final:
+        return False  # nothing may follow it that flips
     if tx.is_rate:
         return getattr(tx, "flip_sign", True)
     inside = [_flips(part) for part in tx.inside().values()]

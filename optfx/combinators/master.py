@@ -73,7 +73,7 @@ class master_weights(core.Wrapper):
 
     def begin(self, params: Tree) -> MasterWeightsState:
         narrow, wide = tree.split(params, self._narrow(params))
-        master = tree.cast(narrow, self.dtype)
+        master = tree.cast(narrow, self.dtype)  # in memory of its own, as another dtype is
         return MasterWeightsState(master, self.inner.begin(tree.merge(master, wide)))
 
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:

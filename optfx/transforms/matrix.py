@@ -29,7 +29,7 @@ def orthogonalize(
 ) -> Tensor:
     """Bring the singular values of each matrix near 1 by Newton-Schulz iterations."""
     rows, cols = x.shape[-2:]
-    y = x if dtype is None else tree.cast(x, dtype)
+    y = x if dtype is None or x.is_complex() else x.to(dtype)
     if x.ndim > 2:
         y = y.reshape(math.prod(x.shape[:-2]), rows, cols)
     if rows > cols:
@@ -72,7 +72,8 @@ class scale_by_muon(GradientTransformation):
         nesterov: look ahead.
         bias_correction: False leaves $M_t$ and $G_t$ uncorrected (torch).
         eps_is_floor: divide by $\max(\lVert \hat M_t \rVert, \varepsilon)$ (torch).
-        ns_dtype: the dtype to compute the steps in, `torch.bfloat16` in torch; None for that of the leaf.
+        ns_dtype: the dtype to compute the steps in, `torch.bfloat16` in torch; None for that of the leaf, which complex
+            leaves keep.
 
     A leaf with more than two dimensions is a batch of matrices, in the last two. Leaves with fewer need another
     optimizer: see `muon`, or `masked`.

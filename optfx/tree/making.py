@@ -11,19 +11,12 @@ from optfx.tree.nodes import Tree
 from optfx.tree.verbs import elementwise
 
 
-def in_dtype(x: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
-    """The dtype of a leaf of dtype `x` that is wanted in another: a complex leaf stays complex, in that precision."""
-    if wanted is None or not x.is_complex or wanted.is_complex:
-        return wanted or x
-    return torch.complex128 if wanted == torch.float64 else torch.complex64  # complex half precision has few operations
-
-
 def zeros_like(x: Tree, dtype: torch.dtype | None = None) -> Tree:
     """Zeros with the shapes, dtypes and devices of x.
 
     Args:
         x: tree of tensors.
-        dtype: of the leaves; None for the dtypes of x. Complex leaves stay complex, in the precision of `dtype`.
+        dtype: of the leaves; None for the dtypes of x.
 
     Example:
         >>> import torch
@@ -70,7 +63,7 @@ def full_like(x: Tree, fill_value: float | Tensor, dtype: torch.dtype | None = N
     """
     if isinstance(fill_value, Tensor):
         return pointwise(_fill, x if dtype is None else zeros_like(x, dtype), value=fill_value)
-    return nodes.map(lambda t: torch.full_like(t, fill_value, dtype=in_dtype(t.dtype, dtype), requires_grad=False), x)
+    return nodes.map(lambda t: torch.full_like(t, fill_value, dtype=dtype, requires_grad=False), x)
 
 
 def _copy(x: Tensor) -> Tensor:
@@ -92,6 +85,14 @@ def copy(x: Tree) -> Tree:
     return elementwise(_copy, x)
 
 
+def _in_dtype(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    if dtype is None or not verbs.is_inexact(x.dtype):
+        return x
+    if x.is_complex() and not dtype.is_complex:  # complex half precision has few operations
+        dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
+    return x.to(dtype)
+
+
 def cast(x: Tree, dtype: torch.dtype | None) -> Tree:
     """x with its floating and complex leaves in another dtype. Integer and bool leaves are passed through.
 
@@ -105,7 +106,7 @@ def cast(x: Tree, dtype: torch.dtype | None) -> Tree:
         >>> tree.cast({"w": torch.ones(1), "n": torch.tensor(2)}, torch.float64)
         {'w': tensor([1.], dtype=torch.float64), 'n': tensor(2)}
     """
-    return nodes.map(lambda t: t.to(in_dtype(t.dtype, dtype)) if verbs.is_inexact(t.dtype) else t, x)
+    return nodes.map(lambda t: _in_dtype(t, dtype), x)
 
 
 def cast_like(x: Tree, like: Tree) -> Tree:
