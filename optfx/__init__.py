@@ -95,4 +95,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"optfx.{name} is now {_MOVED[name]}")
     if name.endswith("State") and name not in hints.NAMES:
         raise AttributeError(f"optfx.{name}: the class of a state stands in the file of its transform")
+    for layer in (core, interop, random, schedules, sweep, tree):
+        if name in layer.__all__ and name not in hints.NAMES:
+            raise AttributeError(f"optfx has no {name!r}; `{layer.__name__}.{name}`")
     raise AttributeError(hints.for_name(name, __all__))

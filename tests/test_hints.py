@@ -66,6 +66,17 @@ def test_a_near_miss(name, near):
         getattr(optfx, name)
 
 
+def test_a_name_of_a_module_says_which():
+    for name, where in {
+        "TorchOptimizer": "interop",
+        "step_lr": "schedules",
+        "log_uniform": "sweep",
+        "norm": "tree",
+    }.items():
+        with pytest.raises(AttributeError, match=rf"^optfx has no '{name}'; `optfx\.{where}\.{name}`$"):
+            getattr(optfx, name)
+
+
 def test_schedules_know_the_schedulers_of_torch():
     with pytest.raises(AttributeError, match=r"optfx.schedules has no 'StepLR'; `optfx.schedules.step_lr`"):
         schedules.StepLR  # noqa: B018

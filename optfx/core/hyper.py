@@ -170,7 +170,8 @@ def check_numbers(record: Any) -> None:
     fields = _fields(record)
     for f in dataclasses.fields(record):
         value, kind = getattr(record, f.name), fields.get(f.name)
-        if kind is None or value is f.default or isinstance(value, Tensor) or callable(value):
+        is_module = isinstance(value, torch.nn.Module)
+        if kind is None or value is f.default or isinstance(value, Tensor) or (callable(value) and not is_module):
             continue
         others = set(_alternatives(f.type)) - set(KINDS)
         if value is None and "None" in others:
@@ -185,7 +186,7 @@ def check_numbers(record: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+    if isinstance(value, (Iterable, torch.nn.Module)) and not isinstance(value, (str, bytes)):
         return f"a {type(value).__name__} (parameters go to `init`, not here; several rates go in a tensor, under vmap)"
     return repr(value)
 

@@ -30,6 +30,7 @@ REFUSED = {
 }
 NO_NUMBER = {
     "str": lambda: optfx.adam("1e-3"),
+    "a module": lambda: optfx.adam(torch.nn.Linear(2, 2)),
     "parameters": lambda: optfx.adam(torch.nn.Linear(2, 2).parameters()),
     "list of parameters": lambda: optfx.sgd(list(torch.nn.Linear(2, 2).parameters())),
     "dict": lambda: optfx.sgd({"w": torch.ones(2)}),
