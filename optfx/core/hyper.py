@@ -22,7 +22,6 @@ from torch import Tensor
 
 from optfx import tree
 from optfx.tree import Tree
-from optfx.tree.sharded import is_sharded
 from optfx.tree.share import scalar_dtype
 
 Schedule = Callable[[Tensor], Any]
@@ -101,7 +100,7 @@ def counter(params: Tree) -> Tensor:
         tensor(0)
     """
     found = tree.leaves(params)
-    if found and not is_sharded(found[0]):
+    if found and type(found[0]) in (Tensor, torch.nn.Parameter):
         return found[0].new_zeros((), dtype=torch.int64)  # under vmap over params a batch, as it is after a step
     return torch.zeros((), dtype=torch.int64, device=found[0].device if found else None)
 
