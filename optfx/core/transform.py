@@ -235,7 +235,7 @@ def check_params(params: Tree) -> None:
 
 def warn_of_idle_rules(tx: GradientTransformation, params: Tree) -> None:
     """Warn of masks and labels that go by paths which no parameter has."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or recorder() is not None:  # a recorder may show parameters of its own
         return
     rules = {id(rule): (type(part).__name__, rule) for part in _all(tx) for rule in vars(part).values()}
     for who, rule in rules.values():

@@ -122,7 +122,7 @@ def across(tx: GradientTransformation) -> str:
         extra = {name: params if name == "grad" else zero for name in {*EXTRA_ARGS, *alone.extra_args}}
         extra |= {name: lambda _: zero for name in ("value_fn", "grad_fn", "obj_fn")}
         with recording(watch), torch.no_grad():
-            alone.update(params, alone.begin(params), params, **extra)
+            alone.update(params, alone.init(params), params, **extra)
         if watch.across:
             return type(tx).__name__
     return next((name for part in inside.values() if (name := across(part))), "")
