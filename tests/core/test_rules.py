@@ -112,8 +112,10 @@ def test_a_rule_inside_a_part_is_judged_by_the_whole():
         groups = [[("encoder", torch.nn.Parameter(torch.ones(2)))], [("head", torch.nn.Parameter(torch.ones(2)))]]
         TorchOptimizer([{"params": group} for group in groups], optfx.adamw(0.1, mask=head))
         optfx.adamw(0.1, mask=head).init({})
-    with pytest.warns(UserWarning, match="add_decayed_weights: .* their paths are encoder, head"):
-        TorchOptimizer([p for group in groups for p in group], optfx.adamw(0.1, mask=select.path("tail")))
+    with pytest.warns(UserWarning, match=r"add_decayed_weights: .* their paths are encoder\.bias"):
+        optfx.partition(inner | {"y": optfx.adamw(0.1, mask=select.path("tail"))}, {"encoder": "x", "head": "y"}).init(
+            P
+        )
 
 
 # ---- uphill ------------------------------------------------------------------------------------------
