@@ -8,10 +8,10 @@ names.
 
 from typing import Any
 
-from optfx import combinators, core, interop, optimizers, random, schedules, sweep, transforms, tree
+from optfx import combinators, core, hints, interop, optimizers, random, schedules, sweep, transforms, tree
 from optfx.combinators import *  # noqa: F403
 from optfx.compiler import fuse
-from optfx.core import apply_updates, donate, grads, hyperparams, incremental_update, params, select
+from optfx.core import apply_updates, donate, grads, hyperparams, incremental_update, load_params, params, select
 from optfx.optimizers import *  # noqa: F403
 from optfx.schedules import (
     constant_schedule,
@@ -49,6 +49,7 @@ __all__ = [
     "join_schedules",
     "linear_onecycle_schedule",
     "linear_schedule",
+    "load_params",
     "params",
     "piecewise_constant_schedule",
     "piecewise_interpolate_schedule",
@@ -92,6 +93,9 @@ _MOVED = {
 def __getattr__(name: str) -> Any:
     if name in _MOVED:
         raise AttributeError(f"optfx.{name} is now {_MOVED[name]}")
-    if name.endswith("State"):
+    if name.endswith("State") and name not in hints.NAMES:
         raise AttributeError(f"optfx.{name}: the class of a state stands in the file of its transform")
-    raise AttributeError(f"module 'optfx' has no attribute {name!r}")
+    for layer in (core, interop, random, schedules, sweep, tree):
+        if name in layer.__all__ and name not in hints.NAMES:
+            raise AttributeError(f"optfx has no {name!r}; `{layer.__name__}.{name}`")
+    raise AttributeError(hints.for_name(name, __all__))

@@ -102,6 +102,7 @@ ROWS = [
         ADAM,
         "nesterov, bf16 mu",
     ),
+    Row("scale_by_adam", lambda **h: optfx.scale_by_adam(**h, nu_dtype=torch.float32), ADAM, "float32 nu"),
     Row("scale_by_amsgrad", optfx.scale_by_amsgrad, ADAM),
     Row("scale_by_amsgrad", lambda **h: optfx.scale_by_amsgrad(**h, bias_correction_nu="after_max"), ADAM, "torch's"),
     Row(
@@ -110,7 +111,9 @@ ROWS = [
         ADAM,
         "the paper's",
     ),
+    Row("scale_by_amsgrad", lambda **h: optfx.scale_by_amsgrad(**h, nu_dtype=torch.float32), ADAM, "float32 nu"),
     Row("scale_by_nadam", optfx.scale_by_nadam, {**ADAM, "momentum_decay": 0.004}),
+    Row("scale_by_nadam", lambda **h: optfx.scale_by_nadam(**h, nu_dtype=torch.float32), ADAM, "float32 nu"),
     Row("scale_by_radam", optfx.scale_by_radam, {**ADAM, "threshold": 5.0}),
     Row(
         "scale_by_radam",
@@ -118,7 +121,19 @@ ROWS = [
         {**ADAM, "threshold": 5.0},
         "nesterov, torch's",
     ),
+    Row(
+        "scale_by_radam",
+        lambda **h: optfx.scale_by_radam(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        ADAM,
+        "float32",
+    ),
     Row("scale_by_adamax", optfx.scale_by_adamax, {"b1": 0.9, "b2": 0.99, "eps": 1e-6}),
+    Row(
+        "scale_by_adamax",
+        lambda **h: optfx.scale_by_adamax(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        {"b1": 0.9, "b2": 0.99},
+        "float32",
+    ),
     Row("scale_by_rms", optfx.scale_by_rms, {"decay": 0.9, "eps": 1e-6}),
     Row("scale_by_rms", optfx.scale_by_rms, {"decay": 0.9, "eps": 1e-6, "initial_scale": 0.3}, "initial scale"),
     Row(
@@ -127,12 +142,24 @@ ROWS = [
         {"decay": 0.9, "eps": 1e-6},
         "eps outside, debiased",
     ),
+    Row(
+        "scale_by_rms",
+        lambda **h: optfx.scale_by_rms(**h, nu_dtype=torch.float32),
+        {"decay": 0.9, "initial_scale": 0.3},
+        "float32",
+    ),
     Row("scale_by_stddev", optfx.scale_by_stddev, {"decay": 0.9, "eps": 1e-6}),
     Row(
         "scale_by_stddev",
         lambda **h: optfx.scale_by_stddev(**h, eps_in_sqrt=False),
         {"decay": 0.9, "eps": 1e-6},
         "eps outside",
+    ),
+    Row(
+        "scale_by_stddev",
+        lambda **h: optfx.scale_by_stddev(**h, nu_dtype=torch.float32),
+        {"decay": 0.9, "initial_scale": 0.3},
+        "float32",
     ),
     Row("scale_by_rss", optfx.scale_by_rss, {"eps": 1e-6}),
     Row("scale_by_rss", optfx.scale_by_rss, {"eps": 1e-6, "initial_accumulator_value": 0.3}, "initial value"),
@@ -142,7 +169,14 @@ ROWS = [
         {"eps": 1e-6},
         "torch's",
     ),
+    Row("scale_by_rss", lambda **h: optfx.scale_by_rss(**h, accumulator_dtype=torch.float32), {"eps": 1e-6}, "float32"),
     Row("scale_by_adadelta", optfx.scale_by_adadelta, {"rho": 0.9, "eps": 1e-6}),
+    Row(
+        "scale_by_adadelta",
+        lambda **h: optfx.scale_by_adadelta(**h, accumulator_dtype=torch.float32),
+        {"rho": 0.9, "eps": 1e-6},
+        "float32",
+    ),
     Row(
         "scale_by_factored_rms",
         lambda **h: optfx.scale_by_factored_rms(**h, min_dim_size_to_factor=1),
@@ -155,6 +189,12 @@ ROWS = [
         ),
         {"decay_rate": 0.8},
         "torch's",
+    ),
+    Row(
+        "scale_by_factored_rms",
+        lambda **h: optfx.scale_by_factored_rms(**h, min_dim_size_to_factor=1, accumulator_dtype=torch.float32),
+        {"decay_rate": 0.8, "step_offset": 1.0},
+        "float32, offset",
     ),
     Row("scale_by_rprop", optfx.scale_by_rprop, {"learning_rate": 0.1, **RPROP}),
     # ---- for matrices, in proportion to size -------------------------------------------------------
@@ -186,6 +226,7 @@ ROWS = [
     # ---- averages of the parameters ----------------------------------------------------------------
     Row("params_ema", optfx.params_ema, {"decay": 0.9}),
     Row("params_ema", lambda **h: optfx.chain(optfx.sgd(0.1), optfx.params_ema(**h)), {"decay": 0.9}, "after sgd"),
+    Row("params_ema", lambda **h: optfx.params_ema(**h, dtype=torch.float32), {"decay": 0.9}, "float32"),
     Row("params_average", optfx.params_average, {"start": 1.0}),
     Row(
         "params_average",
@@ -193,6 +234,7 @@ ROWS = [
         {"start": 0.0},
         "after sgd",
     ),
+    Row("params_average", lambda **h: optfx.params_average(**h, dtype=torch.float32), {"start": 1.0}, "float32"),
     # ---- cleaner gradients -------------------------------------------------------------------------
     Row("centralize", optfx.centralize),
     Row("zero_nans", optfx.zero_nans),
@@ -226,6 +268,13 @@ ROWS = [
     Row("partition", two_groups, {"rate": 0.1, "decay": 0.2, "momentum": 0.8}),
     Row("inject_hyperparams", lambda: optfx.inject_hyperparams(clipped_adam())),
     Row("apply_if_finite", lambda **h: optfx.apply_if_finite(clipped_adam(**h), 2), {"rate": 0.1, "limit": 0.5}),
+    Row("master_weights", lambda **h: optfx.master_weights(clipped_adam(**h)), {"rate": 0.1, "limit": 0.5}),
+    Row(
+        "master_weights",
+        lambda rate=0.1: optfx.master_weights(optfx.adam(rate), torch.float64),
+        {"rate": 0.1},
+        "float64",
+    ),
     # ---- optimizers --------------------------------------------------------------------------------
     Row("sgd", lambda **h: optfx.sgd(**h, nesterov=True), {"learning_rate": 0.1, "momentum": 0.9}, "momentum"),
     Row("sgd", optfx.sgd, {"learning_rate": 0.1}),

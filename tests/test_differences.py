@@ -173,8 +173,8 @@ def no_rate():
     assert step_of_optax(optax.scale_by_learning_rate(None), np.ones(1))[0] == 1
     with pytest.raises(TypeError):
         optfx.scale_by_learning_rate()  # type: ignore[call-arg]
-    with pytest.raises(TypeError):
-        step_of_optfx(optfx.scale_by_learning_rate(None), np.ones(1))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"learning_rate is None, expected a number"):
+        optfx.scale_by_learning_rate(None)  # type: ignore[arg-type]
 
 
 def units():
@@ -223,6 +223,112 @@ def patience():
     state = optfx.reduce_on_plateau().init(torch.ones(1, dtype=torch.bfloat16))
     assert state.scale.dtype == torch.float64
     assert optax.contrib.reduce_on_plateau().init(jnp.ones(1, jnp.bfloat16)).scale.dtype == jnp.bfloat16
+
+
+def below_zero():
+    def last(tx, init):
+        state = tx.init(init)
+        for _ in range(8):
+            _, state = tx.update(init, state, value=-1.0)
+        return float(state.scale)
+
+    assert last(optax.contrib.reduce_on_plateau(0.5, patience=3), jnp.ones(1)) == 1
+    assert last(optfx.reduce_on_plateau(0.5, patience=2), torch.ones(1)) == 0.25
+
+
+def narrow_gradients():
+    g, p = np.full(1, 1.01), {"w": jnp.ones(1, jnp.float32)}
+    theirs = optax.adam(1e-3).update({"w": jnp.asarray(g, jnp.bfloat16)}, optax.adam(1e-3).init(p), p)[0]["w"]
+    assert theirs.dtype == jnp.float32
+    narrow, wide = {"w": torch.tensor(g, dtype=torch.bfloat16)}, {"w": torch.ones(1)}
+    tx = optfx.adam(1e-3)
+    assert tx.update(narrow, tx.init(wide), wide)[0]["w"].dtype == torch.bfloat16
+    assert tx.update(tree.cast(narrow, torch.float32), tx.init(wide), wide)[0]["w"].dtype == torch.float32
+
+
+def complex_dtypes():
+    z = jnp.array([1 + 2j])
+    with pytest.warns(DeprecationWarning, match="complex to real"):
+        assert optax.tree.cast(z, jnp.float32).dtype == jnp.float32
+    ours = {"z": torch.tensor([1 + 2j])}
+    assert tree.cast(ours, torch.float64)["z"].dtype == torch.complex128
+    assert optax.tree.max(z) == 1 + 2j
+    with pytest.raises(TypeError, match="complex numbers have no order"):
+        tree.max(ours)
+
+
+def meaningless():
+    assert step_of_optax(optax.adam(-0.1), np.ones(1))[0] > 0
+    assert np.isnan(step_of_optax(optax.adam(0.1, b1=1.0), np.ones(1))[0])
+    for make in (lambda: optfx.adam(-0.1), lambda: optfx.adam(0.1, b1=1.0)):
+        with pytest.raises(ValueError, match="expected at least 0"):
+            make()
+
+
+def two_rates():
+    assert step_of_optax(optax.chain(optax.adam(0.1), optax.sgd(0.1)), np.ones(1))[0] > 0
+    with pytest.raises(ValueError, match="the steps 0 and 1 have a learning rate each"):
+        optfx.chain(optfx.adam(0.1), optfx.sgd(0.1))
+
+
+def labels():
+    optax.partition({1: optax.sgd(0.1)}, 1).init({"w": jnp.ones(1)})
+    with pytest.raises(TypeError, match="the label at 'w' is 1, expected a str"):
+        optfx.partition({1: optfx.sgd(0.1)}, 1).init({"w": torch.ones(1)})  # type: ignore[dict-item]
+    theirs = optax.partition({"a": optax.sgd(0.1)}, lambda t: jax.tree.map(lambda _: "a", t))
+    assert theirs.update({}, theirs.init({}))[0] == {}
+    ours = optfx.partition({"a": optfx.sgd(0.1)}, lambda t: tree.map(lambda _: "a", t))
+    with pytest.raises(ValueError, match="partition needs params"):
+        ours.update({}, ours.init({}))
+
+
+def states():
+    w, v = {"w": jnp.ones(1)}, {"w": torch.ones(1)}
+    assert optax.masked(optax.scale_by_adam(), True).init(w)._fields == ("inner_state",)
+    assert optfx.masked(optfx.scale_by_adam(), True).init(v)._fields == ("count", "mu", "nu")
+    assert optax.freeze(True).init(w)._fields == ("inner_state",)
+    assert optfx.freeze(True).init(v) == ()
+    assert optax.partition({"a": optax.sgd(0.1)}, "a").init(w)._fields == ("inner_states",)
+    assert list(optfx.partition({"a": optfx.sgd(0.1)}, "a").init(v)) == ["a"]
+    theirs = optax.inject_hyperparams(optax.sgd)(0.1).init(w)
+    assert theirs._fields == ("count", "hyperparams", "hyperparams_states", "inner_state")
+    ours = optfx.inject_hyperparams(optfx.sgd(0.1)).init(v)
+    assert (ours._fields, list(theirs.hyperparams), list(ours.hyperparams)) == (
+        ("hyperparams", "inner"),
+        ["learning_rate"],
+        ["0.learning_rate"],
+    )
+    plateau = set(optfx.reduce_on_plateau().init(v)._fields) ^ set(optax.contrib.reduce_on_plateau().init(w)._fields)
+    assert plateau == {"avg_count"}
+
+
+def several_of_a_name():
+    theirs = optax.adam(lambda count: 0.1).init(jnp.ones(1))
+    assert [int(x) for _, x in optax.tree.get_all_with_path(optax.tree.set(theirs, count=10), "count")] == [10, 10]
+    ours = optfx.adam(0.1).init(torch.ones(1))
+    with pytest.raises(KeyError, match="2 nodes are called 'count'"):
+        tree.set(ours, count=10)
+    assert [int(x) for x in tree.get_all(tree.set_all(ours, count=10), "count").values()] == [10, 10]
+
+
+def stateful():
+    for name in ("inject_stateful_hyperparams", "tree_map_params"):
+        assert hasattr(optax, name)
+        with pytest.raises(AttributeError, match=f"optfx has no '{name}'"):
+            getattr(optfx, name)
+    assert not hasattr(tree, "map_params")
+
+
+def offset():
+    p = {"w": np.ones(2)}
+    assert np.isnan(step_of_optax(optax.adafactor(1e-3, decay_offset=3), p)[0]["w"]).all()
+    tx, q = optfx.adafactor(1e-3, decay_offset=3), tree.map(torch.tensor, p)
+    state, seen = tx.init(q), []
+    for _ in range(3):
+        updates, state = tx.update(tree.map(torch.ones_like, q), state, q)
+        q = optfx.apply_updates(q, updates)
+        seen.append(float(q["w"][0]))
+    np.testing.assert_allclose(seen, [0.999, 0.998001, 0.997002999])
 
 
 def nesterov():
@@ -301,6 +407,24 @@ DIFFERENCES = [
         narrow_parameters,
     ),
     Difference(
+        "Half-precision gradients beside float32 parameters",
+        "updates are float32 where a transform keeps a mean, else in half precision",
+        "updates have the dtypes of the gradients, always; `tree.cast(grads, torch.float32)` before keeps every digit",
+        narrow_gradients,
+    ),
+    Difference(
+        "A number that no optimizer can mean, such as a negative rate or a `b1` of 1",
+        "accepted: the updates are NaN, or go up the gradient",
+        "an error when the transform is made; tensors and schedules are not looked at",
+        meaningless,
+    ),
+    Difference(
+        "Two learning rates in one chain",
+        "the sign is flipped twice: the updates go up the gradient",
+        "an error when the chain is made",
+        two_rates,
+    ),
+    Difference(
         "Zero gradients",
         "NaN in float16 (an epsilon of 1e-8 is 0 there), with `eps=0`, and with a clipping limit of 0",
         "zero updates, with finite derivatives",
@@ -311,6 +435,12 @@ DIFFERENCES = [
         "the second moment is that of the absolute value; `clip` refuses them",
         "a complex element counts as two real ones, as in `torch.optim`, wherever elements are treated alike",
         complex_numbers,
+    ),
+    Difference(
+        "Complex leaves in `optax.tree`",
+        "`cast` to a real dtype drops the imaginary part; `max` and `min` compare",
+        "`cast` keeps them complex, in the precision of the dtype; `max` and `min` refuse them",
+        complex_dtypes,
     ),
     Difference(
         "Counts and the form of states",
@@ -341,6 +471,31 @@ DIFFERENCES = [
         "`update` gives them the updates",
         "they are always given the parameters",
         masks,
+    ),
+    Difference(
+        "Labels",
+        "any hashable value; a function is given the updates, so an empty tree needs no params",
+        "strings; a function is always given the parameters, also for an empty tree",
+        labels,
+    ),
+    Difference(
+        "States of `masked`, `freeze`, `partition`, `inject_hyperparams`, `reduce_on_plateau`",
+        "fields `inner_state`, `inner_states`, `hyperparams_states`; numbers by argument",
+        "the state inside itself, nothing, a dict by label, fields `hyperparams` and `inner`; numbers by path; "
+        "`avg_count` beside `count`",
+        states,
+    ),
+    Difference(
+        "`tree.set` where several nodes have the name",
+        "sets all",
+        "an error that lists them; `tree.set_all` sets all",
+        several_of_a_name,
+    ),
+    Difference(
+        "`tree_map_params`, `inject_stateful_hyperparams`",
+        "there",
+        "not there: the fields of a state say what is like params, and a schedule is a function of the count",
+        stateful,
     ),
     Difference(
         "Leaves that a mask takes out",
@@ -397,6 +552,12 @@ DIFFERENCES = [
         patience,
     ),
     Difference(
+        "`reduce_on_plateau` below zero",
+        "the margin of a negative best is on the wrong side of it: a constant is an improvement; so it is in torch",
+        "the margin is a share of the absolute value of the best",
+        below_zero,
+    ),
+    Difference(
         "One-cycle schedules whose boundaries meet (`pct_start=1.0`)",
         "one of two equal boundaries loses its factor, so the peak is never reached",
         "both count",
@@ -432,6 +593,12 @@ DIFFERENCES = [
         "shape (1,)",
         "in float64; it is the power; such parts are no leaves, and means keep the dimension as 1",
         rate_of_decay,
+    ),
+    Difference(
+        "`step_offset`, `decay_offset` beyond the steps taken",
+        "NaN",
+        "the mean of squares begins anew until then",
+        offset,
     ),
     Difference(
         "`scale_by_muon`, `muon`",

@@ -9,12 +9,13 @@ import pytest
 import optfx
 
 ROOT = Path(optfx.__file__).parent
-BASE = {"tree", "random", "core"}
+BASE = {"hints", "tree", "random", "core"}
 ALLOWED = {
     "files": set(),
-    "tree": set(),
+    "hints": set(),
+    "tree": {"hints"},
     "random": {"tree"},
-    "core": {"tree", "random"},
+    "core": {"hints", "tree", "random"},
     "schedules": BASE,
     "combinators": BASE,
     "transforms": BASE | {"schedules", "combinators"},

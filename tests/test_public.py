@@ -11,7 +11,7 @@ from tests.registry import ROWS
 
 FLAT = ["combinators", "transforms", "optimizers"]  # the layers of transforms, whose names are those of `optfx`
 MODULES = ["core", "interop", "random", "schedules", "sweep", "tree"]
-LOOP = ["apply_updates", "donate", "fuse", "grads", "hyperparams", "incremental_update", "params"]
+LOOP = ["apply_updates", "donate", "fuse", "grads", "hyperparams", "incremental_update", "load_params", "params"]
 LAYERS = [*FLAT, *MODULES, "compiler"]
 
 

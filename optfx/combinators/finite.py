@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import GradientTransformation, Hyper
+from optfx.core import GradientTransformation, NonNegative
 from optfx.tree import Tree
 
 
@@ -44,7 +44,7 @@ class apply_if_finite(core.Wrapper):
     """
 
     inner: GradientTransformation
-    max_consecutive_errors: Hyper
+    max_consecutive_errors: NonNegative
 
     def begin(self, params: Tree) -> ApplyIfFiniteState:
         zero = core.counter(params)

@@ -55,6 +55,8 @@ class inject_hyperparams(core.Wrapper):
         return InjectState(numbers, core.with_numbers(self.inner, numbers).begin(params))
 
     def parts(self, state: Any) -> dict[str, Any]:
+        if not isinstance(state, InjectState):
+            raise ValueError(f"inject_hyperparams: expected its state, got a {type(state).__name__}")
         return {"": (core.with_numbers(self.inner, state.hyperparams), state.inner)}
 
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:

@@ -30,7 +30,7 @@ def tree_to_mask(tx: GradientTransformation, spec: Any, updates: Tree, params: T
     """The tree that a mask or labels are computed from: params, or updates of that structure if the mask is a tree."""
     if params is not None:
         return params
-    if callable(spec):
+    if select.is_rule(spec, updates):
         raise ValueError(
             f"{type(tx).__name__} needs params, which its mask or labels are computed from: "
             "call update(updates, state, params)"

@@ -1,26 +1,27 @@
 """What a transform is: its numbers, the base classes, applying updates, selectors, donation, modules.
 
-What authors of transforms need is only here: `GradientTransformation`, `Stateless`, `Wrapper`, `Hyper`, `Decay`,
-`counter`, `bias_correction`, `skip_unless`. What a training loop needs is also in `optfx` itself.
+What authors of transforms need is only here: `GradientTransformation`, `Stateless`, `Wrapper`, `Hyper`, `NonNegative`,
+`Decay`, `Beta`, `counter`, `bias_correction`, `skip_unless`. What a training loop needs is also in `optfx` itself.
 """
 
 from optfx.core import select
+from optfx.core.by_path import hyperparams, numbers, with_numbers
+from optfx.core.carry import carry_over
 from optfx.core.donate import donate
 from optfx.core.foreign import as_transform, from_functions
 from optfx.core.hyper import (
+    Beta,
     Decay,
     Hyper,
+    NonNegative,
     Number,
     Schedule,
     bias_correction,
     counter,
     hyper_fields,
-    hyperparams,
     is_number,
-    numbers,
-    with_numbers,
 )
-from optfx.core.modules import grads, params
+from optfx.core.modules import grads, load_params, params
 from optfx.core.transform import (
     EXTRA_ARGS,
     Count,
@@ -32,10 +33,12 @@ from optfx.core.wrapper import Wrapper
 
 __all__ = [
     "EXTRA_ARGS",
+    "Beta",
     "Count",
     "Decay",
     "GradientTransformation",
     "Hyper",
+    "NonNegative",
     "Number",
     "Schedule",
     "Stateless",
@@ -43,6 +46,7 @@ __all__ = [
     "apply_updates",
     "as_transform",
     "bias_correction",
+    "carry_over",
     "counter",
     "donate",
     "from_functions",
@@ -51,6 +55,7 @@ __all__ = [
     "hyperparams",
     "incremental_update",
     "is_number",
+    "load_params",
     "numbers",
     "params",
     "select",

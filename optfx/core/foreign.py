@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import torch
 
 from optfx import tree
 from optfx.core.transform import EXTRA_ARGS, GradientTransformation
@@ -73,6 +75,18 @@ def as_transform(x: Any) -> GradientTransformation:
     """
     if isinstance(x, GradientTransformation):
         return x
-    if not (callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))):
-        raise TypeError(f"expected a transform or a pair with init and update, got {x!r}")
+    is_class = isinstance(x, type) and issubclass(x, GradientTransformation)
+    if is_class or not (callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))):
+        raise TypeError(f"expected a transform or a pair with init and update, got {x!r}{_advice(x)}")
     return from_functions(x.init, x.update)
+
+
+def _advice(x: Any) -> str:
+    """What to do about something in the place of a transform."""
+    if isinstance(x, torch.optim.Optimizer):
+        return ": optfx.interop.from_torch makes a transform of it"
+    if isinstance(x, (list, tuple, Iterator)):
+        return ": transforms are given one by one, chain(*steps)"
+    if callable(x) and hasattr(x, "__name__"):
+        return f": call it first, {x.__name__}(...)"
+    return ""

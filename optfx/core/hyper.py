@@ -1,27 +1,27 @@
-"""The numbers of an optimizer: what they may be, how a step reads them, and the path of each.
+"""The numbers of an optimizer: what they may be, and how a step reads them.
 
 Every number of a transform is a float, a () tensor or a schedule. A transform reads all of them at once, as () tensors
 in float64 (where the device has it). They are cast only where they meet a leaf, because float32 would cost 1e-5 in
-`1 - b2`. Nothing here branches on a value or leaves the device.
+`1 - b2`. Nothing here branches on the value of a tensor or leaves the device.
 
-The path of a number is the path of its transform in the optimizer, then the name of its field: `1.0.learning_rate`. The
-number of a schedule comes after the field that holds the schedule: `1.0.learning_rate.init_value`.
+A field says by its annotation what it may hold: `KINDS` has the limits. A Python number beyond them is refused when the
+transform is made; tensors and schedules are never looked at.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers as _numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import torch
 from torch import Tensor
 
 from optfx import tree
 from optfx.tree import Tree
-from optfx.tree.record import is_record
 from optfx.tree.share import scalar_dtype
 
 Schedule = Callable[[Tensor], Any]
@@ -33,10 +33,44 @@ Number = float | Tensor
 Hyper = float | Tensor | Schedule
 """What a number of a transform may be."""
 
-Decay = Annotated[Hyper, "Decay"]
-"""A `Hyper` that says how much is kept at each step, such as Adam's b1. It is read as a `tree.Share`."""
+NonNegative = Annotated[Hyper, "NonNegative"]
+"""A `Hyper` that makes no sense below zero, such as a learning rate or an epsilon."""
 
-_NAMES = frozenset(("Hyper", "Decay", "Number", "float"))
+Decay = Annotated[Hyper, "Decay"]
+"""A `Hyper` that says how much is kept at each step, from 0 to 1. It is read as a `tree.Share`."""
+
+Beta = Annotated[Hyper, "Beta"]
+"""A `Decay` below 1, such as Adam's b1: what is kept of a mean that is divided by `1 - b**t`."""
+
+
+class Kind(NamedTuple):
+    """What an annotation says of a number."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    below: bool = False  # whether `most` itself is too much
+    share: bool = False  # whether it is read as a `tree.Share`
+
+    def allows(self, x: Any) -> bool:
+        return bool(self.least <= x <= self.most) and not (self.below and x == self.most)  # a NaN is not allowed
+
+    def __str__(self) -> str:
+        if self.most < math.inf:
+            return f"at least {self.least:g} and {'less than' if self.below else 'at most'} {self.most:g}"
+        return "a number that is not NaN" if self.least == -math.inf else f"at least {self.least:g}"
+
+
+KINDS = {
+    "Hyper": Kind(),
+    "Number": Kind(),
+    "float": Kind(),
+    "NonNegative": Kind(0),
+    "Decay": Kind(0, 1, share=True),
+    "Beta": Kind(0, 1, below=True, share=True),
+}
+"""The annotations of number fields, and what each says."""
+
+_BESIDE = {"Tensor", "Schedule", "None", "int"}  # what else may stand in the union of a number
 
 
 def is_number(x: Any) -> bool:
@@ -66,6 +100,8 @@ def counter(params: Tree) -> Tensor:
         tensor(0)
     """
     found = tree.leaves(params)
+    if found and type(found[0]) in (Tensor, torch.nn.Parameter):
+        return found[0].new_zeros((), dtype=torch.int64)  # under vmap over params a batch, as it is after a step
     return torch.zeros((), dtype=torch.int64, device=found[0].device if found else None)
 
 
@@ -89,7 +125,7 @@ def bias_correction(decay: Any, count: Tensor) -> Tensor:
 
 
 def hyper_fields(record: Any) -> tuple[str, ...]:
-    """The number fields of a record: those annotated `Hyper`, `Decay`, `Number` or `float`, alone or in a union.
+    """The number fields of a record: those annotated as one of `KINDS`, alone or in a union.
 
     Args:
         record: a transform or a schedule.
@@ -103,19 +139,55 @@ def hyper_fields(record: Any) -> tuple[str, ...]:
     return tuple(_fields(record))
 
 
-def _fields(record: Any) -> dict[str, bool]:
-    """The number fields of a record, and whether each is a `Decay`; worked out once per class."""
+def _fields(record: Any) -> dict[str, Kind]:
+    """The number fields of a record, and what their annotations say; worked out once per class."""
     compiling = torch.compiler.is_compiling()
     if not compiling and type(record) in _known:
         return _known[type(record)]
-    kinds = {f.name: _alternatives(f.type) for f in dataclasses.fields(record)}
-    found = {name: "Decay" in of for name, of in kinds.items() if not _NAMES.isdisjoint(of)}
+    found = {}
+    for f in dataclasses.fields(record):
+        kinds = [KINDS[name] for name in _alternatives(f.type) if name in KINDS]
+        if kinds:
+            found[f.name] = kinds[0]
     if not compiling:
         _known[type(record)] = found
     return found
 
 
-_known: dict[type, dict[str, bool]] = {}
+_known: dict[type, dict[str, Kind]] = {}
+
+
+def check_numbers(record: Any) -> None:
+    """Refuse what no number of a record can be.
+
+    Raises:
+        TypeError: what is neither a number, a tensor nor a schedule, naming the field.
+        ValueError: a Python number beyond the limits of its annotation, naming the field.
+    """
+    if torch.compiler.is_compiling():
+        return
+    fields = _fields(record)
+    for f in dataclasses.fields(record):
+        value, kind = getattr(record, f.name), fields.get(f.name)
+        is_module = isinstance(value, torch.nn.Module)
+        if kind is None or value is f.default or isinstance(value, Tensor) or (callable(value) and not is_module):
+            continue
+        others = set(_alternatives(f.type)) - set(KINDS)
+        if value is None and "None" in others:
+            continue
+        if is_number(value):
+            if not kind.allows(value):
+                raise ValueError(f"{type(record).__name__}.{f.name} is {value!r}, expected {kind}")
+        elif others <= _BESIDE:
+            raise TypeError(
+                f"{type(record).__name__}.{f.name} is {_shown(value)}, expected a number, a () tensor or a schedule"
+            )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (Iterable, torch.nn.Module)) and not isinstance(value, (str, bytes)):
+        return f"a {type(value).__name__} (parameters go to `init`, not here; several rates go in a tensor, under vmap)"
+    return repr(value)
 
 
 def _alternatives(annotation: Any) -> list[str]:
@@ -144,18 +216,18 @@ def at(record: Any, count: Tensor) -> dict[str, Any]:
         TypeError: what is no number, such as a bool.
     """
     now: dict[str, Any] = {}
-    for name, decays in _fields(record).items():
+    for name, kind in _fields(record).items():
         value: Any = getattr(record, name)
         if callable(value):
             value = value(count)
         if isinstance(value, Tensor):
             value = _scalar(value, f"{type(record).__name__}.{name}")
-            now[name] = tree.Share(value) if decays else value
+            now[name] = tree.Share(value) if kind.share else value
         elif value is None:
             now[name] = None
         elif not is_number(value):
             raise TypeError(f"{type(record).__name__}.{name} is {value!r}, expected a number")
-        elif decays:
+        elif kind.share:
             now[name] = tree.Share(_constant(value, count), _constant(1 - float(value), count))
         else:
             now[name] = _constant(value, count)
@@ -175,113 +247,6 @@ def _scalar(value: Tensor, who: str) -> Tensor:
     return value.to(scalar_dtype(value.device))
 
 
-# ---- all numbers of an optimizer, by path -----------------------------------------------------------
-
-
-def numbers(tx: Any) -> dict[str, Any]:
-    """Every number of an optimizer by path, those of its schedules included.
-
-    Args:
-        tx: a transform or a schedule.
-
-    Returns:
-        `{path: number}`, as the fields hold them.
-
-    Example:
-        >>> import optfx
-        >>> from optfx import core
-        >>> core.numbers(optfx.chain(optfx.clip(1.0), optfx.sgd(optfx.linear_schedule(0.1, 0.0, 10))))
-        {'0.max_delta': 1.0, '1.0.learning_rate.init_value': 0.1, '1.0.learning_rate.end_value': 0.0,
-         '1.0.learning_rate.transition_steps': 10, '1.0.learning_rate.transition_begin': 0}
-    """
-    found: dict[str, Any] = {}
-    for name, value in _below(tx).items():
-        if is_number(value):
-            found[name] = value
-        else:
-            found |= {join(name, path): x for path, x in numbers(value).items()}
-    return found
-
-
-def with_numbers(tx: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of the optimizer with some numbers replaced.
-
-    Args:
-        tx: a transform or a schedule.
-        values: `{path: number}`, by the paths of `numbers`.
-
-    Raises:
-        KeyError: there is no number at a path.
-
-    Example:
-        >>> import optfx
-        >>> from optfx import core
-        >>> core.with_numbers(optfx.scale_by_learning_rate(0.1), {"learning_rate": 0.2})
-        scale_by_learning_rate(learning_rate=0.2, flip_sign=True)
-    """
-    if unknown := set(values) - set(numbers(tx)):
-        raise KeyError(f"no number at {sorted(unknown)}; there are {list(numbers(tx))}")
-    return _with_numbers(tx, "", values)
-
-
-def _with_numbers(x: Any, path: str, values: Mapping[str, Any]) -> Any:
-    if is_number(x):
-        return values.get(path, x)
-    below = _below(x)
-    return _put(x, {k: _with_numbers(v, join(path, k), values) for k, v in below.items()}) if below else x
-
-
 def join(path: str, name: str) -> str:
     """A path followed by a name; either may be empty."""
     return f"{path}.{name}" if path and name else path or name
-
-
-def _below(x: Any) -> dict[str, Any]:
-    """Where numbers may be: the fields of a transform or schedule, the transforms inside, the items of a container."""
-    if hasattr(x, "inside"):
-        return {name: getattr(x, name) for name in hyper_fields(x)} | x.inside()
-    if is_record(x):
-        named = hyper_fields(x)
-        values = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
-        return {k: v for k, v in values.items() if k in named or not is_number(v) or isinstance(v, (float, Tensor))}
-    if isinstance(x, (tuple, list)):
-        return {str(i): v for i, v in enumerate(x)}
-    return dict(x) if isinstance(x, dict) else {}
-
-
-def _put(x: Any, new: dict[str, Any]) -> Any:
-    if hasattr(x, "inside"):
-        inside = x.inside()
-        fields = {k: v for k, v in new.items() if k not in inside}
-        x = tree.replace(x, **fields)
-        return x.with_inside({k: new[k] for k in inside}) if inside else x
-    if is_record(x):
-        return tree.replace(x, **new)
-    if isinstance(x, dict):
-        return new
-    return type(x)(*new.values()) if hasattr(x, "_fields") else type(x)(new.values())
-
-
-def hyperparams(tx: Any, state: Tree) -> dict[str, Tensor]:
-    """The hyperparameters that the next update will use, by path.
-
-    Schedules are evaluated on the device; nothing is synchronized.
-
-    Args:
-        tx: an optimizer or any other transform.
-        state: its state.
-
-    Returns:
-        `{path: () float64 tensor}`: the path of the transform in the optimizer, then the name of the field.
-
-    Example:
-        >>> import torch, optfx
-        >>> tx = optfx.chain(optfx.clip_by_global_norm(1.0), optfx.sgd(optfx.linear_schedule(0.1, 0.0, 10)))
-        >>> optfx.hyperparams(tx, tx.init({"w": torch.zeros(2)}))
-        {'0.max_norm': tensor(1., dtype=torch.float64), '1.0.learning_rate': tensor(0.1000, dtype=torch.float64)}
-    """
-    now = at(tx, getattr(state, "count", torch.zeros((), dtype=torch.int64))) if is_record(tx) else {}
-    found: dict[str, Any] = {k: x.kept if isinstance(x, tree.Share) else x for k, x in now.items() if x is not None}
-    for name, (part, inner) in tx.parts(state).items():
-        found |= {join(name, path): x for path, x in hyperparams(part, inner).items()}
-    return found

@@ -5,6 +5,9 @@ The tensors of `params` share storage with the module, so a donated step trains 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor, nn
 
 
@@ -62,3 +65,39 @@ def grads(module: nn.Module) -> dict[str, Tensor]:
             "if the loss does not depend on a parameter, freeze it with requires_grad_(False)"
         )
     return {name: grad.detach() for name, grad in found.items() if grad is not None}
+
+
+def load_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
+    """Write parameters into a module: the inverse of `params(module)`.
+
+    The module keeps its tensors and gets new values. Frozen parameters, buffers and the other names of tied weights are
+    not in `params`, and are left as they are, where `module.load_state_dict` would miss them.
+
+    Args:
+        module: any module.
+        params: `{name: tensor}`, as from `params` and a few steps, `eval_params`, or one member of a sweep.
+
+    Raises:
+        ValueError: names that are missing or unexpected, or tensors of another shape, listing all of them. Nothing has
+            been written then.
+
+    Example:
+        >>> import torch, optfx
+        >>> model = torch.nn.Linear(2, 1)
+        >>> _ = model.bias.requires_grad_(False)
+        >>> optfx.load_params(model, {"weight": torch.ones(1, 2)})
+        >>> model.weight.detach()
+        tensor([[1., 1.]])
+    """
+    own = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    faults = [f"missing: {name}" for name in own if name not in params]
+    faults += [f"unexpected: {name}" for name in params if name not in own]
+    for name, value in params.items():
+        if name in own and (not isinstance(value, Tensor) or value.shape != own[name].shape):
+            got = tuple(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            faults.append(f"{name}: {got}, expected {tuple(own[name].shape)}")
+    if faults:
+        raise ValueError("the parameters do not fit the module:\n  " + "\n  ".join(faults))
+    with torch.no_grad():
+        for name, p in own.items():
+            p.copy_(params[name])

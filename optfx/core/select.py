@@ -16,6 +16,7 @@ from torch import Tensor
 
 from optfx.tree import Tree, leaves, paths, record, unflatten_like
 from optfx.tree.holes import broadcast
+from optfx.tree.nodes import entries
 
 
 class Selector:
@@ -24,6 +25,10 @@ class Selector:
     def match(self, path: str, leaf: Tensor) -> bool:
         """Whether the leaf at this path is selected."""
         raise NotImplementedError
+
+    def by_path(self) -> bool:
+        """Whether it, or a part of it, is a pattern of paths."""
+        return any(isinstance(x, Selector) and x.by_path() for x in vars(self).values())
 
     def __call__(self, params: Tree) -> Tree:
         return unflatten_like(params, [self.match(p, x) for p, x in zip(paths(params), leaves(params), strict=True)])
@@ -57,6 +62,9 @@ class path(Selector):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regex", re.compile(fnmatch.translate(self.pattern)))
+
+    def by_path(self) -> bool:
+        return True
 
     def match(self, path: str, leaf: Tensor) -> bool:
         return self.regex.match(path) is not None
@@ -221,11 +229,28 @@ class label(Selector):
         return self.default
 
 
+def is_rule(spec: Any, params: Tree) -> bool:
+    """Whether a mask is to be called with params: a selector or a function, not a tree that happens to be callable."""
+    is_tree = type(spec) is type(params) or bool(entries(spec))
+    return isinstance(spec, Selector) or (callable(spec) and not is_tree)
+
+
+def idle(spec: Any, params: Tree) -> list[str]:
+    """What is to be said of a selector that goes by paths and selects nothing, which is a misspelling as a rule."""
+    if isinstance(spec, label):
+        named = {f"the rule for {name!r}, {rule!r},": rule for name, rule in spec.rules.items()}
+    else:
+        named = {repr(spec): spec} if isinstance(spec, Selector) else {}
+    pairs = list(zip(paths(params), leaves(params), strict=True))
+    found = {words: any(rule.match(p, x) for p, x in pairs) for words, rule in named.items() if rule.by_path()}
+    return [words for words, any_of_them in found.items() if pairs and not any_of_them]
+
+
 def resolve(spec: Any, params: Tree, kind: type, who: str) -> list[Any]:
     """One mask (or label) per leaf of `params`, in order.
 
     Args:
-        spec: a value, a tree or prefix tree of values, or a function `params -> tree`, such as a selector.
+        spec: a value, a tree or prefix tree of values, a selector, or a function `params -> tree`.
         params: the tree to mask.
         kind: `bool` or `str`.
         who: the name of the transform, for errors.
@@ -244,7 +269,7 @@ def resolve(spec: Any, params: Tree, kind: type, who: str) -> list[Any]:
         >>> select.resolve({"head": True, "body": False}, params, bool, "masked")
         [False, True, True]
     """
-    found = broadcast(spec(params) if callable(spec) else spec, params)
+    found = broadcast(spec(params) if is_rule(spec, params) else spec, params)
     for value, at in zip(found, paths(params), strict=True):
         if not isinstance(value, kind):
             raise TypeError(

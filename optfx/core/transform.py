@@ -14,6 +14,7 @@ is a tree of those of its numbers that are tensors. Anything with `init` and `up
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from optfx import tree
-from optfx.core import hyper
+from optfx.core import hyper, select
 from optfx.tree import Tree
 from optfx.tree.recording import recorder
 from optfx.tree.words import misfit
@@ -47,7 +48,7 @@ class GradientTransformation:
         needs: the extra arguments that `step` needs.
         takes: the extra arguments that `step` takes if they are given.
         final: whether it owns the step size and the sign, so that nothing may scale its updates afterwards.
-        rate: whether it is the learning rate, which flips the sign.
+        is_rate: whether it is the learning rate, which flips the sign.
 
     Example:
         >>> import torch
@@ -74,7 +75,11 @@ class GradientTransformation:
     needs: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[tuple[str, ...]] = ()
     final: ClassVar[bool] = False
-    rate: ClassVar[bool] = False
+    is_rate: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense; one of your own calls this one."""
+        hyper.check_numbers(self)
 
     # ---- what a user calls ------------------------------------------------------------------------
 
@@ -91,6 +96,7 @@ class GradientTransformation:
             TypeError: a leaf that is not a floating or complex tensor, naming its path.
         """
         check_params(params)
+        warn_of_idle_rules(self, params)
         return self.begin(params)
 
     def update(self, updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
@@ -106,14 +112,22 @@ class GradientTransformation:
             `(updates, state)`; the updates have the structure, shapes and dtypes of those given.
 
         Raises:
-            ValueError: updates that do not fit params, naming the path; params or an extra argument is missing.
+            ValueError: updates that do not fit params, or the state of something else, naming the path; params or an
+                extra argument is missing.
             TypeError: an extra argument that is not in `EXTRA_ARGS`, nor declared by a transform.
         """
         if extra:
             check_extra(self, extra)
         if params is not None:
             check_updates(type(self).__name__, params, updates)
-        return self.run(updates, state, params, extra)
+        if torch.compiler.is_compiling():
+            return self.run(updates, state, params, extra)
+        try:
+            return self.run(updates, state, params, extra)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            if words := self._foreign(state, updates if params is None else params):
+                raise ValueError(f"{type(self).__name__}: this is not its state: it {words} ({error})") from error
+            raise
 
     def eval_params(self, state: Tree, params: Tree) -> Tree:
         """The parameters to evaluate the model with, say an average; `params` itself unless a transform overrides it.
@@ -158,6 +172,17 @@ class GradientTransformation:
             return reader.update(self, updates, state, params, extra)
         return self.step(updates, state, params, **extra)
 
+    def _foreign(self, state: Tree, params: Tree) -> str | None:
+        """How a state differs from one of this transform; None if it does not, or if that cannot be told."""
+        if recorder() is not None:
+            return None
+        try:
+            own = self.begin(params)
+        except Exception:
+            return None
+        (xs, structure), (ys, other) = tree.flatten(own), tree.flatten(state)
+        return misfit(own, xs, state, ys if structure == other else None)
+
     # ---- what an author writes --------------------------------------------------------------------
 
     def begin(self, params: Tree) -> Tree:
@@ -199,11 +224,30 @@ def check_params(params: Tree) -> None:
     for i, leaf in enumerate(tree.leaves(params)):
         if not isinstance(leaf, Tensor):
             kind = f"a {type(leaf).__name__}, expected a tensor"
+            if isinstance(leaf, (torch.nn.Module, Iterator)):
+                kind += ": the parameters of a module are optfx.params(module)"
         elif not (leaf.dtype.is_floating_point or leaf.dtype.is_complex):
             kind = f"{leaf.dtype}, expected a floating or complex dtype"
         else:
             continue
         raise TypeError(f"the parameter at {tree.paths(params)[i]!r} is {kind}")
+
+
+def warn_of_idle_rules(tx: GradientTransformation, params: Tree) -> None:
+    """Warn of masks and labels that go by paths which no parameter has."""
+    if torch.compiler.is_compiling() or recorder() is not None:  # a recorder may show parameters of its own
+        return
+    rules = {id(rule): (type(part).__name__, rule) for part in _all(tx) for rule in vars(part).values()}
+    for who, rule in rules.values():
+        for words in select.idle(rule, params):
+            shown = ", ".join(tree.paths(params)[:8])
+            warnings.warn(f"{who}: {words} selects no parameter; their paths are {shown}", stacklevel=3)
+
+
+def _all(tx: GradientTransformation) -> Iterator[GradientTransformation]:
+    yield tx
+    for part in tx.inside().values():
+        yield from _all(part)
 
 
 def check_extra(tx: GradientTransformation, extra: Iterable[str]) -> None:

@@ -47,6 +47,7 @@ class Wrapper(GradientTransformation):
         else:
             held = tuple(map(as_transform, held)) if isinstance(held, (tuple, list)) else as_transform(held)
         object.__setattr__(self, self.holds, held)
+        super().__post_init__()
 
     def inside(self) -> dict[str, GradientTransformation]:
         held = getattr(self, self.holds)
@@ -90,6 +91,8 @@ class Wrapper(GradientTransformation):
             if type(state) is not dict or set(state) != set(held):
                 raise ValueError(f"{who}: expected its state, a dict of {list(held)}, got {_described(state)}")
             return {name: state[name] for name in held}
+        if not hasattr(state, "inner"):
+            raise ValueError(f"{who}: expected its state, got {_described(state)}")
         return {self._name: state.inner}
 
     def parts(self, state: Tree) -> dict[str, tuple[GradientTransformation, Tree]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from optfx.combinators import chain
 from optfx.core import GradientTransformation, Hyper
+from optfx.hints import hinted
 from optfx.schedules import relative_step as relative
 from optfx.transforms import (
     add_decayed_weights,
@@ -22,6 +23,7 @@ from optfx.transforms import (
 )
 
 
+@hinted
 def adafactor(
     learning_rate: Hyper | None = None,
     min_dim_size_to_factor: int = 128,
@@ -39,6 +41,7 @@ def adafactor(
     eps_is_floor: bool = False,
     min_scale: Hyper = 1e-3,
     relative_step: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> chain:
     r"""Adafactor: gradients divided by a root mean square kept by rows and columns, in proportion to the parameters.
 
@@ -64,6 +67,7 @@ def adafactor(
         eps_is_floor: keep the mean of squares above $\varepsilon^2$ instead (torch).
         min_scale: $\sigma$, the least root mean square of a parameter.
         relative_step: keep the rate below $1/\sqrt t$, and multiply the decay by it (torch). It needs a learning rate.
+        accumulator_dtype: the dtype of the means that make $V_t$; None for that of the parameters.
 
     Raises:
         ValueError: `relative_step` without a learning rate, `weight_decay_mask` without a weight decay.
@@ -86,7 +90,13 @@ def adafactor(
     decay = [] if weight_decay_rate is None else [add_decayed_weights(weight_decay_rate, weight_decay_mask)]
     steps: list[GradientTransformation] = [
         scale_by_factored_rms(
-            factored, decay_rate, decay_offset, min_dim_size_to_factor, eps, epsilon_is_floor=eps_is_floor
+            factored,
+            decay_rate,
+            decay_offset,
+            min_dim_size_to_factor,
+            eps,
+            epsilon_is_floor=eps_is_floor,
+            accumulator_dtype=accumulator_dtype,
         )
     ]
     if clipping_threshold is not None:

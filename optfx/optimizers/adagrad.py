@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.penalty import l2_penalty
 from optfx.schedules import inverse_time_decay
 from optfx.transforms import scale_by_learning_rate, scale_by_rss, scale_by_schedule
 
 
+@hinted
 def adagrad(
     learning_rate: Hyper,
     initial_accumulator_value: Hyper = 0.1,
@@ -22,6 +25,7 @@ def adagrad(
     lr_decay: float | Tensor | None = None,
     weight_decay: Hyper | None = None,
     mask: Any = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> chain:
     r"""Adagrad: gradients divided by the root of the sum of their squares so far.
 
@@ -38,6 +42,7 @@ def adagrad(
         weight_decay: $\lambda$, an L2 penalty as in `torch.optim.Adagrad`: $g_t + \lambda\, p_{t-1}$ takes the place
             of $g_t$. None for none.
         mask: which parameters decay, see `add_decayed_weights`; None for all.
+        accumulator_dtype: the dtype of $s$; None for that of the parameters.
 
     Raises:
         ValueError: `mask` without a weight decay.
@@ -56,7 +61,7 @@ def adagrad(
     decay = [] if lr_decay is None else [scale_by_schedule(inverse_time_decay(lr_decay))]
     return chain(
         *l2_penalty(weight_decay, mask),
-        scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt),
+        scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt, accumulator_dtype=accumulator_dtype),
         *decay,
         scale_by_learning_rate(learning_rate),
     )

@@ -8,10 +8,12 @@ import torch
 
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.penalty import l2_penalty
 from optfx.transforms import add_decayed_weights, scale_by_adam, scale_by_amsgrad, scale_by_learning_rate
 
 
+@hinted
 def adam(
     learning_rate: Hyper,
     b1: Hyper = 0.9,
@@ -23,6 +25,7 @@ def adam(
     nesterov: bool = False,
     weight_decay: Hyper | None = None,
     mask: Any = None,
+    nu_dtype: torch.dtype | None = None,
 ) -> chain:
     r"""Adam: a running mean of the gradient, divided by a running root mean square of it.
 
@@ -42,6 +45,7 @@ def adam(
         weight_decay: $\lambda$, an L2 penalty as in `torch.optim.Adam`: $g_t + \lambda\, p_{t-1}$ takes the place of
             $g_t$. None for none. For decoupled decay, see `adamw`.
         mask: which parameters decay, see `add_decayed_weights`; None for all.
+        nu_dtype: the dtype of $v$; None for that of the parameters.
 
     Raises:
         ValueError: `mask` without a weight decay.
@@ -59,11 +63,12 @@ def adam(
     """
     return chain(
         *l2_penalty(weight_decay, mask),
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype),
         scale_by_learning_rate(learning_rate),
     )
 
 
+@hinted
 def adamw(
     learning_rate: Hyper,
     b1: Hyper = 0.9,
@@ -75,6 +80,7 @@ def adamw(
     mask: Any = None,
     *,
     nesterov: bool = False,
+    nu_dtype: torch.dtype | None = None,
 ) -> chain:
     r"""Adam with decoupled weight decay: the decay is added to Adam's step, not to the gradient.
 
@@ -93,6 +99,7 @@ def adamw(
         weight_decay: $\lambda$. `torch.optim.AdamW` has 1e-2.
         mask: which parameters decay, such as `select.ndim(min=2)`, see `add_decayed_weights`; None for all.
         nesterov: look ahead (NAdamW), see `scale_by_adam`.
+        nu_dtype: the dtype of $v$; None for that of the parameters.
 
     Reference: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2017, <https://arxiv.org/abs/1711.05101>;
         optax, `adamw`; `torch.optim.AdamW`.
@@ -106,12 +113,13 @@ def adamw(
         {'w': tensor([[0.8000]]), 'b': tensor([0.9000])}
     """
     return chain(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
 
 
+@hinted
 def amsgrad(
     learning_rate: Hyper,
     b1: Hyper = 0.9,
@@ -124,6 +132,7 @@ def amsgrad(
     *,
     weight_decay: Hyper | None = None,
     mask: Any = None,
+    nu_dtype: torch.dtype | None = None,
 ) -> chain:
     r"""AMSGrad: Adam with the largest mean of squares so far.
 
@@ -144,6 +153,7 @@ def amsgrad(
             paper), see `scale_by_amsgrad`.
         weight_decay: $\lambda$, an L2 penalty as in `torch.optim.Adam`; None for none.
         mask: which parameters decay, see `add_decayed_weights`; None for all.
+        nu_dtype: the dtype of $v$; None for that of the parameters.
 
     Raises:
         ValueError: another value of `bias_correction_nu`, `mask` without a weight decay.
@@ -161,6 +171,6 @@ def amsgrad(
     """
     return chain(
         *l2_penalty(weight_decay, mask),
-        scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu),
+        scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu, nu_dtype=nu_dtype),
         scale_by_learning_rate(learning_rate),
     )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.penalty import l2_penalty
 from optfx.transforms import scale_by_adamax, scale_by_learning_rate
 
 
+@hinted
 def adamax(
     learning_rate: Hyper,
     b1: Hyper = 0.9,
@@ -18,6 +22,8 @@ def adamax(
     *,
     weight_decay: Hyper | None = None,
     mask: Any = None,
+    mu_dtype: torch.dtype | None = None,
+    nu_dtype: torch.dtype | None = None,
 ) -> chain:
     r"""Adamax: Adam with a decaying maximum in place of the mean of squares.
 
@@ -33,6 +39,8 @@ def adamax(
         eps: $\varepsilon$.
         weight_decay: $\lambda$, an L2 penalty as in `torch.optim.Adamax`; None for none.
         mask: which parameters decay, see `add_decayed_weights`; None for all.
+        mu_dtype: the dtype of $m$; None for that of the parameters.
+        nu_dtype: the dtype of $v$; None for that of the parameters.
 
     Raises:
         ValueError: `mask` without a weight decay.
@@ -48,4 +56,8 @@ def adamax(
         >>> optfx.apply_updates(params, updates)
         {'w': tensor([0.9000, 1.1000])}
     """
-    return chain(*l2_penalty(weight_decay, mask), scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
+    return chain(
+        *l2_penalty(weight_decay, mask),
+        scale_by_adamax(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.penalty import l2_penalty
 from optfx.transforms import params_average, scale_by_asgd
 
 
+@hinted
 def asgd(
     learning_rate: Hyper,
     lambd: Hyper = 1e-4,
@@ -18,6 +22,7 @@ def asgd(
     *,
     weight_decay: Hyper | None = None,
     mask: Any = None,
+    dtype: torch.dtype | None = None,
 ) -> chain:
     r"""Averaged SGD: gradient descent with a decaying rate, and a mean of the parameters kept beside it.
 
@@ -34,6 +39,7 @@ def asgd(
         t0: $t_0$, the number of steps before the mean begins.
         weight_decay: an L2 penalty as in `torch.optim.ASGD`; None for none.
         mask: which parameters have the penalty, see `add_decayed_weights`; None for all.
+        dtype: the dtype of the mean $a$; None for that of the parameters.
 
     Raises:
         ValueError: `mask` without a weight decay.
@@ -48,4 +54,6 @@ def asgd(
         >>> optfx.apply_updates(params, updates)
         {'w': tensor([0.5000, 1.0100])}
     """
-    return chain(*l2_penalty(weight_decay, mask), scale_by_asgd(learning_rate, lambd, alpha), params_average(t0))
+    return chain(
+        *l2_penalty(weight_decay, mask), scale_by_asgd(learning_rate, lambd, alpha), params_average(t0, dtype=dtype)
+    )

@@ -8,12 +8,14 @@ import torch
 
 from optfx.combinators import chain, partition
 from optfx.core import Hyper, select
+from optfx.hints import hinted
 from optfx.optimizers.adam import adamw
 from optfx.transforms import add_decayed_weights, scale_by_learning_rate, scale_by_muon, scale_by_shape
 
 MATRICES = select.label({"muon": select.ndim(2, 2)}, default="adam")
 
 
+@hinted
 def muon(
     learning_rate: Hyper,
     ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
@@ -35,6 +37,7 @@ def muon(
     eps_is_floor: bool = False,
     ns_dtype: torch.dtype | None = None,
     labels: Any = MATRICES,
+    nu_dtype: torch.dtype | None = None,
 ) -> partition:
     r"""Muon for matrices, AdamW for everything else.
 
@@ -65,6 +68,7 @@ def muon(
         labels: which leaves are matrices to orthogonalize (`"muon"`), and which are not (`"adam"`), as in `partition`.
             Embeddings and the last layer are better left to AdamW:
             `select.label({"adam": select.path("embedding.*") | ~select.ndim(2, 2)}, default="muon")`.
+        nu_dtype: the dtype of AdamW's mean of squares; None for that of the parameters.
 
     Reference: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
         <https://kellerjordan.github.io/posts/muon/>; optax, `contrib.muon`; `torch.optim.Muon`.
@@ -101,5 +105,6 @@ def muon(
         mu_dtype,
         adam_weight_decay,
         nesterov=nesterov,
+        nu_dtype=nu_dtype,
     )
     return partition({"muon": matrices, "adam": others}, labels)

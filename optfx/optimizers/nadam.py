@@ -8,11 +8,13 @@ import torch
 
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.adam import adam
 from optfx.optimizers.penalty import l2_penalty
 from optfx.transforms import scale_by_learning_rate, scale_by_nadam
 
 
+@hinted
 def nadam(
     learning_rate: Hyper,
     b1: Hyper = 0.9,
@@ -24,6 +26,7 @@ def nadam(
     momentum_decay: Hyper | None = None,
     weight_decay: Hyper | None = None,
     mask: Any = None,
+    nu_dtype: torch.dtype | None = None,
 ) -> chain:
     r"""NAdam: Adam with Nesterov's lookahead.
 
@@ -43,6 +46,7 @@ def nadam(
         momentum_decay: $\psi$, 4e-3 in `torch.optim.NAdam`; None for none (optax).
         weight_decay: $\lambda$, an L2 penalty as in `torch.optim.NAdam`; None for none.
         mask: which parameters decay, see `add_decayed_weights`; None for all.
+        nu_dtype: the dtype of $v$; None for that of the parameters.
 
     Raises:
         ValueError: `mask` without a weight decay.
@@ -59,9 +63,10 @@ def nadam(
         {'w': tensor([0.8526, 1.1474])}
     """
     if momentum_decay is None:
-        return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=True, weight_decay=weight_decay, mask=mask)
+        options = {"weight_decay": weight_decay, "mask": mask, "nu_dtype": nu_dtype}
+        return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=True, **options)
     return chain(
         *l2_penalty(weight_decay, mask),
-        scale_by_nadam(b1, b2, eps, eps_root, mu_dtype, momentum_decay),
+        scale_by_nadam(b1, b2, eps, eps_root, mu_dtype, momentum_decay, nu_dtype=nu_dtype),
         scale_by_learning_rate(learning_rate),
     )

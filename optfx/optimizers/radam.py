@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.penalty import l2_penalty
 from optfx.transforms import scale_by_learning_rate, scale_by_radam
 
 
+@hinted
 def radam(
     learning_rate: Hyper,
     b1: Hyper = 0.9,
@@ -22,6 +26,8 @@ def radam(
     eps_before_correction: bool = False,
     weight_decay: Hyper | None = None,
     mask: Any = None,
+    mu_dtype: torch.dtype | None = None,
+    nu_dtype: torch.dtype | None = None,
 ) -> chain:
     r"""Rectified Adam: momentum alone at first, then Adam, rectified for the variance of its step size.
 
@@ -41,6 +47,8 @@ def radam(
         eps_before_correction: add $\varepsilon$ before the mean of squares is corrected (torch).
         weight_decay: $\lambda$, an L2 penalty as in `torch.optim.RAdam`; None for none.
         mask: which parameters decay, see `add_decayed_weights`; None for all.
+        mu_dtype: the dtype of $m$; None for that of the parameters.
+        nu_dtype: the dtype of $v$; None for that of the parameters.
 
     Raises:
         ValueError: `mask` without a weight decay.
@@ -59,7 +67,15 @@ def radam(
     return chain(
         *l2_penalty(weight_decay, mask),
         scale_by_radam(
-            b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_before_correction=eps_before_correction
+            b1,
+            b2,
+            eps,
+            eps_root,
+            threshold,
+            nesterov=nesterov,
+            eps_before_correction=eps_before_correction,
+            mu_dtype=mu_dtype,
+            nu_dtype=nu_dtype,
         ),
         scale_by_learning_rate(learning_rate),
     )

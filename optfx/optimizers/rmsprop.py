@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.penalty import l2_penalty
 from optfx.transforms import scale_by_learning_rate, scale_by_rms, scale_by_stddev, trace
 
 
+@hinted
 def rmsprop(
     learning_rate: Hyper,
     decay: Hyper = 0.9,
@@ -24,6 +28,8 @@ def rmsprop(
     momentum_after_lr: bool = True,
     weight_decay: Hyper | None = None,
     mask: Any = None,
+    nu_dtype: torch.dtype | None = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> chain:
     r"""RMSProp: gradients divided by a running root mean square of them, with momentum.
 
@@ -48,6 +54,8 @@ def rmsprop(
         weight_decay: $\lambda$, an L2 penalty as in `torch.optim.RMSprop`: $g_t + \lambda\, p_{t-1}$ takes the place
             of $g_t$. None for none.
         mask: which parameters decay, see `add_decayed_weights`; None for all.
+        nu_dtype: the dtype of $v$, and of the mean of the gradient if centered; None for that of the parameters.
+        accumulator_dtype: the dtype of $m$; None for that of the parameters.
 
     Raises:
         ValueError: `nesterov` without a momentum, `mask` without a weight decay.
@@ -67,10 +75,10 @@ def rmsprop(
     if nesterov and momentum is None:
         raise ValueError("rmsprop: nesterov without a momentum")
     root = scale_by_stddev if centered else scale_by_rms
-    moving = [] if momentum is None else [trace(momentum, nesterov)]
+    moving = [] if momentum is None else [trace(momentum, nesterov, accumulator_dtype)]
     rate = [scale_by_learning_rate(learning_rate)]
     return chain(
         *l2_penalty(weight_decay, mask),
-        root(decay, eps, initial_scale, eps_in_sqrt, bias_correction),
+        root(decay, eps, initial_scale, eps_in_sqrt, bias_correction, nu_dtype=nu_dtype),
         *(rate + moving if momentum_after_lr else moving + rate),
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.transforms import scale, scale_by_rprop
 
 
+@hinted
 def rprop(
     learning_rate: Hyper,
     eta_minus: Hyper = 0.5,

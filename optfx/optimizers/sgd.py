@@ -8,10 +8,12 @@ import torch
 
 from optfx.combinators import chain
 from optfx.core import Hyper
+from optfx.hints import hinted
 from optfx.optimizers.penalty import l2_penalty
 from optfx.transforms import scale_by_learning_rate, trace
 
 
+@hinted
 def sgd(
     learning_rate: Hyper,
     momentum: Hyper | None = None,

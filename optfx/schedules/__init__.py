@@ -10,6 +10,9 @@ lower case (`StepLR` is `step_lr`) and the base rate first. Some names are recip
 `polynomial_lr` returns a `polynomial_schedule`, `sequential_lr` a `join_schedules`, `cyclic_momentum` a `cyclic_lr`.
 """
 
+from typing import Any
+
+from optfx import hints
 from optfx.schedules.cycles import (
     cosine_annealing_lr,
     cosine_annealing_warm_restarts,
@@ -80,3 +83,7 @@ __all__ = [
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(hints.for_name(name, __all__, "optfx.schedules"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 import operator
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
+import torch
 from torch import Tensor
 
 from optfx.schedules.numbers import Number, alike, as_count, as_number, as_scalar
@@ -34,14 +35,8 @@ class ClosedForm:
         tensor(0.0500, dtype=torch.float64)
     """
 
-    _number_fields: ClassVar[tuple[str, ...]]  # found once per class: Dynamo does not trace `inspect`
-
-    def __init_subclass__(cls) -> None:
-        annotations = {k: v for base in reversed(cls.__mro__) for k, v in inspect.get_annotations(base).items()}
-        cls._number_fields = tuple(name for name, annotation in annotations.items() if _holds_numbers(annotation))
-
     def __post_init__(self) -> None:
-        for name in self._number_fields:
+        for name in number_fields(self):
             object.__setattr__(self, name, _plain(f"{type(self).__name__}: {name}", getattr(self, name)))
 
     def need(self, name: str, relation: str, bound: Any) -> None:
@@ -60,13 +55,24 @@ class ClosedForm:
 
     def numbers(self, count: Tensor) -> dict[str, Any]:
         """The number fields as () tensors, on the device of the count."""
-        return {name: _read(getattr(self, name), count) for name in self._number_fields}
+        return {name: _read(getattr(self, name), count) for name in number_fields(self)}
 
     def __call__(self, count: Tensor | int) -> Tensor:
         count = as_count(count, self)
         return self.formula(as_scalar(count, count), **self.numbers(count))
 
 
+def number_fields(schedule: Any) -> tuple[str, ...]:
+    """The fields of a schedule that hold numbers, worked out once per class."""
+    if (known := _known.get(type(schedule))) is not None:
+        return known
+    found = tuple([f.name for f in dataclasses.fields(schedule) if _holds_numbers(f.type)])
+    if not torch.compiler.is_compiling():
+        _known[type(schedule)] = found
+    return found
+
+
+_known: dict[type, tuple[str, ...]] = {}
 _RELATIONS = {">": operator.gt, ">=": operator.ge, "<=": operator.le, "one of": lambda x, words: x in words}
 
 

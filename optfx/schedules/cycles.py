@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optfx.hints import hinted
 from optfx.schedules.closed_form import ClosedForm
 from optfx.schedules.curves import cosine, linear
 from optfx.schedules.numbers import Number, as_scalar
@@ -175,6 +176,7 @@ class cyclic_lr(ClosedForm):
         return linear(base_lr, max_lr, height)
 
 
+@hinted
 def cyclic_momentum(
     base_momentum: Number = 0.8,
     max_momentum: Number = 0.9,

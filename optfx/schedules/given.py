@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from optfx.core import Schedule
+from optfx.hints import hinted
 from optfx.schedules.closed_form import ClosedForm
 from optfx.schedules.numbers import Number, as_count, as_scalar
 from optfx.tree import record
@@ -70,9 +71,8 @@ class table_schedule:
     """The values of a table, one per step; the last one is held.
 
     Put the table on the device of the parameters (`optfx.tree.map(lambda x: x.cuda(), schedule)`), or it is copied
-    there at every step. It has one dimension, which `optfx.sweep.in_axes` takes for a batch: for an optimizer that
-    holds a table, write the axes yourself (None for the table). A stack of tables, (n, steps), is mapped over like any
-    other batch.
+    there at every step. A stack of tables, (n, steps), is mapped over like any other batch; see `optfx.sweep.in_axes`
+    for a table that all share.
 
     Args:
         values: (steps,) floating, the value at each count.
@@ -102,6 +102,7 @@ class table_schedule:
         return self.values.to(count.device, scalar_dtype(count.device)).index_select(0, index.reshape(1)).reshape(())
 
 
+@hinted
 def from_torch_scheduler(
     make: Callable[[torch.optim.Optimizer], LRScheduler], base_lr: float, total_steps: int
 ) -> table_schedule:

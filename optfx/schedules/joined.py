@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from optfx.core import Schedule
+from optfx.hints import hinted
 from optfx.schedules.given import function_schedule
 from optfx.schedules.numbers import Number, alike, as_count, as_scalar
 from optfx.schedules.warmup import warmup_cosine_decay_schedule
@@ -81,6 +82,7 @@ def _edge(boundary: Number, count: Tensor) -> Tensor:
     return as_scalar(boundary, count, None if fraction else torch.int64)
 
 
+@hinted
 def sequential_lr(schedules: Sequence[Schedule], milestones: Sequence[Number]) -> join_schedules:
     """One schedule after another, each counting from its own milestone: `join_schedules`.
 
@@ -106,6 +108,7 @@ def sequential_lr(schedules: Sequence[Schedule], milestones: Sequence[Number]) -
     return join_schedules(schedules, milestones)
 
 
+@hinted
 def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> join_schedules:
     """Warm restarts: one `warmup_cosine_decay_schedule` after another.
 

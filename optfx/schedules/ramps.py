@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from optfx.hints import hinted
 from optfx.schedules.closed_form import ClosedForm
 from optfx.schedules.curves import linear, progress, safe_power
 from optfx.schedules.numbers import Number
@@ -105,6 +106,7 @@ class polynomial_schedule(ClosedForm):
         return linear(end_value, init_value, safe_power(remaining(t, transition_begin, transition_steps), power))
 
 
+@hinted
 def polynomial_lr(base_lr: Number, total_iters: Number = 5, power: Number = 1.0) -> polynomial_schedule:
     r"""Down to zero along a polynomial: $\eta_0 \left(1 - \min(t, T) / T\right)^p$.
 

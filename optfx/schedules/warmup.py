@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from optfx.hints import hinted
 from optfx.schedules.closed_form import ClosedForm
 from optfx.schedules.curves import linear, progress
 from optfx.schedules.decay import exponential
@@ -18,6 +19,7 @@ def warmed_up(t: Tensor, init_value: Tensor, peak_value: Tensor, warmup_steps: T
     return torch.where(t < warmup_steps, linear(init_value, peak_value, progress(t, warmup_steps)), after)
 
 
+@hinted
 def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_steps: Number) -> linear_schedule:
     """Up a straight line, then constant: a `linear_schedule`.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from optfx import random, tree
-from optfx.core import GradientTransformation, apply_updates, as_transform
+from optfx.core import GradientTransformation, apply_updates, as_transform, is_number
+from optfx.sweep.advice import advised
+from optfx.sweep.spaces import column
 from optfx.sweep.stacking import stacked
 from optfx.tree import Tree
 
@@ -20,26 +23,78 @@ def owned(x: Tree) -> Tree:
     return tree.map(lambda leaf: leaf.detach().clone(memory_format=torch.contiguous_format), x)
 
 
-def check_configs(configs: Mapping[str, Tensor]) -> int:
-    """The number of settings.
+def columns(configs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The settings as (n,) tensors: a sequence becomes one, and a single number is the same for all.
 
     Raises:
         ValueError: no settings, or tensors that are not all (n,) for the same n, naming them.
-        TypeError: a value that is not a tensor of numbers, naming it.
+        TypeError: a value that is not made of numbers, naming it.
     """
     if not configs:
         raise ValueError("configs: no hyperparameters")
+    found: dict[str, Tensor] = {}
     for name, x in configs.items():
-        if not isinstance(x, Tensor) or x.dtype == torch.bool or x.is_complex():
+        if is_number(x) and not isinstance(x, Tensor):
+            found[name] = column("configs", [x]).squeeze(0)
+        elif isinstance(x, Tensor) and x.dtype != torch.bool and not x.is_complex():
+            found[name] = x
+        elif isinstance(x, (list, tuple)):
+            found[name] = column(f"configs: {name!r}", x)
+        else:
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"configs: {name!r} is {kind}, expected an (n,) tensor of numbers")
-    shapes = {name: tuple(x.shape) for name, x in configs.items()}
+            raise TypeError(f"configs: {name!r} is {kind}, expected numbers, an (n,) tensor or one for all")
+    shapes = {name: tuple(x.shape) for name, x in found.items() if x.ndim}
     if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
         raise ValueError(f"configs: expected one value for each member, (n,) for all, got {shapes}")
-    n = next(iter(shapes.values()))[0]
+    n = next(iter(shapes.values()))[0] if shapes else 1
     if not n:
         raise ValueError("configs: no settings")
-    return n
+    return {name: x if x.ndim else x.repeat(n) for name, x in found.items()}
+
+
+class Reading(dict[str, Tensor]):
+    """The hyperparameters of one member, which note which of them are read.
+
+    Args:
+        config: `{name: () tensor}`.
+        read: where the names are noted.
+    """
+
+    def __init__(self, config: Mapping[str, Tensor], read: set[str]) -> None:
+        super().__init__(config)
+        self.read = read
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        self.read.add(name)
+        return super().pop(name, *default)
+
+    def __iter__(self) -> Iterator[str]:  # without it, `f(**config)` would read past `__getitem__`
+        return iter(self.keys())
+
+    def items(self) -> Any:
+        self.read.update(self.keys())
+        return super().items()
+
+    def values(self) -> Any:
+        self.read.update(self.keys())
+        return super().values()
+
+    def copy(self) -> Any:
+        return dict(self.items())
+
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self.copy()
 
 
 class Members:
@@ -47,7 +102,7 @@ class Members:
 
     Args:
         make_optimizer: `{name: () tensor}` -> transform.
-        configs: `{name: (n,)}`.
+        configs: `{name: (n,)}`, or one number for all.
         init: a tree, `stacked(tree)`, or a function of a key.
         seed: the seed of the keys.
     """
@@ -55,8 +110,9 @@ class Members:
     def __init__(self, make_optimizer: Any, configs: Mapping[str, Tensor], init: Any, seed: int) -> None:
         if isinstance(init, torch.nn.Module):
             raise TypeError("init: a module is not a tree of parameters, pass optfx.params(module)")
-        self.n = check_configs(configs)
-        self.make_optimizer, self.configs, self.init = make_optimizer, dict(configs), init
+        self.configs = columns(configs)
+        self.n = len(next(iter(self.configs.values())))
+        self.make_optimizer, self.init = make_optimizer, init
         self.keys = random.split(random.key(seed), self.n)
         # A function is its own only leaf; a callable tree, such as a record, is still a tree.
         self.is_function = callable(init) and tree.leaves(init) == [init]
@@ -66,6 +122,30 @@ class Members:
                 raise ValueError(f"init: parameters are stacked for {given} members, and configs has {self.n}")
         elif not self.is_function:
             self._check_tensors(init)
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Warn of hyperparameters that `make_optimizer` does not read, unless they tell repetitions apart."""
+        read: set[str] = set()
+
+        def look(config: dict[str, Tensor]) -> Tensor:
+            self.make_optimizer(Reading(config, read))
+            return next(iter(config.values()))
+
+        try:
+            vmap(look)({name: x[:1] for name, x in self.configs.items()})
+        except Exception:  # `start` makes the optimizers from a plain dict next, and says what is wrong with them
+            return
+        unread = [name for name in self.configs if name not in read]
+        seen = [x.to(torch.float64) for name, x in self.configs.items() if name in read]
+        distinct = len(torch.stack(seen).unique(dim=1).T) if seen else 1
+        alike = not (self.is_function or isinstance(self.init, stacked))  # members that differ in nothing else
+        if unread and (alike or distinct == self.n > 1):
+            warnings.warn(
+                f"configs: make_optimizer does not read {', '.join(map(repr, unread))}; it reads "
+                f"{', '.join(map(repr, sorted(read))) or 'nothing'}",
+                stacklevel=4,
+            )
 
     def _check_tensors(self, params: Tree) -> None:
         if not tree.leaves(params):
@@ -79,7 +159,8 @@ class Members:
         if isinstance(self.init, stacked):
             return tree.map(lambda x: x[index.to(x.device)], self.init.params)
         if self.is_function:
-            params = vmap(self.init)(self.keys[index])
+            with advised("init"):
+                params = vmap(self.init)(self.keys[index])
             self._check_tensors(params)
             return params
         return tree.map(lambda x: x.expand(len(index), *x.shape), self.init)
@@ -96,11 +177,17 @@ class Members:
             name: x[index.to(x.device)].to(device, tree.scalar_dtype(device) if x.is_floating_point() else x.dtype)
             for name, x in self.configs.items()
         }
-        txs = owned(vmap(self._optimizer)(configs))
+        with advised("make_optimizer"):
+            txs = owned(vmap(self._optimizer)(configs))
         return txs, params, owned(vmap(_init)(txs, params))
 
     def _optimizer(self, config: dict[str, Tensor]) -> GradientTransformation:
-        tx = self.make_optimizer(config)
+        try:
+            tx = self.make_optimizer(config)
+        except KeyError as error:
+            if error.args and isinstance(name := error.args[0], str) and name not in config:
+                raise KeyError(f"make_optimizer reads {name!r}; configs has {', '.join(map(repr, config))}") from None
+            raise
         try:
             return as_transform(tx)
         except TypeError as error:

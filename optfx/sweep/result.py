@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,54 @@ from optfx.tree import Tree
 TRAIN_LOSS = "train_loss"
 _KIND = "optfx sweep"
 _FACTS = ("chunk_size", "compile_seconds", "run_seconds")
-_LESS, _MORE = ("loss", "error"), ("accuracy",)  # words in the name of a metric that tell which way is better
+# words in the name of a metric that tell which way is better; the short ones must stand alone
+_LESS = {"loss", "error", "perplexity", "cross_entropy", "regret", "residual", "divergence", "negative", "distance"}
+_LESS |= {
+    "err",
+    "mse",
+    "rmse",
+    "mae",
+    "mape",
+    "nll",
+    "bce",
+    "ppl",
+    "bpb",
+    "bpc",
+    "wer",
+    "cer",
+    "fid",
+    "kl",
+    "cost",
+    "neg",
+}
+_MORE = {"accuracy", "precision", "recall", "likelihood", "reward", "sensitivity", "specificity", "auroc", "auprc"}
+_MORE |= {
+    "acc",
+    "f1",
+    "auc",
+    "r2",
+    "ap",
+    "iou",
+    "miou",
+    "dice",
+    "bleu",
+    "rouge",
+    "psnr",
+    "ssim",
+    "mcc",
+    "ndcg",
+    "mrr",
+    "elbo",
+}
+
+
+def direction(metric: str) -> str | None:
+    """`"min"` or `"max"`, by the name of a metric; None if the name does not tell."""
+    name = metric.lower()
+    alone = re.findall(r"[a-z]+\d*", name)
+    less, more = (any(w in alone or (len(w) > 4 and w in name) for w in words) for words in (_LESS, _MORE))
+    less = less or "loss" in name  # as in val_loss2 or valloss
+    return None if less == more else "min" if less else "max"
 
 
 class Best(NamedTuple):
@@ -42,6 +90,7 @@ class Result:
         chunk_size: how many members trained at once.
         compile_seconds: the time of the first step, with compilation.
         run_seconds: the time of all other steps.
+        mode: whether less of the first metric is better (`"min"`) or more (`"max"`); None to go by its name.
     """
 
     configs: dict[str, Tensor]
@@ -52,6 +101,7 @@ class Result:
     chunk_size: int
     compile_seconds: float
     run_seconds: float
+    mode: str | None = None
 
     def __len__(self) -> int:
         return len(self.diverged)
@@ -74,7 +124,8 @@ class Result:
         Args:
             metric: the name of a metric, or `"train_loss"`; None for the first that `evaluate` returned, or the
                 training loss when there is none.
-            mode: `"min"` or `"max"`; None to go by the name: less loss or error, more accuracy.
+            mode: `"min"` or `"max"`; None for what `fit` was told, or to go by the name: less loss or error, more
+                accuracy.
 
         Returns:
             The name; (n,) values, NaN for the members that diverged; the mode.
@@ -86,11 +137,10 @@ class Result:
         metric = next(iter(outcomes)) if metric is None else metric
         if metric not in outcomes:
             raise ValueError(f"no metric is called {metric!r}; there are {', '.join(outcomes)}")
-        if mode is None:
-            less, more = (any(word in metric.lower() for word in words) for words in (_LESS, _MORE))
-            if less == more:
-                raise ValueError(f"say whether less or more of {metric!r} is better: mode='min' or mode='max'")
-            mode = "min" if less else "max"
+        if mode is None and metric == next(iter(self.metrics), None):
+            mode = self.mode
+        if mode is None and (mode := direction(metric)) is None:
+            raise ValueError(f"say whether less or more of {metric!r} is better: mode='min' or mode='max'")
         if mode not in ("min", "max"):
             raise ValueError(f"mode is 'min' or 'max', got {mode!r}")
         values = outcomes[metric].to(torch.float64)
@@ -173,7 +223,7 @@ class Result:
         tensors = {"losses": self.losses, "diverged": self.diverged}
         for group, of in (("configs", self.configs), ("metrics", self.metrics), ("params", tree.to_dict(self.params))):
             tensors |= {f"{group}/{name}": x for name, x in of.items()}
-        facts = {"kind": _KIND, **{name: getattr(self, name) for name in _FACTS}}
+        facts = {"kind": _KIND, **{name: getattr(self, name) for name in (*_FACTS, "mode")}}
         files.write(path, {"facts": json.dumps(facts), "tensors": {k: x.contiguous() for k, x in tensors.items()}})
 
 
@@ -206,6 +256,5 @@ def load(path: str | Path, params: Tree = None) -> Result:
     if params is not None:
         like = tree.map(lambda x: x.detach().cpu().expand(n, *x.shape), params)
         groups["params"] = tree.from_dict(like, groups["params"])
-    return Result(
-        losses=tensors["losses"], diverged=tensors["diverged"], **groups, **{name: facts[name] for name in _FACTS}
-    )
+    own: dict[str, Any] = {name: facts[name] for name in _FACTS} | {"mode": facts.get("mode")}
+    return Result(losses=tensors["losses"], diverged=tensors["diverged"], **groups, **own)

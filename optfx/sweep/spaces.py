@@ -109,17 +109,19 @@ class choice:
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", tuple(_column("choice", self.values).tolist()))
+        object.__setattr__(self, "values", tuple(column("choice", self.values).tolist()))
 
     def at(self, u: Tensor) -> Tensor:
-        values = _column("choice", self.values).to(u.device)
+        values = column("choice", self.values).to(u.device)
         return values[(u * len(values)).long().clamp(max=len(values) - 1)]
 
 
-def _column(who: str, values: Any) -> Tensor:
+def column(who: str, values: Any) -> Tensor:
     """Numbers as one (n,) tensor, int64 or float64."""
     try:
-        column = values if isinstance(values, Tensor) else torch.tensor(list(values), dtype=None)
+        column = values if isinstance(values, Tensor) else torch.tensor(list(values))
+        if column.is_floating_point() and column is not values:
+            column = torch.tensor(list(values), dtype=torch.float64)  # the default dtype would round them
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{who}: expected numbers, got {values!r}") from None
     if column.ndim != 1 or not column.numel() or column.dtype == torch.bool or column.is_complex():
@@ -146,7 +148,7 @@ def grid(values: Mapping[str, Sequence[float] | Tensor | choice]) -> dict[str, T
     """
     if not values:
         raise ValueError("grid: no values to combine")
-    columns = [_column(f"grid: {name!r}", v.values if isinstance(v, choice) else v) for name, v in values.items()]
+    columns = [column(f"grid: {name!r}", v.values if isinstance(v, choice) else v) for name, v in values.items()]
     lengths = tuple(map(len, columns))
     indices = torch.unravel_index(torch.arange(math.prod(lengths)), lengths)
     return {name: column[index] for name, column, index in zip(values, columns, indices, strict=True)}

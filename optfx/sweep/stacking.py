@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.core import as_transform, is_number
+from optfx.core import as_transform, hyper_fields, is_number
 from optfx.tree import Tree, leaves, paths, replace, unflatten_like
+from optfx.tree.nodes import entries
 from optfx.tree.record import is_record
 
 
@@ -129,10 +130,14 @@ def unstack(tx: Any) -> list[Any]:
 
 
 def in_axes(tx: Any) -> Any:
-    """The axes for `torch.func.vmap` of a partly batched record: 0 for (n, ...) tensors, None for () tensors.
+    """The axes for `torch.func.vmap` of a partly batched record: 0 for a batch, None for what all share.
+
+    A number is a batch if it has a dimension. What else may be a tensor (a key, a table, a mask) has dimensions of its
+    own: it is a batch if its leading dimension is that of the numbers, or if no number is a batch. Where a shared
+    tensor happens to have that length, write the axes yourself.
 
     Args:
-        tx: an optimizer, schedule or any tree. Tensors with at least one dimension are batches.
+        tx: an optimizer, a schedule or any tree.
 
     Returns:
         A tree like `tx` with 0 or None for each tensor, to pass as `in_dims`.
@@ -144,7 +149,14 @@ def in_axes(tx: Any) -> Any:
         >>> torch.func.vmap(lambda tx: tx.steps[-1].learning_rate * tx.steps[0].decay, (sweep.in_axes(tx),))(tx)
         tensor([0.0900, 0.1800])
     """
-    return unflatten_like(tx, [0 if x.ndim else None for x in leaves(tx)])
+    sizes = {x.shape[0] for x in _numbers(tx) if isinstance(x, Tensor) and x.ndim}
+    return unflatten_like(tx, [0 if x.ndim and (not sizes or x.shape[0] in sizes) else None for x in leaves(tx)])
+
+
+def _numbers(x: Any) -> list[Any]:
+    """The number fields of the records in a tree."""
+    own = [getattr(x, name) for name in hyper_fields(x)] if is_record(x) else []
+    return own + [value for _, below in entries(x) or () for value in _numbers(below)]
 
 
 @dataclasses.dataclass(frozen=True)

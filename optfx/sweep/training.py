@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +15,11 @@ from torch.func import vmap
 
 from optfx import tree
 from optfx.core import donate
+from optfx.sweep.advice import advised
 from optfx.sweep.capacity import SHARE, available_bytes, fitting, peak_bytes
 from optfx.sweep.members import Members, eval_params, member_metrics, member_step
 from optfx.sweep.progress import Progress
-from optfx.sweep.result import TRAIN_LOSS, Result
+from optfx.sweep.result import TRAIN_LOSS, Result, direction
 from optfx.tree import Tree
 
 
@@ -30,6 +32,7 @@ def fit(
     *,
     steps: int,
     evaluate: Callable[[Tree], dict[str, Tensor]] | None = None,
+    mode: str | None = None,
     compile: bool | str = True,
     chunk_size: int | None = None,
     progress: bool = True,
@@ -49,7 +52,9 @@ def fit(
     Args:
         make_optimizer: `{name: () tensor}` -> transform. It is mapped with `torch.func.vmap`, so it must not branch on
             the values.
-        configs: `{name: (n,) tensor}`, from `sample`, `grid` or made by hand. `make_optimizer` gets floats as float64.
+        configs: `{name: (n,) tensor}`, from `sample`, `grid` or made by hand; a single number is the same for all, and
+            `best().config` is a setting again. `make_optimizer` gets floats as float64. Names that it does not read are
+            named in a warning, unless they tell repetitions apart (with an `init` that differs).
         loss_fn: (params, batch) -> () tensor, for one member. For random numbers, put a key in the batch (see
             `optfx.random`): torch's own generators do not run under vmap.
         init: where training starts: a tree of parameters, the same for all; `stacked(tree)` with a leading dimension
@@ -59,14 +64,18 @@ def fit(
         steps: how many steps to train each member.
         evaluate: params -> `{metric: () tensor}` for one member, called once after training with the parameters that
             `eval_params` of the optimizer returns. `Result.best` uses the first metric.
+        mode: whether less of the first metric is better (`"min"`) or more (`"max"`); None to go by its name, such as
+            `val_acc` or `mse`.
         compile: whether to compile, or a backend of `torch.compile`.
         chunk_size: the most members to train at once; None for as many as fit in memory.
         progress: whether to show a bar if stderr is a terminal.
         seed: the seed of the keys for `init`.
 
     Raises:
-        ValueError: configs of unequal lengths, a loss that is not (), parameters stacked for another number of members,
-            or no batches.
+        ValueError: configs of unequal lengths; a loss that is not (); parameters stacked for another number of members;
+            no batches; a first metric whose name does not tell which way is better, without `mode`.
+        KeyError: `make_optimizer` reads what is not in `configs`.
+        RuntimeError: a function that cannot run for many members at once, with what to do.
         TypeError: `make_optimizer` does not return a transform, or a leaf of `init` is not a floating tensor.
         MemoryError: not even one member fits.
 
@@ -85,17 +94,22 @@ def fit(
     """
     if steps < 1 or (chunk_size is not None and chunk_size < 1):
         raise ValueError(f"steps and chunk_size are at least 1, got {steps} and {chunk_size}")
+    if mode not in (None, "min", "max"):
+        raise ValueError(f"mode is 'min' or 'max', got {mode!r}")
     members = Members(make_optimizer, configs, init, seed)
     batch_at = _batches(batches)
     step = donate(vmap(member_step(loss_fn), in_dims=(0, 0, 0, None)), argnums=(1, 2))
     metrics = _no_metrics if evaluate is None else vmap(member_metrics(evaluate, {TRAIN_LOSS, "diverged", *configs}))
     # Parameters that the functions close over may require grad; nothing is differentiated from outside.
     with torch.no_grad():
-        size = _chunk_size(members, step, metrics, batch_at(0), steps, chunk_size)
+        size, first = _chunk_size(members, step, metrics, batch_at(0), steps, chunk_size)
+        if first is not None and mode is None and (mode := direction(first)) is None:
+            raise ValueError(f"say whether less or more of {first!r} is better: mode='min' or mode='max'")
         if compile:
             backend = "inductor" if compile is True else compile
             step = torch.compile(_alone(step), fullgraph=True, dynamic=False, backend=backend)
-        return _run(members, step, metrics, batch_at, steps, size, progress)
+        result = _run(members, step, metrics, batch_at, steps, size, progress)
+        return dataclasses.replace(result, mode=mode)
 
 
 def _alone(f: Any) -> Any:
@@ -121,14 +135,19 @@ def _batches(batches: Any) -> Callable[[int], Any]:
     return lambda step: batches[step % len(batches)]
 
 
-def _chunk_size(members: Members, step: Any, metrics: Any, batch: Any, steps: int, chunk_size: int | None) -> int:
-    """How many members to train at once: at most `chunk_size` or what memory allows, evened out over the chunks."""
-    found = {}
+def _chunk_size(
+    members: Members, step: Any, metrics: Any, batch: Any, steps: int, chunk_size: int | None
+) -> tuple[int, str | None]:
+    """How many members to train at once: at most `chunk_size` or what memory allows, evened out over the chunks; and
+    the name of the first metric."""
+    found: dict[str, Any] = {}
 
     def trial(m: int) -> None:
         txs, params, state = members.start(torch.arange(m))
-        params, state, losses = step(txs, params, state, batch)
-        metrics(vmap(eval_params)(txs, params, state))
+        with advised("loss_fn"):
+            params, state, losses = step(txs, params, state, batch)
+        with advised("evaluate"):
+            found["first"] = next(iter(metrics(vmap(eval_params)(txs, params, state))), None)
         found["device"] = losses.device
         found["kept"] = sum(x.nbytes for x in tree.leaves(params)) // m + losses.nbytes // m * steps
 
@@ -141,7 +160,7 @@ def _chunk_size(members: Members, step: Any, metrics: Any, batch: Any, steps: in
         most = min(most, fitting(one, peak_bytes(trial, 2), free))
         if not most:
             raise MemoryError(f"one member needs {one / 2**20:.0f} MiB, and {max(free, 0) / 2**20:.0f} are free")
-    return math.ceil(members.n / math.ceil(members.n / most))
+    return math.ceil(members.n / math.ceil(members.n / most)), found["first"]
 
 
 def _chunks(n: int, size: int) -> Iterator[tuple[Tensor, int]]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import GradientTransformation, Hyper
+from optfx.core import GradientTransformation, Hyper, NonNegative
 from optfx.tree import Tree
 
 
@@ -52,8 +52,8 @@ class scale_by_asgd(GradientTransformation):
     """
 
     needs_params, final = True, True
-    learning_rate: Hyper
-    lambd: Hyper = 1e-4
+    learning_rate: NonNegative
+    lambd: NonNegative = 1e-4
     alpha: Hyper = 0.75
 
     def begin(self, params: Tree) -> ScaleByAsgdState:

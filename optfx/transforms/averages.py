@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import torch
@@ -29,10 +30,13 @@ class params_ema(GradientTransformation):
 
     $$e_t = \mu\, e_{t-1} + (1 - \mu)\, p_t, \qquad p_t = p_{t-1} + u_t, \qquad e_0 = p_0$$
 
-    The mean is `ema` in the state, and what `eval_params` returns: evaluate the model with it.
+    The mean is `ema` in the state, and what `eval_params` returns, in the dtypes of the parameters: evaluate the model
+    with it.
 
     Args:
         decay: $\mu$, how much of the mean is kept at each step.
+        dtype: the dtype of the mean; None for that of the parameters. In bfloat16 a mean
+            with $\mu = 0.999$ never moves.
 
     Raises:
         ValueError: no params.
@@ -51,9 +55,10 @@ class params_ema(GradientTransformation):
 
     needs_params = True
     decay: Decay
+    dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ParamsEmaState:
-        return ParamsEmaState(core.counter(params), tree.copy(params))
+        return ParamsEmaState(core.counter(params), tree.cast(tree.copy(params), self.dtype))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         new = core.apply_updates(params, updates)
@@ -61,7 +66,7 @@ class params_ema(GradientTransformation):
         return updates, ParamsEmaState(state.count + 1, ema)
 
     def eval_params(self, state: Any, params: Tree) -> Tree:
-        return state.ema
+        return tree.cast_like(state.ema, params)
 
 
 class ParamsAverageState(NamedTuple):
@@ -78,11 +83,12 @@ class params_average(GradientTransformation):
 
     $$a_t = a_{t-1} + \frac{p_t - a_{t-1}}{\max(1,\; t - 1 - t_0)}, \qquad p_t = p_{t-1} + u_t$$
 
-    The mean is `average` in the state, and what `eval_params` returns: evaluate the model with it. Before the mean
-    begins, it is $p_t$.
+    The mean is `average` in the state, and what `eval_params` returns, in the dtypes of the parameters: evaluate the
+    model with it. Before the mean begins, it is $p_t$.
 
     Args:
         start: $t_0$, the number of steps before the mean begins.
+        dtype: the dtype of the mean; None for that of the parameters.
 
     Raises:
         ValueError: no params.
@@ -101,11 +107,12 @@ class params_average(GradientTransformation):
 
     needs_params = True
     start: Hyper = 0.0
+    dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ParamsAverageState:
         count = core.counter(params)
         one = torch.ones_like(count, dtype=tree.scalar_dtype(count.device))
-        return ParamsAverageState(count, one, tree.copy(params))
+        return ParamsAverageState(count, one, tree.cast(tree.copy(params), self.dtype))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         count, new = state.count + 1, core.apply_updates(params, updates)
@@ -114,4 +121,4 @@ class params_average(GradientTransformation):
         return updates, ParamsAverageState(count, weight, average)
 
     def eval_params(self, state: Any, params: Tree) -> Tree:
-        return state.average
+        return tree.cast_like(state.average, params)

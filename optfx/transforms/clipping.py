@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import GradientTransformation, Hyper
+from optfx.core import GradientTransformation, NonNegative
 from optfx.tree import Tree
 
 
@@ -41,7 +41,7 @@ class clip(core.Stateless):
         {'w': tensor([-1.0000,  0.5000])}
     """
 
-    max_delta: Hyper
+    max_delta: NonNegative
 
     def apply(self, updates: Tree, params: Tree, max_delta: Any) -> Tree:
         return tree.elementwise(clamp, updates, max_delta=max_delta)
@@ -71,7 +71,7 @@ class clip_by_block_rms(core.Stateless):
         {'w': tensor([ 1., -1.])}
     """
 
-    threshold: Hyper
+    threshold: NonNegative
 
     def apply(self, updates: Tree, params: Tree, threshold: Any) -> Tree:
         return tree.leafwise(limit_rms, updates, threshold=threshold)
@@ -108,7 +108,7 @@ class clip_by_global_norm(GradientTransformation):
         ({'w': tensor([0.6000, 0.8000])}, tensor(5., dtype=torch.float64))
     """
 
-    max_norm: Hyper
+    max_norm: NonNegative
 
     def begin(self, params: Tree) -> ClipByGlobalNormState:
         count = core.counter(params)
@@ -160,8 +160,8 @@ class adaptive_grad_clip(core.Stateless):
     """
 
     needs_params = True
-    clipping: Hyper
-    eps: Hyper = 1e-3
+    clipping: NonNegative
+    eps: NonNegative = 1e-3
 
     def apply(self, updates: Tree, params: Tree, clipping: Any, eps: Any) -> Tree:
         return tree.leafwise(limit_units, updates, params, clipping=clipping, eps=eps)

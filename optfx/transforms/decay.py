@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Hyper, select
+from optfx.core import NonNegative, select
 from optfx.tree import Tree
 
 
@@ -44,7 +44,7 @@ class add_decayed_weights(core.Stateless):
     """
 
     needs_params = True
-    weight_decay: Hyper = 0.0
+    weight_decay: NonNegative = 0.0
     mask: Any = None
 
     def apply(self, updates: Tree, params: Tree, weight_decay: Any) -> Tree:

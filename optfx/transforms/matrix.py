@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.core import Beta, GradientTransformation, NonNegative
 from optfx.tree import Tree
 
 Coefficients = tuple[float, float, float]
@@ -29,18 +29,18 @@ def orthogonalize(
 ) -> Tensor:
     """Bring the singular values of each matrix near 1 by Newton-Schulz iterations."""
     rows, cols = x.shape[-2:]
-    y = x.to(dtype or x.dtype)
+    y = x if dtype is None or x.is_complex() else x.to(dtype)
     if x.ndim > 2:
         y = y.reshape(math.prod(x.shape[:-2]), rows, cols)
     if rows > cols:
-        y = y.mT
+        y = y.mH
     norm = torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True)
     y = y / (norm.clamp(min=eps) if eps_is_floor else norm + eps)
     multiply_add = torch.addmm if x.ndim == 2 else torch.baddbmm  # they round differently in bfloat16
     for a, b, c in coefficients:
-        gram = y @ y.mT
+        gram = y @ y.mH
         y = multiply_add(y, multiply_add(gram, gram, gram, beta=b, alpha=c), y, beta=a)
-    return (y.mT if rows > cols else y).reshape(x.shape)
+    return (y.mH if rows > cols else y).reshape(x.shape)
 
 
 def muon(g: Tensor, m: Tensor, beta, c1, c1_next, nesterov: bool, **options) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ class scale_by_muon(GradientTransformation):
 
     or $\hat M_t = M_t / (1 - \beta^t)$ without Nesterov's lookahead. $\operatorname{NS}$ begins with
     $X = \hat M_t / (\lVert \hat M_t \rVert + \varepsilon)$ and takes steps
-    $X \leftarrow a X + (b A + c A^2) X$, $A = X X^\top$, which bring all singular values near 1.
+    $X \leftarrow a X + (b A + c A^2) X$, $A = X X^*$, which bring all singular values near 1.
 
     Args:
         ns_coeffs: $(a, b, c)$, or a triple for each step, of which the last `ns_steps` are used.
@@ -72,7 +72,8 @@ class scale_by_muon(GradientTransformation):
         nesterov: look ahead.
         bias_correction: False leaves $M_t$ and $G_t$ uncorrected (torch).
         eps_is_floor: divide by $\max(\lVert \hat M_t \rVert, \varepsilon)$ (torch).
-        ns_dtype: the dtype to compute the steps in, `torch.bfloat16` in torch; None for that of the leaf.
+        ns_dtype: the dtype to compute the steps in, `torch.bfloat16` in torch; None for that of the leaf, which complex
+            leaves keep.
 
     A leaf with more than two dimensions is a batch of matrices, in the last two. Leaves with fewer need another
     optimizer: see `muon`, or `masked`.
@@ -95,8 +96,8 @@ class scale_by_muon(GradientTransformation):
 
     ns_coeffs: Coefficients | tuple[Coefficients, ...] = STANDARD
     ns_steps: int = 5
-    beta: Decay = 0.95
-    eps: Hyper = 1e-8
+    beta: Beta = 0.95
+    eps: NonNegative = 1e-8
     mu_dtype: torch.dtype | None = None
     nesterov: bool = dataclasses.field(default=True, kw_only=True)
     bias_correction: bool = dataclasses.field(default=True, kw_only=True)

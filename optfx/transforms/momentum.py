@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.core import Beta, GradientTransformation, Hyper
 from optfx.tree import Tree
 
 
@@ -104,7 +104,7 @@ class ema(GradientTransformation):
         ({'w': tensor([1.])}, {'w': tensor([0.1000])})
     """
 
-    decay: Decay
+    decay: Beta
     debias: bool = True
     accumulator_dtype: torch.dtype | None = None
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from optfx import core, random, tree
-from optfx.core import GradientTransformation, Hyper
+from optfx.core import GradientTransformation, Hyper, NonNegative
 from optfx.tree import Tree
 
 
@@ -49,7 +49,7 @@ class add_noise(GradientTransformation):
         {'w': tensor([-2.2230,  1.0080])}
     """
 
-    eta: Hyper
+    eta: NonNegative
     gamma: Hyper
     key: int | Tensor
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import GradientTransformation, Hyper
+from optfx.core import GradientTransformation, NonNegative
 from optfx.tree import Tree
 
 
@@ -29,12 +29,14 @@ class reduce_on_plateau(GradientTransformation):
     r"""Multiply the updates by a factor that falls when a value has stopped improving.
 
     Pass the value at each step: `tx.update(grads, state, params, value=loss)`. A value improves on the best so far if
-    $v < (1 - \text{rtol})\, v_\text{best} - \text{atol}$. After more than `patience` values in a row that do not,
+    $v < v_\text{best} - \text{rtol}\, |v_\text{best}| - \text{atol}$. After more than `patience` values in a
+    row that do not,
 
     $$s \leftarrow \max(s \cdot \text{factor},\ \text{min\_scale}), \qquad u_t = s\, g_t$$
 
     It counts as `torch.optim.lr_scheduler.ReduceLROnPlateau` does with `eps=0`, whose `threshold` is `rtol` in mode
-    "rel", and `atol` (with `rtol=0`) in mode "abs". A new scale takes effect in the very step whose value led to it.
+    "rel", and `atol` (with `rtol=0`) in mode "abs"; but torch takes the margin of a negative best for the other side of
+    it, where nothing is ever an improvement. A new scale takes effect in the very step whose value led to it.
 
     Args:
         factor: what the scale is multiplied by.
@@ -45,7 +47,7 @@ class reduce_on_plateau(GradientTransformation):
         accumulation_size: how many values are averaged before they are judged.
         min_scale: the lower bound of the scale.
         mode: "min" for a value that should fall, "max" for one that should rise:
-            $v > (1 + \text{rtol})\, v_\text{best} + \text{atol}$.
+            $v > v_\text{best} + \text{rtol}\, |v_\text{best}| + \text{atol}$.
 
     Raises:
         ValueError: no `value`, or one that is not a number or () tensor; another `mode`.
@@ -64,16 +66,17 @@ class reduce_on_plateau(GradientTransformation):
     """
 
     needs = ("value",)
-    factor: Hyper = 0.1
-    patience: Hyper = 10
-    rtol: Hyper = 1e-4
-    atol: Hyper = 0.0
-    cooldown: Hyper = 0
-    accumulation_size: Hyper = 1
-    min_scale: Hyper = 0.0
+    factor: NonNegative = 0.1
+    patience: NonNegative = 10
+    rtol: NonNegative = 1e-4
+    atol: NonNegative = 0.0
+    cooldown: NonNegative = 0
+    accumulation_size: NonNegative = 1
+    min_scale: NonNegative = 0.0
     mode: Literal["min", "max"] = "min"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in ("min", "max"):
             raise ValueError(f"reduce_on_plateau: mode is {self.mode!r}, expected 'min' or 'max'")
 
@@ -92,10 +95,11 @@ class reduce_on_plateau(GradientTransformation):
         avg = state.avg_value + (value - state.avg_value) / avg_count
         judge = avg_count >= now["accumulation_size"]
 
+        part = now["rtol"] * state.best_value.sign()  # a product with the best itself would be NaN while it is infinite
         if self.mode == "min":
-            better = avg < (1 - now["rtol"]) * state.best_value - now["atol"]
+            better = avg < (1 - part) * state.best_value - now["atol"]
         else:
-            better = avg > (1 + now["rtol"]) * state.best_value + now["atol"]
+            better = avg > (1 + part) * state.best_value + now["atol"]
         cooling = state.cooldown_count > 0
         bad = torch.where(better | cooling, 0, state.plateau_count + 1)
         reduce = judge & (bad > now["patience"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Hyper, select
+from optfx.core import Hyper, NonNegative, select
 from optfx.tree import Tree
 
 
@@ -172,8 +172,8 @@ class scale_by_learning_rate(core.Stateless):
         {'w': tensor([-0.1000])}
     """
 
-    rate = True
-    learning_rate: Hyper
+    is_rate = True
+    learning_rate: NonNegative
     flip_sign: bool = dataclasses.field(default=True, kw_only=True)
 
     def apply(self, updates: Tree, params: Tree, learning_rate: Any) -> Tree:

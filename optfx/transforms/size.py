@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Hyper
+from optfx.core import NonNegative
 from optfx.tree import Tree
 
 
@@ -41,7 +41,7 @@ class scale_by_param_block_rms(core.Stateless):
     """
 
     needs_params = True
-    min_scale: Hyper = 1e-3
+    min_scale: NonNegative = 1e-3
 
     def apply(self, updates: Tree, params: Tree, min_scale: Any) -> Tree:
         return tree.leafwise(times_rms, updates, params, min_scale=min_scale)
@@ -77,7 +77,7 @@ class scale_by_shape(core.Stateless):
         tensor([[2., 2., 2., 2.]])
     """
 
-    consistent_rms: Hyper | None = None
+    consistent_rms: NonNegative | None = None
 
     def apply(self, updates: Tree, params: Tree, consistent_rms: Any) -> Tree:
         return tree.leafwise(by_shape, updates, consistent_rms=consistent_rms)

@@ -4,7 +4,7 @@ Only `record` and `nodes` know optree. Nothing here knows what an optimizer is, 
 one.
 """
 
-from optfx.tree.access import from_dict, get, get_all, set, to_dict
+from optfx.tree.access import from_dict, get, get_all, set, set_all, to_dict
 from optfx.tree.algebra import add, add_scale, clip, conj, div, mul, real, safe_sqrt, scale, sub, where
 from optfx.tree.holes import Hole, merge, split
 from optfx.tree.making import cast, cast_like, copy, full_like, ones_like, zeros_like
@@ -53,6 +53,7 @@ __all__ = [
     "scalar_dtype",
     "scale",
     "set",
+    "set_all",
     "size",
     "split",
     "sub",

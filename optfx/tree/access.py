@@ -68,7 +68,7 @@ def _one(tree: Tree, name: str) -> tuple[str, Any]:
     if not found:
         raise KeyError(f"nothing is called {name!r} here; the leaves are {paths(tree)}")
     if len(found) > 1:
-        raise KeyError(f"{len(found)} nodes are called {name!r}, say which: {list(found)}")
+        raise KeyError(f"{len(found)} nodes are called {name!r}, say which: {list(found)} (or all: get_all, set_all)")
     return next(iter(found.items()))
 
 
@@ -113,9 +113,38 @@ def set(tree: Tree, values: Mapping[str, Any] | None = None, /, **named: Any) ->
         >>> optfx.tree.get(optfx.tree.set(state, learning_rate=0.5), "learning_rate")
         tensor(0.5000, dtype=torch.float64)
     """
-    new: dict[str, Any] = {}
+    return _replaced(tree, [(_one(tree, name), value) for name, value in {**(values or {}), **named}.items()])
+
+
+def set_all(tree: Tree, values: Mapping[str, Any] | None = None, /, **named: Any) -> Tree:
+    """A copy of a tree with every node of a name replaced: `set` for names that several nodes have.
+
+    Args:
+        tree: any tree, such as a state.
+        values: `{name: value}`, with names as for `get_all` and values as for `set`.
+        **named: the same, for names without dots.
+
+    Raises:
+        KeyError: no node has a name; a leaf is set twice.
+        ValueError: a value has the wrong structure or shape, naming the path.
+
+    Example:
+        >>> import torch, optfx
+        >>> state = optfx.adam(0.1).init({"w": torch.zeros(2)})
+        >>> optfx.tree.get_all(optfx.tree.set_all(state, count=10), "count")
+        {'0.count': tensor(10), '1.count': tensor(10)}
+    """
+    pairs = []
     for name, value in {**(values or {}), **named}.items():
-        path, node = _one(tree, name)
+        found = get_all(tree, name) or dict([_one(tree, name)])
+        pairs += [(node, value) for node in found.items()]
+    return _replaced(tree, pairs)
+
+
+def _replaced(tree: Tree, pairs: list[tuple[tuple[str, Any], Any]]) -> Tree:
+    """A copy of a tree with new values for some ((path, node), value)."""
+    new: dict[str, Any] = {}
+    for (path, node), value in pairs:
         is_leaf = entries(node) is None
         if not is_leaf and (words := difference(node, value)):
             raise ValueError(f"the value for {path!r} {words}")

@@ -28,9 +28,9 @@ def safe_sqrt(x: Tensor) -> Tensor:
     return x.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
 
 
-def pointwise(f: Any, *trees: Tree, **scalars: Any) -> Tree:
+def pointwise(f: Any, *trees: Tree, outs: int = 1, **scalars: Any) -> Any:
     """`elementwise` for arithmetic in which a complex element is one number, not a pair."""
-    return verbs.run(f, trees, 1, scalars, whole=False, same_shapes=True, as_pairs=False)
+    return verbs.run(f, trees, outs, scalars, whole=False, same_shapes=True, as_pairs=False)
 
 
 def add(x: Tree, y: Tree, *others: Tree) -> Tree:

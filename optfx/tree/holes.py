@@ -7,7 +7,7 @@ from typing import Any
 
 from optfx.tree import nodes
 from optfx.tree.nodes import Tree, entries, leaves, unflatten_like
-from optfx.tree.record import record
+from optfx.tree.record import is_record, record
 
 
 @record
@@ -97,6 +97,8 @@ def broadcast(prefix: Tree, tree: Tree) -> list[Any]:
 def _broadcast(prefix: Any, tree: Any, path: str, found: list[Any]) -> None:
     inner = None if isinstance(prefix, (bool, str)) else entries(prefix)
     outer = entries(tree)
+    if outer and is_record(prefix) and type(prefix) is type(tree):  # bools are no children of a record, tensors are
+        inner = [(name, getattr(prefix, name)) for name, _ in outer]
     if outer == []:  # None, a Hole, an empty container: no leaves
         return
     if inner is None:

@@ -85,12 +85,20 @@ def copy(x: Tree) -> Tree:
     return elementwise(_copy, x)
 
 
+def _in_dtype(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    if dtype is None or not verbs.is_inexact(x.dtype):
+        return x
+    if x.is_complex() and not dtype.is_complex:  # complex half precision has few operations
+        dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
+    return x.to(dtype)
+
+
 def cast(x: Tree, dtype: torch.dtype | None) -> Tree:
     """x with its floating and complex leaves in another dtype. Integer and bool leaves are passed through.
 
     Args:
         x: tree of tensors.
-        dtype: the dtype; None changes nothing.
+        dtype: the dtype; None changes nothing. Complex leaves stay complex, in the precision of `dtype`.
 
     Example:
         >>> import torch
@@ -98,7 +106,7 @@ def cast(x: Tree, dtype: torch.dtype | None) -> Tree:
         >>> tree.cast({"w": torch.ones(1), "n": torch.tensor(2)}, torch.float64)
         {'w': tensor([1.], dtype=torch.float64), 'n': tensor(2)}
     """
-    return nodes.map(lambda t: t.to(dtype) if dtype is not None and verbs.is_inexact(t.dtype) else t, x)
+    return nodes.map(lambda t: _in_dtype(t, dtype), x)
 
 
 def cast_like(x: Tree, like: Tree) -> Tree:

@@ -18,6 +18,8 @@ import torch
 import torch.utils._pytree as torch_pytree
 from torch import Tensor
 
+from optfx.hints import hinted
+
 NAMESPACE = "optfx"
 T = TypeVar("T")
 
@@ -129,6 +131,7 @@ def record(cls: type[T]) -> type[T]:
     own_repr = "__repr__" in cls.__dict__
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, init=own_init is None)(cls)
     cls._is_record = True  # type: ignore[attr-defined]
+    cls.__init__ = hinted(cls.__init__)  # type: ignore[method-assign]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     shown = tuple(f.name for f in fields if f.repr)
 

@@ -92,15 +92,22 @@ def vdot(x: Tree, y: Tree) -> Tensor:
 def _extreme(name: str, x: Tree, largest: bool) -> Tensor:
     refuse_complex(name, x)
     f = _max if largest else _min
-    return reduce(f, f, x, empty=float("-inf") if largest else float("inf"))
+    full = [leaf for leaf in nodes.leaves(x) if leaf.numel()]
+    return reduce(f, f, full, empty=float("-inf") if largest else float("inf"))
 
 
-def _max(x: Tensor) -> Tensor:
-    return x.amax() if x.numel() else x.new_full((), float("-inf"))
+def _limits(dtype: torch.dtype) -> tuple[Any, Any]:
+    if dtype.is_floating_point:
+        return float("-inf"), float("inf")
+    return (False, True) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+
+
+def _max(x: Tensor) -> Tensor:  # the local part of a sharded leaf may be empty
+    return x.amax() if x.numel() else x.new_full((), _limits(x.dtype)[0])
 
 
 def _min(x: Tensor) -> Tensor:
-    return x.amin() if x.numel() else x.new_full((), float("inf"))
+    return x.amin() if x.numel() else x.new_full((), _limits(x.dtype)[1])
 
 
 def max(x: Tree) -> Tensor:

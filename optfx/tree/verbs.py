@@ -144,7 +144,11 @@ def _cast(scalar: Tensor, device: torch.device, dtype: torch.dtype | None, store
 
 
 def lift(xs: Sequence[Tensor], wide: torch.dtype | None) -> list[Tensor]:
-    return [x.to(wide) if wide is not None and is_inexact(x.dtype) else x for x in xs]
+    """The leaves in the dtype of the computation; a real leaf beside complex ones stays real."""
+    if wide is None:
+        return list(xs)
+    real = real_dtype(wide)
+    return [x.to(wide) if x.dtype.is_complex else x.to(real) if x.dtype.is_floating_point else x for x in xs]
 
 
 def run_leaf(f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int) -> list[Tensor]:
@@ -165,7 +169,7 @@ def run_leaf(f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, ou
         if here.pairs:
             y = torch.view_as_complex(y.contiguous())
         if y.dtype != dtype:
-            if is_inexact(y.dtype) and not is_inexact(dtype):
+            if (is_inexact(y.dtype) and not is_inexact(dtype)) or (y.dtype.is_complex and not dtype.is_complex):
                 raise LeafError(f"a result of {y.dtype} for a leaf of {dtype}, which cannot hold it")
             y = y.to(dtype)
         results.append(y)

@@ -89,20 +89,22 @@ def test_a_sweep_beside_numbers_of_every_kind(kind):
 def test_a_bool_is_no_number():
     for flag in (True, np.True_):
         assert not core.is_number(flag)
-    tx = guarded(True, 3)
-    assert list(core.numbers(tx)) == ["max_consecutive_errors"]
-    assert list(optfx.inject_hyperparams(tx).init(PARAMS).hyperparams) == ["max_consecutive_errors"]
-    assert "lr" not in TorchOptimizer([torch.ones(1)], tx).param_groups[0]
+    yes, no = (optfx.apply_if_finite(tree.replace(optfx.scale(1.0), step_size=flag), 3) for flag in (True, False))
+    assert list(core.numbers(yes)) == ["max_consecutive_errors"]
+    assert list(optfx.inject_hyperparams(yes).init(PARAMS).hyperparams) == ["max_consecutive_errors"]
+    assert "step_size" not in TorchOptimizer([torch.ones(1)], yes).param_groups[0]
     for bad in (True, np.True_, "fast"):
-        tx = optfx.scale(bad)
+        with pytest.raises(TypeError, match=r"scale\.step_size is .*, expected a number"):
+            optfx.scale(bad)
+        tx = optfx.scale(lambda count, bad=bad: bad)
         with pytest.raises(TypeError, match=r"scale\.step_size is .*, expected a number"):
             tx.update(PARAMS, tx.init(PARAMS))
         with pytest.raises(TypeError, match=r"scale\.step_size is .*, expected a number"):
             optfx.hyperparams(tx, tx.init(PARAMS))
     with pytest.raises(TypeError, match="'lr' is True, expected a number"):
         TorchOptimizer([torch.ones(1)], guarded(0.1, 3), lr=True)
-    with pytest.raises(ValueError, match=r"differ at 'inner.steps.0.learning_rate' in more than numbers"):
-        sweep.stack([guarded(True, 3), guarded(False, 3)])
+    with pytest.raises(ValueError, match=r"differ at 'inner.step_size' in more than numbers"):
+        sweep.stack([yes, no])
 
 
 # ---- where each is found ---------------------------------------------------------------------------

@@ -270,7 +270,8 @@ def test_states_that_share_memory_are_told_apart(task, fresh_dynamo):
 
     def run(compile):
         tx = lambda c: optfx.chain(optfx.core.from_functions(init, update), optfx.scale(c["rate"]))
-        return sweep.fit(tx, CONFIGS, loss_fn, start, batches, steps=5, compile=compile, chunk_size=4)
+        configs = {"rate": CONFIGS["rate"]}
+        return sweep.fit(tx, configs, loss_fn, start, batches, steps=5, compile=compile, chunk_size=4)
 
     torch.testing.assert_close(run("aot_eager").params, run(False).params)
 
@@ -292,9 +293,16 @@ def test_the_loss_reaches_the_transforms(task):
 
 def test_an_optimizer_may_ignore_its_setting(task):
     loss_fn, start, batches = task
-    result = sweep.fit(
-        lambda c: optfx.sgd(0.1), {"rate": torch.tensor([1.0, 2.0])}, loss_fn, start, batches, steps=2, compile=False
-    )
+    with pytest.warns(UserWarning, match="make_optimizer does not read 'rate'; it reads nothing"):
+        result = sweep.fit(
+            lambda c: optfx.sgd(0.1),
+            {"rate": torch.tensor([1.0, 2.0])},
+            loss_fn,
+            start,
+            batches,
+            steps=2,
+            compile=False,
+        )
     assert torch.equal(result.losses[:, 0], result.losses[:, 1])
 
 
@@ -341,14 +349,17 @@ ONE = {"rate": torch.tensor([0.1, 0.2])}
 BAD = {
     "unequal lengths": ({"configs": {"a": torch.zeros(2), "b": torch.zeros(3)}}, ValueError, r"'b': \(3,\)"),
     "not one dimension": ({"configs": {"a": torch.zeros(2, 2)}}, ValueError, r"configs: .*\(2, 2\)"),
-    "numbers": ({"configs": {"a": 0.1}}, TypeError, "configs: 'a' is float"),
+    "no numbers": ({"configs": {"a": "fast"}}, TypeError, "configs: 'a' is str"),
+    "no numbers in a list": ({"configs": {"a": ["fast"]}}, ValueError, "configs: 'a': expected numbers"),
+    "bools": ({"configs": {"a": torch.tensor([True])}}, TypeError, "configs: 'a' is torch.bool"),
+    "a way": ({"mode": "up"}, ValueError, "mode is 'min' or 'max', got 'up'"),
     "no names": ({"configs": {}}, ValueError, "configs: no hyperparameters"),
     "no settings": ({"configs": {"a": torch.zeros(0)}}, ValueError, "configs: no settings"),
     "loss of a batch": ({"loss_fn": lambda p, b: b[1][:, 0]}, ValueError, r"loss_fn returned \(10,\)"),
     "loss is a float": ({"loss_fn": lambda p, b: 0.5}, ValueError, "loss_fn returned float"),
     "loss is an integer": ({"loss_fn": lambda p, b: torch.tensor(1)}, ValueError, "loss_fn returned .*int64"),
     "no transform": ({"make_optimizer": lambda c: c["rate"]}, TypeError, "make_optimizer: expected a transform"),
-    "no name": ({"make_optimizer": lambda c: optfx.adam(c["lr"])}, KeyError, "lr"),
+    "no name": ({"make_optimizer": lambda c: optfx.adam(c["lr"])}, KeyError, "reads 'lr'; configs has 'rate'"),
     "no batches": ({"batches": []}, ValueError, "batches: there are none"),
     "an iterator": ({"batches": iter([1])}, TypeError, "batches: expected a sequence"),
     "no steps": ({"steps": 0}, ValueError, "at least 1"),
@@ -395,6 +406,7 @@ def test_members_are_evaluated_with_the_parameters_that_the_optimizer_says():
         [torch.ones(1)],
         steps=2,
         evaluate=lambda params: {"w": params["w"].sum()},
+        mode="min",
         compile=False,
         progress=False,
     )

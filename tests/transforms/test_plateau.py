@@ -7,14 +7,14 @@ import torch
 import optfx
 
 RNG = np.random.default_rng(0)
-# falls, stalls, jumps, stalls below zero; with exact ties
+# falls, stalls, jumps, stalls below; with exact ties, and nowhere negative
 CURVE = np.concatenate(
     [
         np.linspace(5, 1, 9),
         np.full(9, 1.0),
         1 + 0.01 * RNG.normal(size=12),
-        np.full(6, -0.5),
-        -0.5 + 0.01 * RNG.normal(size=9),
+        np.full(6, 0.5),
+        0.5 + 0.01 * RNG.normal(size=9),
     ]
 )
 
@@ -41,13 +41,22 @@ def torchs(values, **options):
 @pytest.mark.parametrize("patience", [0, 1, 4])
 @pytest.mark.parametrize("threshold", [0.0, 0.005, 0.2])
 def test_it_counts_as_torch_does(mode, threshold_mode, cooldown, patience, threshold):
-    values = CURVE if mode == "min" else -CURVE
+    values = CURVE if mode == "min" else 6 - CURVE
     common = {"mode": mode, "factor": 0.7, "patience": patience, "cooldown": cooldown}
     ours = {"rtol": threshold, "atol": 0.0} if threshold_mode == "rel" else {"rtol": 0.0, "atol": threshold}
     mine = list(scales(optfx.reduce_on_plateau(**common, **ours, min_scale=0.05), values))
     theirs = list(torchs(values, **common, threshold_mode=threshold_mode, threshold=threshold, min_lr=0.05))
     np.testing.assert_allclose(mine, theirs, rtol=1e-14)
     assert mine[-1] < 1
+    # a margin is of the absolute value, so that falling below zero is what rising above it is
+    below = optfx.reduce_on_plateau(**common | {"mode": {"min": "max", "max": "min"}[mode]}, **ours, min_scale=0.05)
+    np.testing.assert_allclose(list(scales(below, -values)), theirs, rtol=1e-14)
+
+
+def test_a_constant_below_zero_is_a_plateau():
+    mine = list(scales(optfx.reduce_on_plateau(0.5, patience=2), [-1.0] * 8))
+    assert mine == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert list(torchs([-1.0] * 8, factor=0.5, patience=2)) == [1] * 8
 
 
 def test_the_defaults_are_torchs():

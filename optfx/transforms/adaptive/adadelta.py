@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.core import Decay, GradientTransformation, NonNegative
 from optfx.tree import Tree
 
 
@@ -36,6 +38,7 @@ class scale_by_adadelta(GradientTransformation):
     Args:
         rho: $\rho$, how much of the means is kept at each step.
         eps: $\varepsilon$.
+        accumulator_dtype: the dtype of the means; None for that of the parameters.
 
     Reference: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, <https://arxiv.org/abs/1212.5701>; optax,
         `scale_by_adadelta`; `torch.optim.Adadelta`.
@@ -48,10 +51,12 @@ class scale_by_adadelta(GradientTransformation):
     """
 
     rho: Decay = 0.9
-    eps: Hyper = 1e-6
+    eps: NonNegative = 1e-6
+    accumulator_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ScaleByAdadeltaState:
-        return ScaleByAdadeltaState(core.counter(params), tree.zeros_like(params), tree.zeros_like(params))
+        e_g, e_x = (tree.zeros_like(params, self.accumulator_dtype) for _ in range(2))
+        return ScaleByAdadeltaState(core.counter(params), e_g, e_x)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now = self.at(state.count)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.core import Beta, GradientTransformation, NonNegative
 from optfx.tree import Tree
 
 
@@ -53,6 +53,7 @@ class scale_by_adam(GradientTransformation):
         eps_root: $\bar\varepsilon$, added under the root.
         mu_dtype: the dtype of the mean; None for that of the parameters.
         nesterov: look ahead.
+        nu_dtype: the dtype of the mean of squares; None for that of the parameters.
 
     With `nesterov=True` this is optax's NAdam, whose momentum is constant; `scale_by_nadam` is torch's and the paper's,
     whose momentum grows; the optimizer `nadam` is built on either.
@@ -71,15 +72,17 @@ class scale_by_adam(GradientTransformation):
         {'w': tensor([ 1.0000, -1.0000])}
     """
 
-    b1: Decay = 0.9
-    b2: Decay = 0.999
-    eps: Hyper = 1e-8
-    eps_root: Hyper = 0.0
+    b1: Beta = 0.9
+    b2: Beta = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
     mu_dtype: torch.dtype | None = None
     nesterov: bool = dataclasses.field(default=False, kw_only=True)
+    nu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ScaleByAdamState:
-        return ScaleByAdamState(core.counter(params), tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params))
+        mu, nu = tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params, self.nu_dtype)
+        return ScaleByAdamState(core.counter(params), mu, nu)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now = numbers_of(self, state.count)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.core import Beta, GradientTransformation, NonNegative
 from optfx.tree import Tree
 
 
@@ -37,6 +38,8 @@ class scale_by_adamax(GradientTransformation):
         b1: $\beta_1$, how much of the mean is kept at each step.
         b2: $\beta_2$, how much of the maximum is kept.
         eps: $\varepsilon$, which keeps the maximum from being zero.
+        mu_dtype: the dtype of the mean; None for that of the parameters.
+        nu_dtype: the dtype of the maximum; None for that of the parameters.
 
     Reference: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, <https://arxiv.org/abs/1412.6980>;
         optax, `scale_by_adamax`; `torch.optim.Adamax`.
@@ -49,12 +52,15 @@ class scale_by_adamax(GradientTransformation):
         ({'w': tensor([ 1.0000, -1.0000])}, {'w': tensor([5.0000, 0.1000])})
     """
 
-    b1: Decay = 0.9
-    b2: Hyper = 0.999
-    eps: Hyper = 1e-8
+    b1: Beta = 0.9
+    b2: NonNegative = 0.999
+    eps: NonNegative = 1e-8
+    mu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
+    nu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ScaleByAdamaxState:
-        return ScaleByAdamaxState(core.counter(params), tree.zeros_like(params), tree.zeros_like(params))
+        mu, nu = tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params, self.nu_dtype)
+        return ScaleByAdamaxState(core.counter(params), mu, nu)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = self.at(state.count), state.count + 1

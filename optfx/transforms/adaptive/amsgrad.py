@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.core import Beta, GradientTransformation, NonNegative
 from optfx.tree import Tree
 
 
@@ -55,6 +56,7 @@ class scale_by_amsgrad(GradientTransformation):
         mu_dtype: the dtype of the mean; None for that of the parameters.
         bias_correction_mu: False for $\hat m_t = m_t$.
         bias_correction_nu: where the mean of squares is corrected, see the table.
+        nu_dtype: the dtype of the mean of squares and of its maximum; None for that of the parameters.
 
     Raises:
         ValueError: another value of `bias_correction_nu`.
@@ -70,15 +72,17 @@ class scale_by_amsgrad(GradientTransformation):
         {'w': tensor([ 1.0000, -1.0000])}
     """
 
-    b1: Decay = 0.9
-    b2: Decay = 0.999
-    eps: Hyper = 1e-8
-    eps_root: Hyper = 0.0
+    b1: Beta = 0.9
+    b2: Beta = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
     mu_dtype: torch.dtype | None = None
     bias_correction_mu: bool = True
     bias_correction_nu: bool | Literal["after_max"] = True
+    nu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.bias_correction_nu not in (True, False, "after_max"):
             raise ValueError(
                 f"scale_by_amsgrad: bias_correction_nu is {self.bias_correction_nu!r}, "
@@ -86,8 +90,8 @@ class scale_by_amsgrad(GradientTransformation):
             )
 
     def begin(self, params: Tree) -> ScaleByAmsgradState:
-        mu, nu, nu_max = tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params), tree.zeros_like(params)
-        return ScaleByAmsgradState(core.counter(params), mu, nu, nu_max)
+        nu, nu_max = tree.zeros_like(params, self.nu_dtype), tree.zeros_like(params, self.nu_dtype)
+        return ScaleByAmsgradState(core.counter(params), tree.zeros_like(params, self.mu_dtype), nu, nu_max)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = self.at(state.count), state.count + 1

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import GradientTransformation, Hyper
+from optfx.core import GradientTransformation, Hyper, NonNegative
 from optfx.tree import Tree
+from optfx.tree.algebra import pointwise
+from optfx.tree.verbs import real_dtype
 
 
 class ScaleByFactoredRmsState(NamedTuple):
@@ -35,11 +37,15 @@ def floor_of(x: Tensor, epsilon: Any) -> Any:
     return torch.finfo(x.dtype).eps if epsilon is None else epsilon
 
 
+def squared(g: Tensor) -> Tensor:
+    return g.abs().square() if g.is_complex() else g * g
+
+
 def factored_rms(
     g: Tensor, row: Tensor, col: Tensor, rho, epsilon, floor: bool, factored, min_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     d1, d0 = factored_dims(g.shape, factored, min_size) or (-2, -1)
-    square = g * g if floor else g * g + epsilon
+    square = squared(g) if floor else squared(g) + epsilon
     row = tree.mean(row, square.mean(d0, keepdim=True), rho)
     col = tree.mean(col, square.mean(d1, keepdim=True), rho)
     mean = row.mean(d1, keepdim=True)
@@ -52,9 +58,9 @@ def factored_rms(
 def full_rms(g: Tensor, v: Tensor, rho, epsilon, floor: bool) -> tuple[Tensor, Tensor]:
     if floor:
         least = floor_of(g, epsilon)
-        v = tree.mean(v, g * g, rho)
+        v = tree.mean(v, squared(g), rho)
         return g * v.clamp(min=least * least).rsqrt(), v
-    v = tree.mean(v, g * g + epsilon, rho)
+    v = tree.mean(v, squared(g) + epsilon, rho)
     return g * v.rsqrt(), v
 
 
@@ -66,7 +72,7 @@ class scale_by_factored_rms(GradientTransformation):
 
     $$R_t = \rho_t R_{t-1} + (1 - \rho_t) \operatorname{mean}_j(G_t^2 + \varepsilon), \qquad
     C_t = \rho_t C_{t-1} + (1 - \rho_t) \operatorname{mean}_i(G_t^2 + \varepsilon), \qquad
-    \rho_t = 1 - (t - t_0)^{-\kappa}$$
+    \rho_t = 1 - \max(t - t_0,\, 1)^{-\kappa}$$
 
     $$U_t = \frac{G_t}{\sqrt{V_t}}, \qquad V_t = \frac{R_t\, C_t}{\operatorname{mean}(R_t)}$$
 
@@ -80,6 +86,9 @@ class scale_by_factored_rms(GradientTransformation):
         epsilon: $\varepsilon$; with `epsilon_is_floor`, None is the machine epsilon of the computation.
         epsilon_is_floor: leave out $\varepsilon$ above; $V_t$ is at least $\varepsilon^2$, and the mean of $R_t$ at
             least $\varepsilon$ (torch).
+        accumulator_dtype: the dtype of the means; None for that of the parameters.
+
+    For a complex leaf, $G_t^2$ is the square of the absolute value.
 
     Raises:
         ValueError: `epsilon=None` without `epsilon_is_floor`.
@@ -97,13 +106,15 @@ class scale_by_factored_rms(GradientTransformation):
     """
 
     factored: bool | Literal["last"] = True
-    decay_rate: Hyper = 0.8
+    decay_rate: NonNegative = 0.8
     step_offset: Hyper = 0
     min_dim_size_to_factor: int = 128
-    epsilon: Hyper | None = 1e-30
+    epsilon: NonNegative | None = 1e-30
     epsilon_is_floor: bool = dataclasses.field(default=False, kw_only=True)
+    accumulator_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.epsilon is None and not self.epsilon_is_floor:
             raise ValueError("scale_by_factored_rms: epsilon=None needs epsilon_is_floor=True")
 
@@ -116,16 +127,19 @@ class scale_by_factored_rms(GradientTransformation):
     def begin(self, params: Tree) -> ScaleByFactoredRmsState:
         count, (matrices, others) = core.counter(params), self._split(params)
 
+        def zeros(p: Tensor) -> Tensor:
+            return torch.zeros_like(p, dtype=self.accumulator_dtype or real_dtype(p.dtype), requires_grad=False)
+
         def means_over(p: Tensor, which: int) -> Tensor:
             dim = (self._dims(p) or (-2, -1))[which]
-            return torch.zeros_like(p.narrow(dim, 0, 1), requires_grad=False)
+            return zeros(p.narrow(dim, 0, 1))
 
         rows, cols = (tree.map(lambda p, k=k: means_over(p, k), matrices) for k in (1, 0))
-        return ScaleByFactoredRmsState(count, rows, cols, tree.zeros_like(others))
+        return ScaleByFactoredRmsState(count, rows, cols, tree.map(zeros, others))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = self.at(state.count), state.count + 1
-        new = (count - now["step_offset"]) ** -now["decay_rate"]
+        new = (count - now["step_offset"]).clamp(min=1.0) ** -now["decay_rate"]
         rho = tree.Share(1 - new, new)
         here = {"rho": rho, "epsilon": now["epsilon"], "floor": self.epsilon_is_floor}
         matrices, others = self._split(updates)
@@ -140,5 +154,5 @@ class scale_by_factored_rms(GradientTransformation):
             min_size=self.min_dim_size_to_factor,
             **here,
         )
-        others, v = tree.elementwise(full_rms, others, state.v, outs=2, **here)
+        others, v = pointwise(full_rms, others, state.v, outs=2, **here)  # of a complex element, the absolute value
         return tree.merge(matrices, others), ScaleByFactoredRmsState(count, v_row, v_col, v)

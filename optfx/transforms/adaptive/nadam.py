@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.core import Beta, GradientTransformation, NonNegative
 from optfx.tree import Tree
 
 
@@ -45,6 +46,7 @@ class scale_by_nadam(GradientTransformation):
         eps_root: $\bar\varepsilon$, added under the root.
         mu_dtype: the dtype of the mean; None for that of the parameters.
         momentum_decay: $\psi$, how fast the momentum grows.
+        nu_dtype: the dtype of the mean of squares; None for that of the parameters.
 
     This is torch's NAdam and the paper's. optax's is `scale_by_adam(nesterov=True)`, whose momentum is constant: the
     limit of a large `momentum_decay`. The optimizer `nadam` is built on either.
@@ -60,17 +62,19 @@ class scale_by_nadam(GradientTransformation):
         ({'w': tensor([1.0565])}, tensor(0.4501, dtype=torch.float64))
     """
 
-    b1: Decay = 0.9
-    b2: Decay = 0.999
-    eps: Hyper = 1e-8
-    eps_root: Hyper = 0.0
+    b1: Beta = 0.9
+    b2: Beta = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
     mu_dtype: torch.dtype | None = None
-    momentum_decay: Hyper = 4e-3
+    momentum_decay: NonNegative = 4e-3
+    nu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ScaleByNadamState:
         count = core.counter(params)
         product = torch.ones_like(count, dtype=tree.scalar_dtype(count.device))
-        return ScaleByNadamState(count, product, tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params))
+        mu, nu = tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params, self.nu_dtype)
+        return ScaleByNadamState(count, product, mu, nu)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = self.at(state.count), state.count + 1

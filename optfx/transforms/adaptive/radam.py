@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.core import Beta, GradientTransformation, Hyper, NonNegative
 from optfx.transforms.adaptive.adam import ScaleByAdamState, numbers_of
 from optfx.tree import Tree
 
@@ -46,6 +46,8 @@ class scale_by_radam(GradientTransformation):
         nesterov: look ahead, see `scale_by_adam`.
         eps_before_correction: add $\varepsilon$ to $\sqrt{v_t}$ before the correction (torch), so that the formula has
             $\varepsilon / \sqrt{1 - \beta_2^t}$ instead.
+        mu_dtype: the dtype of the mean; None for that of the parameters.
+        nu_dtype: the dtype of the mean of squares; None for that of the parameters.
 
     Reference: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2019,
         <https://arxiv.org/abs/1908.03265>; optax, `scale_by_radam`; `torch.optim.RAdam`.
@@ -58,16 +60,19 @@ class scale_by_radam(GradientTransformation):
         {'w': tensor([ 5.0000, -0.1000])}
     """
 
-    b1: Decay = 0.9
-    b2: Decay = 0.999
-    eps: Hyper = 1e-8
-    eps_root: Hyper = 0.0
+    b1: Beta = 0.9
+    b2: Beta = 0.999
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
     threshold: Hyper = 5.0
     nesterov: bool = dataclasses.field(default=False, kw_only=True)
     eps_before_correction: bool = dataclasses.field(default=False, kw_only=True)
+    mu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
+    nu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ScaleByAdamState:
-        return ScaleByAdamState(core.counter(params), tree.zeros_like(params), tree.zeros_like(params))
+        mu, nu = tree.zeros_like(params, self.mu_dtype), tree.zeros_like(params, self.nu_dtype)
+        return ScaleByAdamState(core.counter(params), mu, nu)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = numbers_of(self, state.count), state.count + 1

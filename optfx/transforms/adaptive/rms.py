@@ -6,18 +6,24 @@ All add epsilon either under the root, as optax does, or outside it, as `torch.o
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import Decay, GradientTransformation, Hyper
+from optfx.core import Decay, GradientTransformation, NonNegative
 from optfx.tree import Tree
 
 
-def filled(p: Tensor, value) -> Tensor:
+def fill(p: Tensor, value) -> Tensor:
     return torch.zeros_like(p) + value  # a complex element is filled as the two numbers that it counts as
+
+
+def filled(params: Tree, value: Any, dtype: torch.dtype | None = None) -> Tree:
+    """One value everywhere, in a tree like params."""
+    return tree.elementwise(fill, tree.zeros_like(params, dtype) if dtype is not None else params, value=value)
 
 
 def root(x: Tensor, eps, eps_in_sqrt: bool) -> Tensor:
@@ -60,6 +66,7 @@ class scale_by_rms(GradientTransformation):
         eps_in_sqrt: add $\varepsilon$ under the root (optax); False adds it to the root (torch).
         bias_correction: correct for the mean having begun at zero; with `eps_in_sqrt=False` this is
             `scale_by_adam(b1=0)` without its first mean.
+        nu_dtype: the dtype of the mean of squares; None for that of the parameters.
 
     Reference: Hinton, "Overview of mini-batch gradient descent", 2012,
         <https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf>; optax, `scale_by_rms`;
@@ -73,14 +80,15 @@ class scale_by_rms(GradientTransformation):
     """
 
     decay: Decay = 0.9
-    eps: Hyper = 1e-8
-    initial_scale: Hyper = 0.0
+    eps: NonNegative = 1e-8
+    initial_scale: NonNegative = 0.0
     eps_in_sqrt: bool = True
     bias_correction: bool = False
+    nu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ScaleByRmsState:
         count = core.counter(params)
-        return ScaleByRmsState(count, tree.elementwise(filled, params, value=self.at(count)["initial_scale"]))
+        return ScaleByRmsState(count, filled(params, self.at(count)["initial_scale"], self.nu_dtype))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         updates, nu = tree.elementwise(rms, updates, state.nu, outs=2, **numbers_of(self, state.count))
@@ -120,6 +128,7 @@ class scale_by_stddev(GradientTransformation):
         initial_scale: $v_0$; a schedule is read at step 0.
         eps_in_sqrt: add $\varepsilon$ under the root (optax); False adds it to the root (torch).
         bias_correction: correct for the means having begun at zero.
+        nu_dtype: the dtype of both means; None for that of the parameters.
 
     Reference: Graves, "Generating Sequences With Recurrent Neural Networks", 2013, <https://arxiv.org/abs/1308.0850>;
         optax, `scale_by_stddev`; `torch.optim.RMSprop(centered=True)`.
@@ -132,15 +141,16 @@ class scale_by_stddev(GradientTransformation):
     """
 
     decay: Decay = 0.9
-    eps: Hyper = 1e-8
-    initial_scale: Hyper = 0.0
+    eps: NonNegative = 1e-8
+    initial_scale: NonNegative = 0.0
     eps_in_sqrt: bool = True
     bias_correction: bool = False
+    nu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ScaleByStddevState:
         count = core.counter(params)
-        nu = tree.elementwise(filled, params, value=self.at(count)["initial_scale"])
-        return ScaleByStddevState(count, tree.zeros_like(params), nu)
+        nu = filled(params, self.at(count)["initial_scale"], self.nu_dtype)
+        return ScaleByStddevState(count, tree.zeros_like(params, self.nu_dtype), nu)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now = numbers_of(self, state.count)
@@ -171,6 +181,7 @@ class scale_by_rss(GradientTransformation):
         initial_accumulator_value: $s_0$; a schedule is read at step 0.
         eps: $\varepsilon$.
         eps_in_sqrt: add $\varepsilon$ under the root (optax); False adds it to the root (torch).
+        accumulator_dtype: the dtype of the sum; None for that of the parameters.
 
     Reference: Duchi et al., "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", 2011,
         <https://jmlr.org/papers/v12/duchi11a.html>; optax, `scale_by_rss`; `torch.optim.Adagrad`.
@@ -185,15 +196,15 @@ class scale_by_rss(GradientTransformation):
         {'w': tensor([0.8000])}
     """
 
-    initial_accumulator_value: Hyper = 0.1
-    eps: Hyper = 1e-7
+    initial_accumulator_value: NonNegative = 0.1
+    eps: NonNegative = 1e-7
     eps_in_sqrt: bool = True
+    accumulator_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ScaleByRssState:
         count = core.counter(params)
-        return ScaleByRssState(
-            count, tree.elementwise(filled, params, value=self.at(count)["initial_accumulator_value"])
-        )
+        value = self.at(count)["initial_accumulator_value"]
+        return ScaleByRssState(count, filled(params, value, self.accumulator_dtype))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         eps = self.at(state.count)["eps"]

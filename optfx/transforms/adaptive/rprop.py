@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import GradientTransformation, Hyper
+from optfx.core import GradientTransformation, NonNegative
 from optfx.transforms.adaptive.rms import filled
 from optfx.tree import Tree
 
@@ -63,15 +63,15 @@ class scale_by_rprop(GradientTransformation):
         {'w': tensor([0.1200, 0.0000])}
     """
 
-    learning_rate: Hyper
-    eta_minus: Hyper = 0.5
-    eta_plus: Hyper = 1.2
-    min_step_size: Hyper = 1e-6
-    max_step_size: Hyper = 50.0
+    learning_rate: NonNegative
+    eta_minus: NonNegative = 0.5
+    eta_plus: NonNegative = 1.2
+    min_step_size: NonNegative = 1e-6
+    max_step_size: NonNegative = 50.0
 
     def begin(self, params: Tree) -> ScaleByRpropState:
         count = core.counter(params)
-        sizes = tree.elementwise(filled, params, value=self.at(count)["learning_rate"])
+        sizes = filled(params, self.at(count)["learning_rate"])
         return ScaleByRpropState(count, sizes, tree.zeros_like(params))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:

@@ -1,0 +1,197 @@
+"""Where to find what goes by another name in `torch.optim` and in optax: one table for errors and for the docs.
+
+`NAMES` has what users look for in `optfx`, `ARGUMENTS` what they pass to optimizers, transforms and schedules.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_WRAPPERS = "docs/write-a-wrapper.md writes it, in a few lines"
+_MISSING = "not here yet"
+_LOSSES = "losses are those of `torch.nn.functional`"
+
+NAMES: dict[str, str] = {
+    # ---- torch.optim ----
+    "ASGD": "`optfx.asgd`",
+    "Adadelta": "`optfx.adadelta`",
+    "Adafactor": "`optfx.adafactor`",
+    "Adagrad": "`optfx.adagrad`",
+    "Adam": "`optfx.adam`",
+    "AdamW": "`optfx.adamw`",
+    "Adamax": "`optfx.adamax`",
+    "LBFGS": "not here: a step of it evaluates the loss many times, and an update sees one gradient",
+    "Muon": "`optfx.muon`",
+    "NAdam": "`optfx.nadam`",
+    "Optimizer": "`optfx.interop.TorchOptimizer` is one around any transform",
+    "RAdam": "`optfx.radam`",
+    "RMSprop": "`optfx.rmsprop`",
+    "Rprop": "`optfx.rprop`",
+    "SGD": "`optfx.sgd`",
+    "SparseAdam": "not here: gradients are dense",
+    "AveragedModel": "`optfx.params_ema` or `optfx.params_average`, and `eval_params`",
+    "swa_utils": "`optfx.params_ema` or `optfx.params_average`, and `eval_params`",
+    "clip_grad_norm_": "`optfx.clip_by_global_norm`",
+    "clip_grad_value_": "`optfx.clip`",
+    "lr_scheduler": "`optfx.schedules`",
+    "ChainedScheduler": "`optfx.schedules.from_torch_scheduler`",
+    "ConstantLR": "`optfx.schedules.constant_lr`",
+    "CosineAnnealingLR": "`optfx.schedules.cosine_annealing_lr`",
+    "CosineAnnealingWarmRestarts": "`optfx.schedules.cosine_annealing_warm_restarts`",
+    "CyclicLR": "`optfx.schedules.cyclic_lr` and `optfx.schedules.cyclic_momentum`",
+    "ExponentialLR": "`optfx.schedules.exponential_lr`",
+    "LambdaLR": "`optfx.schedules.lambda_lr`",
+    "LinearLR": "`optfx.schedules.linear_lr`",
+    "MultiStepLR": "`optfx.schedules.multi_step_lr`",
+    "MultiplicativeLR": "`optfx.schedules.from_torch_scheduler`",
+    "OneCycleLR": "`optfx.schedules.one_cycle_lr` and `optfx.schedules.one_cycle_momentum`",
+    "PolynomialLR": "`optfx.schedules.polynomial_lr`",
+    "ReduceLROnPlateau": "`optfx.reduce_on_plateau`, a transform",
+    "SequentialLR": "`optfx.schedules.sequential_lr`",
+    "StepLR": "`optfx.schedules.step_lr`",
+    # ---- optax ----
+    "MultiSteps": f"`accumulate`: {_WRAPPERS}",
+    "multi_transform": "`optfx.partition`",
+    "lookahead": _WRAPPERS,
+    "apply_every": f"`accumulate`: {_WRAPPERS}",
+    "lion": "`scale_by_lion`: docs/write-a-transform.md writes it",
+    "scale_by_lion": "docs/write-a-transform.md writes it",
+    "nadamw": "`optfx.adamw` with `nesterov=True`",
+    "noisy_sgd": "`optfx.add_noise` before `optfx.sgd`",
+    "sign_sgd": "`optfx.scale_by_sign` before `optfx.scale_by_learning_rate`",
+    "signum": "`optfx.ema` and `optfx.scale_by_sign` before `optfx.scale_by_learning_rate`",
+    "global_norm": "`optfx.tree.norm`",
+    "tree_utils": "`optfx.tree`",
+    "tree_map_params": "`optfx.tree.map` on the fields of a state that are like params",
+    "contrib": "what is here of it is flat in `optfx`: `optfx.muon`, `optfx.reduce_on_plateau`",
+    "MaskedNode": "`optfx.tree.Hole`",
+    "GradientTransformationExtraArgs": "`optfx.core.GradientTransformation`, which takes extra arguments",
+    "ScalarOrSchedule": "`optfx.core.Hyper`",
+    "OptState": "a state is a tree, `optfx.tree.Tree`",
+    "Params": "a tree, `optfx.tree.Tree`",
+    "Updates": "a tree, `optfx.tree.Tree`",
+    "inject_stateful_hyperparams": "`optfx.inject_hyperparams`",
+    "stateless_with_tree_map": "`optfx.stateless` with `optfx.tree.map`",
+    "skip_not_finite": "`optfx.apply_if_finite`",
+    "skip_large_updates": _WRAPPERS,
+    "with_extra_args_support": "none is needed: a chain hands on what each step knows",
+    "update_moment": "`optfx.tree.mean`, in leaf functions",
+    "safe_norm": "`optfx.tree.norm`, whose `squared` has a smooth derivative; `optfx.tree.safe_sqrt`",
+    "losses": _LOSSES,
+    **dict.fromkeys(
+        [
+            *("l2_loss", "huber_loss", "squared_error", "softmax_cross_entropy", "sigmoid_binary_cross_entropy"),
+            *("softmax_cross_entropy_with_integer_labels", "cosine_similarity", "hinge_loss", "kl_divergence"),
+        ],
+        _LOSSES,
+    ),
+    **dict.fromkeys(
+        [
+            *("adabelief", "adamaxw", "adan", "fromage", "lamb", "lars", "lbfgs", "novograd", "optimistic_adam"),
+            *("optimistic_gradient_descent", "polyak_sgd", "sm3", "yogi", "schedule_free", "prodigy", "sophia", "sam"),
+            *("conditionally_transform", "conditionally_mask", "flatten", "monitor", "snapshot", "projections"),
+            *("perturbations", "keep_params_nonnegative", "scale_by_belief", "scale_by_trust_ratio", "scale_by_yogi"),
+        ],
+        _MISSING,
+    ),
+}
+"""`{name elsewhere: where it is here}`. Code stands in backticks, and exists if it begins with `optfx.`."""
+
+ARGUMENTS: dict[str, tuple[str, ...] | str] = {
+    "lr": ("learning_rate", "base_lr", "init_value", "step_size"),
+    "rate": ("learning_rate", "base_lr"),
+    "eta": ("learning_rate",),
+    "learning_rate": ("base_lr", "init_value", "step_size"),
+    "betas": ("b1 and b2",),
+    "beta1": ("b1",),
+    "beta2": ("b2",),
+    "beta": ("decay", "b1"),
+    "alpha": ("decay",),
+    "momentum": ("decay", "beta", "b1"),
+    "mu": ("momentum", "decay"),
+    "rho": ("decay",),
+    "epsilon": ("eps",),
+    "eps": ("epsilon",),
+    "eps1": ("eps",),
+    "wd": ("weight_decay", "weight_decay_rate"),
+    "decay": ("weight_decay", "rho"),
+    "l2": ("weight_decay",),
+    "lambda_": ("weight_decay", "lambd"),
+    "weight_decay": ("weight_decay_rate", "adam_weight_decay"),
+    "weight_decay_mask": ("mask",),
+    "mask": ("weight_decay_mask",),
+    "etas": ("eta_minus and eta_plus",),
+    "step_sizes": ("min_step_size and max_step_size",),
+    "clip_norm": ("max_norm",),
+    "clip_value": ("max_delta",),
+    "clip": ("max_norm", "max_delta", "clipping_threshold"),
+    "d": ("clipping_threshold",),
+    "beta2_decay": ("decay_rate",),
+    "ns_coefficients": ("ns_coeffs",),
+    "adjust_lr_fn": ("consistent_rms",),
+    "schedule": ("step_size_fn", "learning_rate"),
+    "max_lr": ("peak_value",),
+    "eta_min": ("end_value", "alpha"),
+    "T_max": ("decay_steps", "total_iters"),
+    "total_steps": ("transition_steps", "decay_steps"),
+    "num_warmup_steps": ("warmup_steps",),
+    "num_training_steps": ("decay_steps", "transition_steps"),
+    "dtype": ("mu_dtype", "accumulator_dtype"),
+    "params": "parameters go to `init`: `state = tx.init(params)`",
+    "named_parameters": "parameters go to `init`: `state = tx.init(params)`",
+    "amsgrad": "that is the optimizer `optfx.amsgrad`",
+    "decoupled_weight_decay": "that is the optimizer `optfx.adamw`",
+    "centered": "that is `optfx.scale_by_stddev`",
+    "maximize": "put `optfx.scale(-1.0)` first in a chain",
+    "foreach": "there is no such option: `optfx.fuse` makes a step fast",
+    "fused": "there is no such option: `optfx.fuse` makes a step fast",
+    "capturable": "there is no such option: nothing here waits for the device",
+    "differentiable": "there is no such option: every update has a derivative",
+    "optimizer": "a schedule is a function of the count, and is given as the learning rate",
+    "last_epoch": "a schedule is a function of the count, and has no state",
+    "verbose": "there is no such option",
+}
+"""`{argument elsewhere: what it is called here, or what to do}`. Of several names, the first that a function has."""
+
+
+def for_name(name: str, known: Iterable[str], where: str = "optfx") -> str:
+    """The error about a name that `optfx`, or a module of it, does not have."""
+    if name in NAMES:
+        return f"{where} has no {name!r}; {NAMES[name]}"
+    near = difflib.get_close_matches(name, list(known), 3)
+    return f"module {where!r} has no attribute {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+
+
+def for_argument(name: str, known: Iterable[str]) -> str:
+    """What is said about an argument that a function does not have."""
+    known, hint = list(known), ARGUMENTS.get(name, ())
+    if isinstance(hint, str):
+        return hint
+    here = [words for words in hint if set(words.split(" and ")) <= set(known)]
+    here += difflib.get_close_matches(name, known, 1)
+    return f"here it is {here[0]}" if here else f"it takes {', '.join(known)}"
+
+
+def hinted(f: Callable[P, T]) -> Callable[P, T]:
+    """`f`, with an error for an unknown argument that says what it is called here."""
+    parameters = inspect.signature(f).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return f
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+    who = f.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+
+    @functools.wraps(f)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(f"{who}() got an unexpected keyword argument {name!r}: {for_argument(name, known)}")
+        return f(*args, **kwargs)
+
+    return checked

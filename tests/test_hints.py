@@ -1,0 +1,181 @@
+"""What goes by another name elsewhere: the errors say where it is, and the page shows the same table."""
+
+import inspect
+import re
+from pathlib import Path
+
+import optax
+import pytest
+import torch
+
+import optfx
+from optfx import core, hints, schedules
+
+PAGE = Path(__file__).parents[1] / "docs/names.md"
+HERE = re.compile(r"`(optfx\.[\w.]+)`")
+
+
+def resolve(path):
+    x = optfx
+    for name in path.split(".")[1:]:
+        x = getattr(x, name)
+    return x
+
+
+@pytest.mark.parametrize("name", hints.NAMES)
+def test_a_name_from_elsewhere_says_where_it_is(name):
+    with pytest.raises(AttributeError) as error:
+        getattr(optfx, name)
+    assert str(error.value) == f"optfx has no {name!r}; {hints.NAMES[name]}"
+
+
+@pytest.mark.parametrize("where", sorted({*hints.NAMES.values(), *map(str, hints.ARGUMENTS.values())}))
+def test_what_is_said_to_be_here_is_here(where):
+    for path in HERE.findall(where):
+        resolve(path)
+    for page in re.findall(r"docs/[\w-]+\.md", where):
+        assert (PAGE.parents[1] / page).exists()
+
+
+def test_every_optimizer_and_scheduler_of_torch_has_an_answer():
+    names = {n for n in torch.optim.__all__ if n[0].isupper()}
+    names |= {
+        n
+        for n, x in vars(torch.optim.lr_scheduler).items()
+        if inspect.isclass(x)
+        and x.__module__ == "torch.optim.lr_scheduler"
+        and not n.startswith("_")
+        and n != "LRScheduler"
+    }
+    assert names <= set(hints.NAMES)
+    assert not set(hints.NAMES) & {*optfx.__all__, *optfx._MOVED}
+
+
+def test_what_is_missing_is_optaxs():
+    theirs = {*dir(optax), *dir(optax.contrib)}
+    assert {n for n, where in hints.NAMES.items() if where == "not here yet"} <= theirs
+    listed = (PAGE.parent / "index.md").read_text()
+    for name in ("adabelief", "lamb", "yogi", "novograd", "flatten", "monitor"):
+        assert f"`{name}`" in listed
+        assert hints.NAMES[name] == "not here yet"
+
+
+@pytest.mark.parametrize(("name", "near"), [("adamm", "adam"), ("clip_by_globl_norm", "clip_by_global_norm")])
+def test_a_near_miss(name, near):
+    with pytest.raises(AttributeError, match=f"module 'optfx' has no attribute '{name}'; did you mean {near}"):
+        getattr(optfx, name)
+
+
+def test_a_name_of_a_module_says_which():
+    for name, where in {
+        "TorchOptimizer": "interop",
+        "step_lr": "schedules",
+        "log_uniform": "sweep",
+        "norm": "tree",
+    }.items():
+        with pytest.raises(AttributeError, match=rf"^optfx has no '{name}'; `optfx\.{where}\.{name}`$"):
+            getattr(optfx, name)
+
+
+def test_schedules_know_the_schedulers_of_torch():
+    with pytest.raises(AttributeError, match=r"optfx.schedules has no 'StepLR'; `optfx.schedules.step_lr`"):
+        schedules.StepLR  # noqa: B018
+    with pytest.raises(
+        AttributeError, match=r"module 'optfx.schedules' has no attribute 'steplr'; did you mean step_lr"
+    ):
+        schedules.steplr  # noqa: B018
+
+
+def test_a_name_that_is_like_no_other():
+    with pytest.raises(AttributeError, match=r"^module 'optfx' has no attribute 'zzz'$"):
+        optfx.zzz  # noqa: B018
+
+
+# ---- arguments ---------------------------------------------------------------------------------------
+
+CALLS = {
+    "adam lr": (
+        lambda: optfx.adam(lr=0.1),
+        r"adam\(\) got an unexpected keyword argument 'lr': here it is learning_rate",
+    ),
+    "adam betas": (lambda: optfx.adam(0.1, betas=(0.9, 0.99)), r"here it is b1 and b2"),
+    "rmsprop alpha": (lambda: optfx.rmsprop(0.1, alpha=0.99), r"rmsprop\(\) got .* 'alpha': here it is decay"),
+    "transform": (lambda: optfx.scale_by_adam(betas=(0.9, 0.99)), r"scale_by_adam\(\) got .* here it is b1 and b2"),
+    "trace": (lambda: optfx.trace(momentum=0.9), r"trace\(\) got .* 'momentum': here it is decay"),
+    "rate": (lambda: optfx.scale_by_learning_rate(lr=0.1), r"here it is learning_rate"),
+    "schedule": (lambda: schedules.step_lr(lr=0.1, step_size=3), r"step_lr\(\) got .* here it is base_lr$"),
+    "optimizer of a schedule": (lambda: schedules.step_lr(optimizer=None, step_size=3), r"a function of the count"),
+    "recipe": (lambda: schedules.polynomial_lr(0.1, last_epoch=3), r"polynomial_lr\(\) got .* has no state"),
+    "wrapper": (lambda: optfx.apply_if_finite(optfx.sgd(0.1), max_errors=3), r"here it is max_consecutive_errors"),
+    "option of speed": (lambda: optfx.adamw(0.1, fused=True), r"`optfx.fuse` makes a step fast"),
+    "amsgrad": (lambda: optfx.adamw(0.1, amsgrad=True), r"the optimizer `optfx.amsgrad`"),
+    "maximize": (lambda: optfx.sgd(0.1, maximize=True), r"`optfx.scale\(-1\.0\)` first in a chain"),
+    "typing error": (lambda: optfx.adamw(0.1, weight_decy=0.1), r"here it is weight_decay"),
+    "anything": (lambda: optfx.sgd(0.1, zzz=1), r"it takes learning_rate, momentum, nesterov"),
+}
+
+
+@pytest.mark.parametrize(("call", "words"), CALLS.values(), ids=CALLS)
+def test_an_argument_from_elsewhere_says_what_it_is_called_here(call, words):
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+def functions():
+    for layer in (optfx.optimizers, optfx.transforms, optfx.combinators, optfx.schedules):
+        for name in layer.__all__:
+            yield pytest.param(getattr(layer, name), id=name)
+
+
+@pytest.mark.parametrize("f", list(functions()))
+def test_every_public_maker_knows_its_arguments(f):
+    parameters = inspect.signature(f).parameters
+    with pytest.raises(TypeError, match=rf"^{f.__name__}\(\) got an unexpected keyword argument 'verbose'"):
+        f(verbose=True)
+    for name, hint in hints.ARGUMENTS.items():
+        if name not in parameters and isinstance(hint, tuple) and hint[0] in parameters:
+            with pytest.raises(TypeError, match=rf"^{f.__name__}\(\) got .* '{name}': here it is {hint[0]}$"):
+                f(**{name: 0.1})
+
+
+def test_signatures_and_docs_are_those_of_the_function():
+    assert list(inspect.signature(optfx.adam).parameters)[:3] == ["learning_rate", "b1", "b2"]
+    assert optfx.adam.__doc__.startswith("Adam")
+    assert list(inspect.signature(optfx.scale_by_adam).parameters)[:2] == ["b1", "b2"]
+
+
+# ---- things in the wrong place -----------------------------------------------------------------------
+
+MODULE = torch.nn.Linear(2, 2)
+PLACES = {
+    "a function": (lambda: optfx.inject_hyperparams(optfx.adamw), r"got <function adamw.*call it first, adamw\(...\)"),
+    "a class": (lambda: optfx.chain(optfx.scale_by_adam), r"call it first, scale_by_adam\(...\)"),
+    "a list": (lambda: optfx.chain([optfx.scale(0.1)]), r"one by one, chain\(\*steps\)"),
+    "a generator": (lambda: optfx.chain(optfx.scale(x) for x in (1.0, 2.0)), r"one by one, chain\(\*steps\)"),
+    "torch's": (lambda: optfx.chain(torch.optim.SGD(MODULE.parameters())), r"interop\.from_torch makes a transform"),
+    "a module": (lambda: optfx.adam(0.1).init(MODULE), r"is a Linear, expected a tensor: .* optfx.params\(module\)"),
+    "parameters": (lambda: optfx.sgd(0.1).init(MODULE.parameters()), r"is a generator.* optfx.params\(module\)"),
+    "something": (lambda: core.as_transform(3), r"expected a transform or a pair with init and update, got 3$"),
+}
+
+
+@pytest.mark.parametrize(("call", "words"), PLACES.values(), ids=PLACES)
+def test_what_stands_in_the_wrong_place_says_what_to_do(call, words):
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+# ---- the page ----------------------------------------------------------------------------------------
+
+
+def rows():
+    for name, where in hints.NAMES.items():
+        yield f"| `{name}` | {where} |"
+    for name, hint in hints.ARGUMENTS.items():
+        here = hint if isinstance(hint, str) else ", ".join(f"`{x}`".replace(" and ", "` and `") for x in hint)
+        yield f"| `{name}` | {here} |"
+
+
+def test_the_page_is_the_table():
+    shown = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    assert shown == list(rows())
