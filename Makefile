@@ -4,13 +4,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # torch goes first and alone, so that no other package's requirement can pull a different build of it.
+# torch / Python, for `make versions`
+VERSIONS ?= 2.11.0/python3.11 2.11.0/python3.12 2.13.0/python3.13 2.14.1/python3.11
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint format types docs bench freeze clean
+.PHONY: help demo test lint format types docs bench any-transform versions freeze clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: .venv/.examples  ## sweep 256 optimizers on handwritten digits (3 minutes)
 	$(BIN)/python examples/sweep_digits.py
@@ -38,6 +40,13 @@ bench: .venv/.bench  ## side by side with torch.optim, optax and others (half an
 	$(BIN)/python benchmarks/compile.py
 	$(BIN)/python benchmarks/sweep.py
 
+any-transform: .venv/.dev  ## ten thousand programs as users write them, eager and fused (an hour)
+	$(BIN)/python -W ignore -m tests.compiler.programs 10000 $${SEED:-0} .venv/program.py
+
+versions:  ## the suite on other versions of torch and Python, each in an environment of its own (gigabytes)
+	@for pair in $(VERSIONS); do tests/versions.sh $${pair%/*} $${pair#*/} || failed="$$failed $$pair"; done; \
+	    test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
 freeze: .venv/.dev .venv/.bench  ## write the versions installed now to constraints.txt
 	sed -n '/^#/p' constraints.txt > .venv/constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> .venv/constraints.txt
@@ -45,7 +54,7 @@ freeze: .venv/.dev .venv/.bench  ## write the versions installed now to constrai
 	touch .venv/.torch .venv/.examples .venv/.dev .venv/.bench
 
 clean:  ## remove the environment and everything made
-	rm -rf .venv site out build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .versions site out build dist .pytest_cache .ruff_cache .hypothesis
 
 .venv/.python:
 	@command -v '$(PYTHON)' >/dev/null || { echo "optfx: no $(PYTHON) on PATH. Name one: make PYTHON=python3.12"; exit 1; }

@@ -24,12 +24,16 @@ def explanation(plan: Plan, params: Tree, state: Tree) -> str:
         for unit in stage.units:
             lines.append(f"    {_words(unit)}: {_some([inputs[m.inputs[0]] for m in unit.members])}")
         events = Counter(f"{event.what}, as it is, for {event.why}" for event, _ in stage.events)
-        lines += [f"    {words}: {times} times" for words, times in events.items()]
+        lines += [f"    {words}: {_times(times)}" for words, times in events.items()]
     return "\n".join(lines)
 
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what if n == 1 else PLURAL[what]}"
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"
 
 
 def _some(names: list[str]) -> str:

@@ -222,7 +222,7 @@ def test_foreign_transforms_are_stages_of_their_own():
     got, opt = fused(tx, params())
     assert distance(got, eager(tx, params())) < 1e-6
     assert {e.what for e in events(opt)} == {"flip"}
-    assert "flip, as it is, for it is no verb (test_fuse.py:215): 6 times" in opt.explain()
+    assert "flip, as it is, for it sees whole leaves (test_fuse.py:215): 6 times" in opt.explain()
 
 
 def test_what_reads_the_value_of_a_tensor_is_a_stage_of_its_own():

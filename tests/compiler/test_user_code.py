@@ -107,7 +107,7 @@ def test_other_dtypes_are_rounded_as_eager_code_does(f, dtype):
 def test_explain_names_the_line():
     opt = same(on_leaves(lambda x: x.flip(0)))
     line = test_explain_names_the_line.__code__.co_firstlineno + 1
-    assert f"flip, as it is, for it is no verb (test_user_code.py:{line})" in opt.explain()
+    assert f"flip, as it is, for it sees whole leaves (test_user_code.py:{line})" in opt.explain()
 
 
 def test_leaf_functions_that_are_not_closed():

@@ -63,6 +63,11 @@ def test_grid_is_every_combination():
     assert all(x.is_contiguous() for x in configs.values())
 
 
+def test_values_keep_all_their_digits():
+    assert sweep.grid({"lr": [0.1, 0.2]})["lr"].tolist() == [0.1, 0.2]
+    assert sweep.grid({"lr": sweep.choice([0.1])})["lr"].tolist() == [0.1]
+
+
 def test_spaces_read_back():
     for space in SPACE.values():
         assert repr(eval(repr(space), vars(sweep))) == repr(space)

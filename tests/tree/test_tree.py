@@ -295,6 +295,9 @@ def test_empty_trees():
         assert tree.all_finite(empty)
         assert tree.max(empty) == float("-inf")
         assert tree.paths(empty) == []
+    for empty in (torch.zeros(0), torch.zeros(0, dtype=torch.int64)):
+        assert int(tree.max({"a": empty, "b": torch.tensor([-3, -2])})) == -2
+        assert int(tree.min({"a": empty, "b": torch.tensor([3, 2])})) == 2
 
 
 def test_norm_has_a_finite_derivative_at_zero():

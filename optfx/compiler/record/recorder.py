@@ -161,7 +161,9 @@ class Recorder(Notes, TorchDispatchMode):
 
         fixed = [None if isinstance(x, Tensor) else x for x in flat]
         scalars = [self.slot(x) for x in flat if isinstance(x, Tensor) and not isinstance(x, Lazy)]
-        reason = "it draws random numbers" if seeded else "it is no verb"
+        alone = torch.Tag.pointwise in func.tags
+        reason = "no kernel does it for such leaves" if alone else "it sees whole leaves"
+        reason = "it draws random numbers" if seeded else reason
         whole = [x for x in flat if isinstance(x, Lazy)]
         new = self.event(name, reason + line(Recorder.update.__code__), run, whole, scalars, forms, ordered=seeded)
         return type(found)(new) if isinstance(found, (tuple, list)) else new[0]
