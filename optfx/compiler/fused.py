@@ -135,14 +135,15 @@ class fuse:
             check_updates("fuse", self.params, grads)
             leaves = [_plain(x) for x in flatten(grads)[0]]
             plan = self._plan_for(leaves, extra) or self._compile(leaves, extra)
-        try:
-            self._run(plan, leaves, state, params, extra)
-        except Changed as change:
-            if change.place is None:
-                raise
-            plan.known.results[change.place] = change.forms
-            self._run(self._compile(leaves, extra, plan.known), leaves, state, params, extra)
-        return self.params, self.state
+        while True:
+            try:
+                self._run(plan, leaves, state, params, extra)
+                return self.params, self.state
+            except Changed as change:
+                if change.place is None or plan.known.results.get(change.place) == change.forms:
+                    raise
+                plan.known.results[change.place] = change.forms
+                plan = self._compile(leaves, extra, plan.known)
 
     @property
     def params(self) -> Tree:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -274,6 +275,8 @@ class Run:
         names |= {"Any": Any, "NamedTuple": NamedTuple}
         exec(compile(program.source, "program.py", "exec"), names)
         self.tx, self.params, self.names, self.changes = names["tx"], names["params"], names, program.changes
+        told = 2 * program.source.count("takes = ")  # each step declares its arguments
+        self.given = [k for k in ("frozen", "value") if len(re.findall(rf"\b{k}\b", program.source)) > told]
 
     def before(self, step: int) -> tuple[Any, dict[str, Any]]:
         """Gradients and extra arguments of a step; what lies outside has changed."""
@@ -282,7 +285,7 @@ class Run:
             for x in tree.leaves(self.names["C"]):
                 x.mul_(-0.9)
         g = tree.map(lambda p: torch.cos(p * (step + 1)), self.params)
-        return g, {"frozen": step == 1, "value": 0.5 / (step + 1)}
+        return g, {k: v for k, v in {"frozen": step == 1, "value": 0.5 / (step + 1)}.items() if k in self.given}
 
     def eager(self) -> Any:
         params, state = self.params, self.tx.init(self.params)
@@ -301,19 +304,16 @@ class Run:
         return params, state
 
     def compiled(self) -> Any:
-        def step(g, state, params, frozen, value):
-            updates, state = self.tx.update(g, state, params, frozen=frozen, value=value)
+        def step(g, state, params, extra):
+            updates, state = self.tx.update(g, state, params, **extra)
             return optfx.apply_updates(params, updates), state
 
         torch._dynamo.reset()
-        compiled, params, state = (
-            torch.compile(step, backend="aot_eager", dynamic=False),
-            self.params,
-            self.tx.init(self.params),
-        )
+        compiled = torch.compile(step, backend="aot_eager", dynamic=False)
+        params, state = self.params, self.tx.init(self.params)
         for k in range(STEPS):
             g, extra = self.before(k)
-            params, state = compiled(g, state, params, **extra)
+            params, state = compiled(g, state, params, extra)
         return params, state
 
     def mapped(self) -> Any:

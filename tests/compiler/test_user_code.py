@@ -319,6 +319,13 @@ class previous(core.GradientTransformation):
         return tree.map(lambda u, old: -0.1 * u + 0.01 * old.flip(0), updates, state.kept), State(params)
 
 
+def test_results_of_another_dtype_by_what_runs_as_it_is():
+    """Which their dtypes are is seen in the first step, one transform after the other."""
+    narrow = optfx.stateless(lambda u, p: tree.map(lambda x: x.double() if bool(x.sum() > -1e9) else x, u))
+    again = optfx.stateless(lambda u, p: tree.map(lambda x: x * 1.5 if bool(x.sum() > -1e9) else x, u))
+    same(optfx.chain(narrow, again, drifting(), again))
+
+
 def test_results_that_share_memory_with_what_was_given():
     same(previous())
     same(optfx.chain(optfx.stateless(lambda u, p: tree.map(lambda x: x.view(x.shape), u)), previous()))
@@ -373,3 +380,11 @@ def test_wrappers(kind):
     same(wrapped(wrapped(INNER, kind)), steps=5)
     same(optfx.chain(optfx.scale(2.0), wrapped(optfx.masked(INNER, {"b": False, "w": True}), kind)), steps=5)
     assert ("adam" in opt.explain().replace("adamw", "")) == (kind != "branch")  # the inner chain is fused still
+
+
+def test_what_is_found_out_late_belongs_to_no_earlier_number():
+    """A leaf function turns out to read a tensor from outside, where reductions have been counted before."""
+    outside = torch.tensor(0.7)
+    first = optfx.stateless(lambda u, p: tree.elementwise(lambda x: x * outside, u))
+    biggest = optfx.stateless(lambda u, p: tree.map(lambda x: x * x.abs().max(), u))
+    same(optfx.chain(first, biggest, optfx.clip_by_global_norm(1.0), optfx.sgd(0.1)))

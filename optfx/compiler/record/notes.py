@@ -143,7 +143,7 @@ class Notes:
 
     def partial(self, form: Form) -> Partial:
         number = len(self.partials)
-        if number < len(self._given):
+        if number < len(self._given) and Form.of(self._given[number]) == form:
             self.partials.append(self._given[number])
         else:
             self.partials.append(torch.ones(form.shape, dtype=form.dtype, device=form.device))
