@@ -1,0 +1,121 @@
+"""A step of the optimizer for those of its parameters that have a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from optfx.combinators import chain, named_chain
+from optfx.compiler import fuse
+from optfx.core import GradientTransformation
+from optfx.interop.owners import Owner, by_owner
+from optfx.interop.torch_state import Layout, State, places_of
+from optfx.tree import Hole, Tree, leaves
+
+BLOCK = 1 << 20  # elements up to which parameters of one owner go through a step together
+
+
+def blocks(owners: Sequence[Owner], sizes: Sequence[int]) -> dict[str, Owner]:
+    """The owners in parts of few elements each: only what a part needs is in memory at a time, and in cache."""
+    found: list[Owner] = []
+    for group, params in owners:
+        mine, size = [], 0
+        for i in params:
+            if mine and size + sizes[i] > BLOCK:
+                found.append(Owner(group, tuple(mine)))
+                mine, size = [], 0
+            mine.append(i)
+            size += sizes[i]
+        found.append(Owner(group, tuple(mine)))
+    return {str(k): part for k, part in enumerate(found)}
+
+
+class Program:
+    """A step of the optimizer for some of its parameters.
+
+    Args:
+        tx: the optimizer with the numbers of each part.
+        owners: the parameters that take part.
+        parts: the same, where an owner may be in several parts, by the names that `tx` has for them.
+        names: the names of the parameters that are in the trees, those that take no part as holes.
+        state: what `tx` keeps at the start.
+    """
+
+    def __init__(
+        self,
+        tx: GradientTransformation,
+        owners: Sequence[Owner],
+        parts: Mapping[str, Owner],
+        names: Mapping[int, str],
+        state: Tree,
+    ) -> None:
+        self.tx, self.parts, self._names = tx, parts, names
+        self.fused: fuse | None = None
+        self._active = {i for owner in owners for i in owner.params}
+        owner_of = {i: k for k, owner in enumerate(owners) for i in owner.params}
+        self._owner_of = {part: owner_of[owner.params[0]] for part, owner in parts.items()}
+        owned = {part: owner.params for part, owner in parts.items()}
+        self.whole = Layout(state, places_of(state, names, owned))
+        self._is_chain = isinstance(tx, (chain, named_chain))
+        steps = list(tx.parts(state).items()) if self._is_chain else [("", (tx, state))]
+        last = max((k for k, (_, (step, _)) in enumerate(steps) if not isinstance(step, by_owner)), default=-1)
+        # what is one for all parameters, and all that comes before it
+        self._before = [(step, Layout(x, places_of(x, names, owned, name))) for name, (step, x) in steps[: last + 1]]
+        # and what comes after, which each part goes through alone
+        self._after: list[tuple[by_owner, dict[str, Layout]]] = []
+        for name, (step, x) in steps[last + 1 :]:
+            layouts = {part: Layout(mine, places_of(mine, names, owned, name, part)) for part, mine in x.inner.items()}
+            self._after.append((step, layouts))
+
+    def tree(self, values: Mapping[int, Any]) -> dict[str, Any]:
+        """A tree of these values by the names of the parameters, with holes for those that take no part."""
+        return {name: values[i] if i in self._active else Hole() for i, name in self._names.items()}
+
+    def run(
+        self, grads: dict[str, Any], params: dict[str, Any], kept: Mapping[int, State], extra: dict[str, Any]
+    ) -> Iterator[tuple[Sequence[int], dict[str, Any]]]:
+        """Take the step, a part at a time. The state of a part is kept before the next one begins, and its old state
+        and its updates are let go, so that memory never holds these of all parameters.
+
+        Yields:
+            The parameters of the part, and its updates.
+        """
+        given = {"grad": grads} | extra if self._is_chain else extra
+        updates, new = dict(grads), []
+        for step, layout in self._before:
+            updates, state = step.run(updates, layout.read(kept), params, given if step.asks_for("grad") else extra)
+            new.append((layout, own_memory(state, params, grads)))
+        for layout, state in new:
+            layout.write(kept, state)
+        if not self._after:
+            yield tuple(self._active), updates
+            return
+        first, once = self._after[0][0], {}
+        for part, owner in self.parts.items():
+            mine, of_params, of_grads = (first.own(part, x) for x in (updates, params, grads))
+            theirs = {k: first.own(part, x) if _is_by_name(x, params) else x for k, x in given.items()}
+            for i in owner.params:
+                updates[self._names[i]] = Hole()
+            for step, layouts in self._after:
+                tx, layout = step.transforms[part], layouts[part]
+                known = theirs if tx.asks_for("grad") else {k: theirs[k] for k in extra}
+                mine, state = tx.run(mine, layout.read(kept), of_params, known)
+                layout.write(kept, own_memory(state, of_params, of_grads), once.setdefault(self._owner_of[part], {}))
+            yield owner.params, mine
+
+
+def _is_by_name(x: Any, params: dict[str, Any]) -> bool:
+    return isinstance(x, dict) and x.keys() == params.keys()
+
+
+def own_memory(state: Tree, *others: Tree) -> list[Any]:
+    """The leaves of a state; copies of those that share memory with others, which will be written to."""
+    theirs = {_memory(x) for tree in others for x in leaves(tree)}
+    return [x.clone() if _memory(x) in theirs else x for x in leaves(state)]
+
+
+def _memory(x: Tensor) -> int:
+    """A number that is the same for two tensors that share memory."""
+    return x.untyped_storage().data_ptr() if type(x) in (Tensor, nn.Parameter) else id(x)
