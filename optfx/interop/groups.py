@@ -26,9 +26,14 @@ _TORCH = {
     "scale_by_stddev.decay": "alpha",
 }
 _BETAS = ("b1", "b2")
+_PLAIN = {float, int}  # types whose values do not change
 
-Held = dict[str, list[Tensor]]
-"""The numbers of a group, by the names of the knobs, in tensors that the transforms of the group read."""
+
+class Held(NamedTuple):
+    """The numbers of a group, by the names of the knobs."""
+
+    tensors: dict[str, list[Tensor]]  # which the transforms of the group read
+    values: dict[str, tuple[Any, ...]]  # what they hold, where these are plain numbers
 
 
 class Knob(NamedTuple):
@@ -135,22 +140,33 @@ class Knobs:
 
     def hold(self, group: Mapping[str, Any]) -> Held:
         """Tensors that hold the numbers of a group, for `read` to renew."""
-        return {name: [_holder(v) for v in values_of(group[name])] for name in self.found}
+        return Held({name: [_holder(v) for v in values_of(group[name])] for name in self.found}, {})
 
     def read(self, groups: Sequence[Mapping[str, Any]], held: Sequence[Held]) -> None:
         """Bring the numbers of the groups, which a scheduler may have changed, into the tensors that hold them."""
-        for group in groups:
-            for name in self.found:
-                if type(group[name]) is not float:
-                    self._check_value(name, group[name])
-        self.check_shared(groups)
+        changed = []
         for group, mine in zip(groups, held, strict=True):
-            for name, tensors in mine.items():
-                for tensor, value in zip(tensors, values_of(group[name]), strict=True):
-                    if isinstance(value, Tensor):
-                        tensor.copy_(value.detach().reshape(()))
-                    else:
-                        tensor.fill_(float(value))
+            for name in self.found:
+                values = values_of(group[name])
+                if not set(map(type, values)) <= _PLAIN:
+                    self._check_value(name, group[name])
+                elif mine.values.get(name) == values:
+                    continue
+                elif len(values) != len(mine.tensors[name]):
+                    self._check_value(name, group[name])
+                changed.append((mine, name, values))
+        if not changed:
+            return
+        self.check_shared([group for group in groups if group["params"]])
+        for mine, name, values in changed:
+            mine.values.pop(name, None)
+            for tensor, value in zip(mine.tensors[name], values, strict=True):
+                if isinstance(value, Tensor):
+                    tensor.copy_(value.detach().reshape(()))
+                else:
+                    tensor.fill_(float(value))
+            if set(map(type, values)) <= _PLAIN:
+                mine.values[name] = values
 
     # ---- the optimizer with these values ----------------------------------------------------------
 
@@ -161,7 +177,7 @@ class Knobs:
             owners: for each, the numbers of its group, and the names of its parameters.
         """
         numbers = {
-            owner: {path: x for name, xs in held.items() for path, x in zip(self.found[name].paths, xs, strict=True)}
+            owner: {path: x for name, xs in held.tensors.items() for path, x in zip(self.found[name].paths, xs, strict=True)}
             for owner, (held, _) in owners.items()
         }
         names = {owner: own for owner, (_, own) in owners.items()}

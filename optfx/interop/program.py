@@ -58,16 +58,19 @@ class Program:
         self._owner_of = {part: owner_of[owner.params[0]] for part, owner in parts.items()}
         owned = {part: owner.params for part, owner in parts.items()}
         self.whole = Layout(state, places_of(state, names, owned))
-        self._is_chain = isinstance(tx, (chain, named_chain))
-        steps = list(tx.parts(state).items()) if self._is_chain else [("", (tx, state))]
+        is_chain = isinstance(tx, (chain, named_chain))  # which gives its steps the gradient, if they ask for it
+        steps = list(tx.parts(state).items()) if is_chain else [("", (tx, state))]
         last = max((k for k, (_, (step, _)) in enumerate(steps) if not isinstance(step, by_owner)), default=-1)
         # what is one for all parameters, and all that comes before it
-        self._before = [(step, Layout(x, places_of(x, names, owned, name))) for name, (step, x) in steps[: last + 1]]
+        self._before: list[tuple[GradientTransformation, bool, Layout]] = []
+        for name, (step, x) in steps[: last + 1]:
+            layout = Layout(x, places_of(x, names, owned, name))
+            self._before.append((step, is_chain and step.asks_for("grad"), layout))
         # and what comes after, which each part goes through alone
-        self._after: list[tuple[by_owner, dict[str, Layout]]] = []
+        self._after: list[tuple[by_owner, bool, dict[str, Layout]]] = []
         for name, (step, x) in steps[last + 1 :]:
             layouts = {part: Layout(mine, places_of(mine, names, owned, name, part)) for part, mine in x.inner.items()}
-            self._after.append((step, layouts))
+            self._after.append((step, is_chain and step.asks_for("grad"), layouts))
 
     def tree(self, values: Mapping[int, Any]) -> dict[str, Any]:
         """A tree of these values by the names of the parameters, with holes for those that take no part."""
@@ -82,38 +85,48 @@ class Program:
         Yields:
             The parameters of the part, and its updates.
         """
-        given = {"grad": grads} | extra if self._is_chain else extra
         updates, new = dict(grads), []
-        for step, layout in self._before:
-            updates, state = step.run(updates, layout.read(kept), params, given if step.asks_for("grad") else extra)
-            new.append((layout, own_memory(state, params, grads)))
+        for step, wants_grad, layout in self._before:
+            known = {"grad": grads} | extra if wants_grad else extra
+            updates, state = step.run(updates, layout.read(kept), params, known)
+            new.append((layout, state))
+        foreign = memory_of(params, grads) if new else set()
         for layout, state in new:
-            layout.write(kept, state)
+            layout.write(kept, own_memory(state, foreign))
         if not self._after:
             yield tuple(self._active), updates
             return
         first, once = self._after[0][0], {}
         for part, owner in self.parts.items():
             mine, of_params, of_grads = (first.own(part, x) for x in (updates, params, grads))
-            theirs = {k: first.own(part, x) if _is_by_name(x, params) else x for k, x in given.items()}
+            theirs = {k: first.own(part, x) if _is_by_name(x, params) else x for k, x in extra.items()}
             for i in owner.params:
                 updates[self._names[i]] = Hole()
-            for step, layouts in self._after:
-                tx, layout = step.transforms[part], layouts[part]
-                known = theirs if tx.asks_for("grad") else {k: theirs[k] for k in extra}
-                mine, state = tx.run(mine, layout.read(kept), of_params, known)
-                layout.write(kept, own_memory(state, of_params, of_grads), once.setdefault(self._owner_of[part], {}))
+            new = []
+            for step, wants_grad, layouts in self._after:
+                known = {"grad": of_grads} | theirs if wants_grad else theirs
+                mine, state = step.transforms[part].run(mine, layouts[part].read(kept), of_params, known)
+                new.append((layouts[part], state))
+            foreign = memory_of(of_params, of_grads)
+            for layout, state in new:
+                layout.write(kept, own_memory(state, foreign), once.setdefault(self._owner_of[part], {}))
+            del new, state
             yield owner.params, mine
+            del mine
 
 
 def _is_by_name(x: Any, params: dict[str, Any]) -> bool:
     return isinstance(x, dict) and x.keys() == params.keys()
 
 
-def own_memory(state: Tree, *others: Tree) -> list[Any]:
-    """The leaves of a state; copies of those that share memory with others, which will be written to."""
-    theirs = {_memory(x) for tree in others for x in leaves(tree)}
-    return [x.clone() if _memory(x) in theirs else x for x in leaves(state)]
+def memory_of(*trees: Tree) -> set[int]:
+    """The memory of the leaves."""
+    return {_memory(x) for tree in trees for x in leaves(tree)}
+
+
+def own_memory(state: Tree, others: set[int]) -> list[Any]:
+    """The leaves of a state; copies of those in the memory of others, who will write to it."""
+    return [x.clone() if _memory(x) in others else x for x in leaves(state)]
 
 
 def _memory(x: Tensor) -> int:

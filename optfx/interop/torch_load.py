@@ -100,8 +100,9 @@ def _prefix(keys: Sequence[set[str]], given: Sequence[Mapping[str, Any]]) -> str
     """Where in a larger optimizer the saved one stands: what comes before its keys."""
     wanted = {key for of in given for key in of}
     have = set().union(*keys)
-    parts = {key.split(".")[:n] and ".".join(key.split(".")[:n]) + "." for key in have for n in range(key.count(".") + 1)}
-    return next((p for p in sorted(parts, key=len) if all(p + key in have for key in wanted)), "")
+    steps = [key.split(".") for key in have]
+    prefixes = {"".join(f"{step}." for step in path[:n]) for path in steps for n in range(len(path))}
+    return next((p for p in sorted(prefixes, key=len) if all(p + key in have for key in wanted)), "")
 
 
 def _misfits(mine: State, known: set[str], theirs: Mapping[str, Any], cast: bool) -> Iterable[str]:

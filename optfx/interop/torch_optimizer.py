@@ -22,7 +22,7 @@ from optfx.core.transform import check_extra, check_updates
 from optfx.interop import torch_load
 from optfx.interop.groups import Held, Knobs, own_value
 from optfx.interop.owners import Owner
-from optfx.interop.program import Program, blocks, own_memory
+from optfx.interop.program import Program, blocks, memory_of, own_memory
 from optfx.interop.torch_state import State, places_of
 from optfx.tree import Hole, Tree, leaves
 
@@ -229,7 +229,7 @@ class TorchOptimizer(Optimizer):
             if i not in kept:
                 kept[i] = self.state[self._params[i]] = {}
             self._keys[self._params[i]] = set()
-        for place, value in zip(places, own_memory(state, params), strict=True):
+        for place, value in zip(places, own_memory(state, memory_of(params)), strict=True):
             of_all = place.shared and place.owner is None
             if of_all:
                 value = next((mine[place.key] for mine in kept.values() if place.key in mine), value)
@@ -346,7 +346,7 @@ class TorchOptimizer(Optimizer):
         else:
             for of_part, updates in program.run(grads, params, kept, extra):
                 for i in of_part:
-                    self._params[i].add_(updates[self._names[i]])
+                    self._params[i].add_(updates.pop(self._names[i]))
         return loss
 
     def _gradient(self, i: int) -> Tensor:
