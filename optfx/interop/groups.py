@@ -177,7 +177,9 @@ class Knobs:
             owners: for each, the numbers of its group, and the names of its parameters.
         """
         numbers = {
-            owner: {path: x for name, xs in held.tensors.items() for path, x in zip(self.found[name].paths, xs, strict=True)}
+            owner: {
+                path: x for name, xs in held.tensors.items() for path, x in zip(self.found[name].paths, xs, strict=True)
+            }
             for owner, (held, _) in owners.items()
         }
         names = {owner: own for owner, (_, own) in owners.items()}

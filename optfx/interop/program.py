@@ -69,6 +69,7 @@ class Program:
         # and what comes after, which each part goes through alone
         self._after: list[tuple[by_owner, bool, dict[str, Layout]]] = []
         for name, (step, x) in steps[last + 1 :]:
+            assert isinstance(step, by_owner)
             layouts = {part: Layout(mine, places_of(mine, names, owned, name, part)) for part, mine in x.inner.items()}
             self._after.append((step, is_chain and step.asks_for("grad"), layouts))
 
@@ -82,9 +83,24 @@ class Program:
         """Take the step, a part at a time. The state of a part is kept before the next one begins, and its old state
         and its updates are let go, so that memory never holds these of all parameters.
 
+        Args:
+            grads: by name.
+            params: by name.
+            kept: what is kept of each parameter; the new state is written there.
+            extra: extra arguments.
+
         Yields:
-            The parameters of the part, and its updates.
+            The parameters of the part, and its updates by name.
         """
+        updates = self._run_before(grads, params, kept, extra)
+        if not self._after:
+            yield tuple(self._active), updates
+            return
+        once: dict[int, State] = {}
+        for part, owner in self.parts.items():
+            yield owner.params, self._run_part(part, updates, grads, params, kept, extra, once)
+
+    def _run_before(self, grads: Tree, params: Tree, kept: Mapping[int, State], extra: dict[str, Any]) -> Tree:
         updates, new = dict(grads), []
         for step, wants_grad, layout in self._before:
             known = {"grad": grads} | extra if wants_grad else extra
@@ -93,30 +109,33 @@ class Program:
         foreign = memory_of(params, grads) if new else set()
         for layout, state in new:
             layout.write(kept, own_memory(state, foreign))
-        if not self._after:
-            yield tuple(self._active), updates
-            return
-        first, once = self._after[0][0], {}
-        for part, owner in self.parts.items():
-            mine, of_params, of_grads = (first.own(part, x) for x in (updates, params, grads))
-            theirs = {k: first.own(part, x) if _is_by_name(x, params) else x for k, x in extra.items()}
-            for i in owner.params:
-                updates[self._names[i]] = Hole()
-            new = []
-            for step, wants_grad, layouts in self._after:
-                known = {"grad": of_grads} | theirs if wants_grad else theirs
-                mine, state = step.transforms[part].run(mine, layouts[part].read(kept), of_params, known)
-                new.append((layouts[part], state))
-            foreign = memory_of(of_params, of_grads)
-            for layout, state in new:
-                layout.write(kept, own_memory(state, foreign), once.setdefault(self._owner_of[part], {}))
-            del new, state
-            yield owner.params, mine
-            del mine
+        return updates
 
-
-def _is_by_name(x: Any, params: dict[str, Any]) -> bool:
-    return isinstance(x, dict) and x.keys() == params.keys()
+    def _run_part(
+        self,
+        part: str,
+        updates: dict[str, Any],
+        grads: Tree,
+        params: Tree,
+        kept: Mapping[int, State],
+        extra: dict[str, Any],
+        once: dict[int, State],
+    ) -> Tree:
+        """The updates of a part, which are taken out of those of all."""
+        own = self._after[0][0].own
+        mine, params, grads = own(part, updates), own(part, params), own(part, grads)
+        extra = {k: own(part, x) if isinstance(x, dict) and x.keys() == updates.keys() else x for k, x in extra.items()}
+        for i in self.parts[part].params:
+            updates[self._names[i]] = Hole()
+        new = []
+        for step, wants_grad, layouts in self._after:
+            known = {"grad": grads} | extra if wants_grad else extra
+            mine, state = step.transforms[part].run(mine, layouts[part].read(kept), params, known)
+            new.append((layouts[part], state))
+        foreign = memory_of(params, grads)
+        for layout, state in new:
+            layout.write(kept, own_memory(state, foreign), once.setdefault(self._owner_of[part], {}))
+        return mine
 
 
 def memory_of(*trees: Tree) -> set[int]:

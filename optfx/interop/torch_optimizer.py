@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from optfx.compiler import fuse
@@ -302,7 +303,7 @@ class TorchOptimizer(Optimizer):
 
     # ---- a step -----------------------------------------------------------------------------------
 
-    @torch._disable_dynamo  # the numbers of the groups must not become constants of a graph
+    @_disable_dynamo  # the numbers of the groups must not become constants of a graph
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """One step of all parameters that have a gradient. The others, and their state, stay as they are.
@@ -379,7 +380,9 @@ class TorchOptimizer(Optimizer):
                         kept[i][key] = new
         own, state = program.tree(dict(enumerate(self._params))), program.whole.read(kept)
         opt = program.fused
-        if opt is None or any(p.data_ptr() != x.data_ptr() for p, x in zip(leaves(own), leaves(opt.params), strict=True)):
+        if opt is None or any(
+            p.data_ptr() != x.data_ptr() for p, x in zip(leaves(own), leaves(opt.params), strict=True)
+        ):
             opt = program.fused = fuse(program.tx)
             _, state = opt.init(own, state, copy=False, **extra)
         program.whole.write(kept, leaves(opt.step(grads, state, opt.params, **extra)[1]))
@@ -493,6 +496,39 @@ class TorchOptimizer(Optimizer):
         finally:
             handle.remove()
 
+    def load_torch_state_dict(self, state_dict: dict[str, Any], *, cast: bool = False) -> None:
+        """Take over what an optimizer of `torch.optim` has saved: its moments, its steps and the options of its groups.
+
+        The transform is that of torch's optimizer, as docs/from-torch.md writes it, or holds it. What it keeps besides
+        stays as it is. Otherwise as `load_state_dict`.
+
+        Args:
+            state_dict: what `state_dict()` of an optimizer of `torch.optim` returned.
+            cast: convert what has another dtype than the optimizer's own.
+
+        Raises:
+            ValueError: the transform does not hold that optimizer, or parameters do not fit; nothing has changed then.
+            RuntimeError: in eval mode.
+
+        Example:
+            >>> import torch, optfx
+            >>> from optfx.interop import TorchOptimizer
+            >>> w = torch.nn.Parameter(torch.ones(2))
+            >>> theirs = torch.optim.AdamW([w], lr=0.1)
+            >>> w.grad = torch.ones(2)
+            >>> theirs.step()
+            >>> tx = optfx.chain(optfx.clip_by_global_norm(1.0), optfx.adamw(1e-3))
+            >>> optimizer = TorchOptimizer([w], tx)
+            >>> optimizer.load_torch_state_dict(theirs.state_dict())
+            >>> optimizer.param_groups[0]["lr"], optimizer.state[w]["1.0.count"], optimizer.state[w]["1.0.mu"]
+            (0.1, tensor(1), tensor([0.1000, 0.1000]))
+        """
+        self._refuse_in_eval_mode("load_torch_state_dict")
+        self._follow()
+        keys = [self._keys[p] for p in self._params]
+        renamed = torch_load.renamed(state_dict, self.tx, self._knobs.found, keys)
+        self.load_state_dict(renamed, cast=cast, partial=True)
+
     def _fitting(self, saved: dict[str, Any], cast: bool, partial: bool) -> dict[str, Any]:
         self._follow()
         kept = self._kept()
@@ -501,7 +537,7 @@ class TorchOptimizer(Optimizer):
         return torch_load.fitted(
             saved,
             self.param_groups,
-            [{k: x for k, x in kept[i].items()} for i in range(len(self._params))],
+            [kept[i] for i in range(len(self._params))],
             [self._keys[p] for p in self._params],
             self._names,
             (*self._knobs.found, "maximize"),

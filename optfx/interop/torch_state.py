@@ -60,7 +60,11 @@ def places_of(
         elif isinstance(node, OwnerState):
             for o, child in sorted(node.inner.items()):
                 go(child, key, o, param)
-        elif param is None and isinstance(node, dict) and node.keys() in (everyone, theirs.get(of)):
+        elif (
+            param is None
+            and isinstance(node, dict)
+            and node.keys() in (everyone, everyone if of is None else theirs[of])
+        ):
             for name, child in pairs:
                 go(child, key, of, number[name])
         else:

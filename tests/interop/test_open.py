@@ -512,7 +512,7 @@ def test_a_state_of_another_precision_on_request():
     saved = copy.deepcopy(pair.both[0].state_dict())
     for kept in saved["state"].values():
         kept |= {k: x.float() for k, x in kept.items() if x.dtype == torch.float64}
-    with pytest.raises(ValueError, match="expected .* torch.float64; cast=True converts it"):
+    with pytest.raises(ValueError, match=r"expected .* torch\.float64; cast=True converts it"):
         pair.both[0].load_state_dict(saved)
     pair.both[0].load_state_dict(saved, cast=True)
     assert {x.dtype for kept in pair.both[0].state.values() for x in kept.values()} == {torch.float64, torch.int64}
@@ -550,7 +550,7 @@ def test_new_parameters_in_a_part_of_a_state():
     give(params, 0)
     first.step()
     second, others = trained(names)
-    with pytest.raises(ValueError, match="it has no parameter 'b.weight'"):
+    with pytest.raises(ValueError, match=r"it has no parameter 'b\.weight'"):
         second.load_state_dict(first.state_dict())
     second.load_state_dict(first.state_dict(), partial=True)
     counts = [int(second.state[others[name]]["0.count"]) for name in names]
@@ -612,7 +612,9 @@ def test_nothing_keeps_its_callers_alive(compile):
         optimizer = TorchOptimizer(params.values(), tx, compile=compile)
         give(params, 0)
         optimizer.step()
-        return [weakref.ref(x) for x in (large, params["late"], optimizer, next(iter(optimizer.state.values()))["0.norm"])]
+        return [
+            weakref.ref(x) for x in (large, params["late"], optimizer, next(iter(optimizer.state.values()))["0.norm"])
+        ]
 
     run()
     gc.collect()
@@ -663,3 +665,69 @@ def test_the_memory_of_a_step(make, most):
         p.grad = torch.ones_like(p)
     optimizer.step()
     assert most_memory(optimizer.step) < most * sum(p.nbytes for p in params)
+
+
+# ---- from torch's own ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "cls"), [pytest.param(o, c, id=name) for name, o, c in cases()])
+def test_the_state_of_an_optimizer_of_torch_is_taken_over(options, cls):
+    """In the middle of a run, of which one parameter saw less than the others; the numbers come along."""
+    pair = Pair(lambda: written(cls, options), lambda groups: cls(groups, **options), groups=1)
+    for k in range(7):
+        give(pair.params[1], k, ["late"] if k < 3 else [])
+        pair.both[1].step()
+    for p, q in zip(*(of.values() for of in pair.params), strict=True):
+        p.data.copy_(q.detach())
+    tx = written(cls, {k: x for k, x in options.items() if k != "maximize"})
+    if cls is not torch.optim.Adafactor:  # whose schedule has its own
+        tx = core.with_numbers(tx, {k: 0.77 for k in core.numbers(tx) if k.endswith("learning_rate")})
+    around = optfx.chain(optfx.clip_by_global_norm(1e9), tx, optfx.params_ema(0.5))
+    ours = TorchOptimizer(pair.params[0].values(), around)
+    ours.load_torch_state_dict(pair.both[1].state_dict())
+    pair.both, pair.k = (ours, pair.both[1]), 7
+    pair.step(10, rest=["a.bias"])
+    pair.step(3)
+    pair.check(1e-3 if cls is torch.optim.Muon else 1e-10)
+
+
+def test_what_cannot_be_taken_over():
+    params = list(parameters().values())
+    for p in params:
+        p.grad = torch.ones_like(p)
+
+    def saved(cls, **options):
+        optimizer = cls(params, **options)
+        optimizer.step()
+        return optimizer.state_dict()
+
+    for tx, theirs, words in (
+        (
+            optfx.adamw(0.1),
+            saved(torch.optim.SGD, lr=0.1, momentum=0.9),
+            "which keeps momentum_buffer; .* has none like it",
+        ),
+        (
+            optfx.adam(0.1),
+            saved(torch.optim.AdamW, lr=0.1),
+            "weight_decay is 0.01, and there is no add_decayed_weights",
+        ),
+        (
+            optfx.sgd(0.1, 0.9),
+            saved(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
+            "trace.nesterov is False here",
+        ),
+        (optfx.adamw(0.1), saved(torch.optim.Adam, lr=0.1, amsgrad=True), "has none like it"),
+        (
+            written(torch.optim.Adagrad, {"lr_decay": 0.5}),
+            saved(torch.optim.Adagrad, lr_decay=0.1),
+            "scale_by_schedule.step_size_fn is .*0.5.* here, and .*0.1.* for the saved state",
+        ),
+    ):
+        optimizer = TorchOptimizer(params, tx)
+        before = copy.deepcopy(optimizer.state_dict())
+        with pytest.raises(ValueError, match=words):
+            optimizer.load_torch_state_dict(theirs)
+        after = optimizer.state_dict()
+        assert before["param_groups"] == after["param_groups"]
+        assert all(torch.equal(x, after["state"][i][k]) for i, of in before["state"].items() for k, x in of.items())
