@@ -61,7 +61,7 @@ def fitted(
     state: dict[Any, Any] = {k: x for k, x in saved["state"].items() if not isinstance(k, int)}
     for i, (name, kept, known, of) in enumerate(zip(names, mine, keys, given, strict=True)):
         missing = {key: x for key, x in kept.items() if partial and key not in of}
-        faults += [f"parameter {i} ({name!r}) {words}" for words in _misfits(kept, known, missing | of, cast)]
+        faults += [f"parameter {i} ({name!r}) {words}" for words in _misfits(kept, known, missing | of, cast, partial)]
         state[i] = {
             key: _AsSaved(x.to(kept[key].dtype) if cast and key in known else x) if isinstance(x, Tensor) else x
             for key, x in (missing | of).items()
@@ -115,9 +115,11 @@ def _prefix(keys: Sequence[set[str]], given: Sequence[Mapping[str, Any]]) -> str
     return next((p for p in sorted(prefixes, key=len) if all(p + key in have for key in wanted)), "")
 
 
-def _misfits(mine: State, known: set[str], theirs: Mapping[str, Any], cast: bool) -> Iterable[str]:
-    yield from (f"lacks {key!r}" for key in mine if key in known and key not in theirs)
-    yield from (f"has the unexpected {key!r}" for key in theirs if key not in mine)
+def _misfits(mine: State, known: set[str], theirs: Mapping[str, Any], cast: bool, partial: bool) -> Iterable[str]:
+    missing = [key for key in mine if key in known and key not in theirs]
+    yield from (f"lacks {key!r}" for key in missing)
+    if missing or partial:  # where all is there, what is unknown is somebody else's
+        yield from (f"has the unexpected {key!r}" for key in theirs if key not in mine)
     for key in known & theirs.keys():
         old, new = mine[key], theirs[key]
         if not isinstance(new, Tensor):

@@ -170,9 +170,11 @@ class TorchOptimizer(Optimizer):
                 group[name] = own_value(defaults[name])
             if "param_names" in group:
                 group["param_names"] = of_group
-        for p in self._untouched.keys() - set(params):  # or a state that nobody has used would be saved
-            if _holds(self.state.get(p, {}), self._untouched.pop(p)):
+        for p in self._untouched.keys() - set(params):
+            made = self._untouched.pop(p)
+            if p in self.state and _holds(self.state[p], made):  # or a state that nobody has used would be saved
                 del self.state[p]
+            self._untouched |= {q: made for q in params if made and _holds(self.state.get(q, {}), made)}  # it moved
         self._names = [name for of_group in names for name in of_group]
         self._params = params
         self._group = [k for k, group in enumerate(self.param_groups) for _ in group["params"]]

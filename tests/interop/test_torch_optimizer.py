@@ -519,7 +519,10 @@ def test_state_dict_is_strict():
 
     mu = good["state"][2]["1.0.mu"]
     assert "parameter 1 ('1') lacks '1.0.mu'" in broken(lambda saved: saved["state"][1].pop("1.0.mu"))
-    assert "parameter 0 ('0') has the unexpected 'exp_avg'" in broken(put(0, "exp_avg", mu))
+    for key in ("1.0.mu", "1.0.nu"):  # what is unknown is somebody else's, unless something is missing
+        good["state"][0].update({key[:-1]: mu})
+        assert f"parameter 0 ('0') has the unexpected {key[:-1]!r}" in broken(lambda s, k=key: s["state"][0].pop(k))
+        good["state"][0].pop(key[:-1])
     assert "has (7,) torch.float64 for '1.0.mu', expected (2, 7)" in broken(put(2, "1.0.mu", mu[0]))
     assert "has (2, 7) torch.float32 for '1.0.mu', expected (2, 7) torch.float64" in broken(
         put(2, "1.0.mu", mu.float())
