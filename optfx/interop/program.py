@@ -40,7 +40,8 @@ class Program:
         owners: the parameters that take part.
         parts: the same, where an owner may be in several parts, by the names that `tx` has for them.
         names: the names of the parameters that are in the trees, those that take no part as holes.
-        state: what `tx` keeps at the start.
+        params: the parameters by name.
+        whole: whether all parts go through the step at once.
     """
 
     def __init__(
@@ -49,7 +50,8 @@ class Program:
         owners: Sequence[Owner],
         parts: Mapping[str, Owner],
         names: Mapping[int, str],
-        state: Tree,
+        params: Tree,
+        whole: bool,
     ) -> None:
         self.tx, self.parts, self._names = tx, parts, names
         self.fused: fuse | None = None
@@ -57,21 +59,42 @@ class Program:
         owner_of = {i: k for k, owner in enumerate(owners) for i in owner.params}
         self._owner_of = {part: owner_of[owner.params[0]] for part, owner in parts.items()}
         owned = {part: owner.params for part, owner in parts.items()}
-        self.whole = Layout(state, places_of(state, names, owned))
-        is_chain = isinstance(tx, (chain, named_chain))  # which gives its steps the gradient, if they ask for it
-        steps = list(tx.parts(state).items()) if is_chain else [("", (tx, state))]
-        last = max((k for k, (_, (step, _)) in enumerate(steps) if not isinstance(step, by_owner)), default=-1)
-        # what is one for all parameters, and all that comes before it
+
+        def layout(tx: GradientTransformation, params: Tree, key: str = "", part: str | None = None) -> Layout:
+            state = tx.begin(params)  # its form only
+            return Layout(state, places_of(state, names, owned, key, part))
+
+        self._all = [layout(tx, params)] if whole else []
+        # what is one for all parameters, and all that comes before it; then what each part goes through alone
         self._before: list[tuple[GradientTransformation, bool, Layout]] = []
-        for name, (step, x) in steps[: last + 1]:
-            layout = Layout(x, places_of(x, names, owned, name))
-            self._before.append((step, is_chain and step.asks_for("grad"), layout))
-        # and what comes after, which each part goes through alone
         self._after: list[tuple[by_owner, bool, dict[str, Layout]]] = []
-        for name, (step, x) in steps[last + 1 :]:
-            assert isinstance(step, by_owner)
-            layouts = {part: Layout(mine, places_of(mine, names, owned, name, part)) for part, mine in x.inner.items()}
-            self._after.append((step, is_chain and step.asks_for("grad"), layouts))
+        is_chain = isinstance(tx, (chain, named_chain))  # which gives its steps the gradient, if they ask for it
+        steps = list(tx.inside().items()) if is_chain else [("", tx)]
+        last = max((k for k, (_, step) in enumerate(steps) if not isinstance(step, by_owner)), default=-1)
+        for k, (name, step) in enumerate(steps if not whole else ()):
+            wants_grad = is_chain and step.asks_for("grad")
+            if k > last and isinstance(step, by_owner):
+                alone = {p: layout(one, step.own(p, params), name, p) for p, one in step.transforms.items()}
+                self._after.append((step, wants_grad, alone))
+                self._all += alone.values()
+            else:
+                self._before.append((step, wants_grad, layout(step, params, name)))
+                self._all.append(self._before[-1][2])
+
+    @property
+    def whole(self) -> Layout:
+        """Where the whole state is kept."""
+        (layout,) = self._all
+        return layout
+
+    def check(self, kept: Mapping[int, State]) -> None:
+        """Refuse a state that somebody has put there and that has another form.
+
+        Raises:
+            ValueError: naming the parameter and the key.
+        """
+        for layout in self._all:
+            layout.check(kept, self._names)
 
     def tree(self, values: Mapping[int, Any]) -> dict[str, Any]:
         """A tree of these values by the names of the parameters, with holes for those that take no part."""

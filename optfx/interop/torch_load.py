@@ -13,6 +13,7 @@ from optfx.combinators import chain
 from optfx.core import GradientTransformation
 from optfx.core.hyper import join
 from optfx.interop.groups import Knob, values_of
+from optfx.interop.members import Members
 from optfx.interop.owners import each
 from optfx.interop.torch_specs import SPECS, Recipe, TorchSpec, is_value
 from optfx.interop.torch_state import State
@@ -23,9 +24,8 @@ from optfx.tree.record import is_record, show
 def fitted(
     saved: dict[str, Any],
     groups: Sequence[dict[str, Any]],
-    mine: Sequence[State],
-    keys: Sequence[set[str]],
-    names: Sequence[str],
+    members: Members,
+    mine: Mapping[int, State],
     numbers: Iterable[str],
     cast: bool,
     partial: bool,
@@ -35,9 +35,8 @@ def fitted(
     Args:
         saved: what `state_dict` returned.
         groups: the groups of the optimizer.
-        mine: the state of each parameter.
-        keys: what the optimizer keeps of each.
-        names: the names of the parameters.
+        members: its parameters.
+        mine: what is kept of each.
         numbers: the numbers that each group has.
         cast: convert what has another dtype.
         partial: take what is missing from `mine`.
@@ -45,6 +44,7 @@ def fitted(
     Raises:
         ValueError: listing what is missing, unexpected, misshapen or of another dtype.
     """
+    names, keys = members.names, [members.keys[p] for p in members.params]
     theirs, numbering = saved["param_groups"], _numbering(groups)
     by_name = all("param_names" in group for group in (*groups, *theirs))
     if by_name:
@@ -59,7 +59,7 @@ def fitted(
         given = [{prefix + key: x for key, x in of.items()} for of in given]
     faults: list[str] = []
     state: dict[Any, Any] = {k: x for k, x in saved["state"].items() if not isinstance(k, int)}
-    for i, (name, kept, known, of) in enumerate(zip(names, mine, keys, given, strict=True)):
+    for i, (name, kept, known, of) in enumerate(zip(names, [mine[i] for i in range(len(names))], keys, given, strict=True)):
         missing = {key: x for key, x in kept.items() if partial and key not in of}
         faults += [f"parameter {i} ({name!r}) {words}" for words in _misfits(kept, known, missing | of, cast, partial)]
         state[i] = {

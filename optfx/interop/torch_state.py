@@ -86,7 +86,7 @@ class Layout:
     def __init__(self, state: Tree, places: list[Place]):
         self.places, self._structure = places, flatten(state)[1]
 
-    def check(self, kept: Mapping[int, State], names: Sequence[str]) -> None:
+    def check(self, kept: Mapping[int, State], names: Mapping[int, str]) -> None:
         """Refuse a state that somebody has put there and that has another form.
 
         Raises:

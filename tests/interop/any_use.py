@@ -1,5 +1,5 @@
-"""Any use of an optimizer: a machine that does to `TorchOptimizer`, and to the optimizer of torch beside it, what people
-do, in any order. After each step their parameters are equal.
+"""Any use of an optimizer: a machine that does to `TorchOptimizer`, and to the optimizer of torch beside it, what
+people do, in any order. After each step their parameters are equal.
 
     python -m tests.interop.any_use --runs 10000            # eager
     python -m tests.interop.any_use --runs 1000 --compile   # with fused steps

@@ -1,0 +1,268 @@
+"""The parameters of an optimizer, and what is kept of each, as the dicts of the optimizer say it now.
+
+`param_groups`, the lists in it and `state` are public in torch, and others change them: trainers replace parameters,
+freeze, extend and reorder them, clear the state or move it. So nothing is taken for granted from one step to the next:
+`follow` looks at the groups, and reads them anew if they have changed; `ready` makes what is missing of the state.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from optfx.core import GradientTransformation
+from optfx.interop.groups import Held, Knobs, own_value
+from optfx.interop.owners import Owner
+from optfx.interop.program import Program, blocks, memory_of, own_memory
+from optfx.interop.torch_state import State, places_of
+from optfx.tree import Hole
+
+PROGRAMS = 16  # the steps of how many sets of parameters are remembered
+
+
+class Members:
+    """The parameters of an optimizer.
+
+    Args:
+        knobs: the numbers of the optimizer.
+
+    Attributes:
+        params: the parameters of all groups.
+        names: their names; one without a name goes by its number.
+        group: the group of each.
+        held: the numbers of each group.
+        keys: what is kept of each.
+        untouched: of those that have taken no step, the state as it was made.
+        compared: whether parameters with equal counts share them; a state from elsewhere has them once for each.
+    """
+
+    def __init__(self, knobs: Knobs):
+        self._knobs = knobs
+        self._seen: list[Any] = []
+        self._state: dict[Any, State] = {}
+        self._forms: dict[Tensor, Any] = {}
+        self._programs: OrderedDict[tuple[bool, tuple[Owner, ...]], Program] = OrderedDict()
+        self._counts: tuple[str, ...] = ()  # what is kept once for an owner
+        self._of_all: set[str] = set()  # what is kept once for all
+        self.params: list[Tensor] = []
+        self.names: list[str] = []
+        self.group: list[int] = []
+        self.held: list[Held] = []
+        self.keys: dict[Tensor, set[str]] = {}
+        self.untouched: dict[Tensor, State] = {}
+        self.compared = False
+
+    # ---- the groups -------------------------------------------------------------------------------
+
+    def follow(self, groups: list[dict[str, Any]], defaults: Mapping[str, Any], state: dict[Any, State]) -> None:
+        """See what the groups are now. A number that a group lacks is put there.
+
+        Args:
+            groups: of the optimizer.
+            defaults: the numbers of the optimizer.
+            state: of the optimizer.
+
+        Raises:
+            ValueError, TypeError: groups that cannot be followed; nothing has changed then.
+        """
+        self._state = state
+        if self._look(groups) != self._seen:
+            self._read(groups, defaults)
+            self._seen = self._look(groups)
+        if not self.compared:
+            self._share_counts()
+            self.compared = True
+
+    def _look(self, groups: list[dict[str, Any]]) -> list[Any]:
+        return [
+            (tuple(group), tuple(group.get("param_names", ())), [(id(p), p.shape, p.dtype) for p in group["params"]])
+            for group in groups
+        ]
+
+    def _read(self, groups: list[dict[str, Any]], defaults: Mapping[str, Any]) -> None:
+        params = [p for group in groups for p in group["params"]]
+        refuse_twice(params)
+        for group in groups:
+            self._knobs.check({k: v for k, v in group.items() if k != "params"})
+        names = self._named(groups)
+        own = {name: defaults[name] for name in (*self._knobs.found, "maximize")}
+        self._knobs.check_shared([own | group for group in groups if group["params"]])
+        for group, of_group in zip(groups, names, strict=True):
+            for name in own.keys() - group.keys():
+                group[name] = own_value(own[name])
+            if "param_names" in group:
+                group["param_names"] = of_group
+        self.params, self.names = params, [name for of_group in names for name in of_group]
+        self.group = [k for k, group in enumerate(groups) for _ in group["params"]]
+        self.held = [self._knobs.hold(group) for group in groups]
+        self._programs.clear()
+        self._let_go()
+        before = self._forms
+        self._forms = {p: (n, p.shape, p.dtype, p.device) for n, p in zip(self.names, params, strict=True)}
+        self.keys = {p: self.keys[p] for p in params if before.get(p) == self._forms[p]}
+        self._begin([i for i, p in enumerate(params) if p not in self.keys or p not in self._state])
+
+    def _named(self, groups: list[dict[str, Any]]) -> list[list[str]]:
+        """The names of the parameters of each group. If parameters have come, gone or moved, and nobody has written
+        their names anew, each keeps its own."""
+        before = dict(zip(self.params, self.names, strict=True))
+        found: list[list[str]] = []
+        for k, group in enumerate(groups):
+            params, names = group["params"], list(group.get("param_names", ()))
+            number = sum(map(len, found))
+            numbers = [str(number + j) for j in range(len(params))]
+            if "param_names" not in group:
+                names = numbers
+            as_before = k < len(self._seen) and self._seen[k][1] == tuple(names)
+            moved = as_before and any(p in before and [before[p]] != names[j : j + 1] for j, p in enumerate(params))
+            if moved or len(names) != len(params):
+                names = [before.get(p, of_place) for p, of_place in zip(params, numbers, strict=True)]
+            found.append(names)
+        for name, times in Counter(name for names in found for name in names).items():
+            if times > 1:
+                raise ValueError(f"two parameters are called {name!r}")
+        return found
+
+    def _let_go(self) -> None:
+        """A state that nobody has used goes with its parameter, or to where it was moved. Any other stays, for its
+        parameter may come back."""
+        for p in self.untouched.keys() - set(self.params):
+            made = self.untouched.pop(p)
+            if p in self._state and _holds(self._state[p], made):
+                del self._state[p]
+            self.untouched |= {q: made for q in self.params if made and _holds(self._state.get(q, {}), made)}
+
+    # ---- the state --------------------------------------------------------------------------------
+
+    def kept(self) -> dict[int, State]:
+        """What is kept of each parameter; nothing may be kept of some."""
+        return {i: self._state[p] for i, p in enumerate(self.params) if p in self._state}
+
+    def complete(self) -> dict[int, State]:
+        """What is kept of each parameter, where what was missing is new."""
+        kept = self.kept()
+        return self._begin(
+            [i for i, p in enumerate(self.params) if i not in kept or not self.keys[p] <= kept[i].keys()]
+        )
+
+    def ready(self, which: Sequence[int]) -> dict[int, State]:
+        """What is kept of each parameter; for these, which take a step, nothing is missing. What was made before the
+        first step is made anew, because the parameter may have got its first value since."""
+        for p in (self.params[i] for i in which) if self.untouched else ():
+            if p in self.untouched and _holds(self._state.get(p, {}), self.untouched[p]):
+                for key in self.keys[p]:
+                    self._state[p].pop(key, None)
+        kept = self.kept()
+        missing = [i for i in which if i not in kept or not self.keys[self.params[i]] <= kept[i].keys()]
+        return self._begin(missing) if missing else kept
+
+    def _begin(self, which: Sequence[int]) -> dict[int, State]:
+        """Make what is missing of the state of these parameters."""
+        of_group: dict[int, list[int]] = {}
+        for i in which:
+            of_group.setdefault(self.group[i], []).append(i)
+        kept = self.kept()
+        if not of_group:
+            return kept
+        parts = {str(g): Owner(g, tuple(of)) for g, of in of_group.items()}
+        params = self.tree(which)
+        state = self._transform(parts).begin(params)
+        places = places_of(state, self._in_trees(which), {part: owner.params for part, owner in parts.items()})
+        self._of_all = {place.key for place in places if place.shared and place.owner is None}
+        self._counts = tuple({place.key: 0 for place in places if place.shared and place.owner is not None})
+        new = [i for i in which if not kept.get(i)]
+        for i in which:
+            self.keys[self.params[i]] = set()
+            if i not in kept:
+                kept[i] = self._state[self.params[i]] = {}
+        for place, value in zip(places, own_memory(state, memory_of(params)), strict=True):
+            of_all = place.key in self._of_all
+            if of_all:
+                value = next((mine[place.key] for mine in kept.values() if place.key in mine), value)
+            for i in which if of_all else place.params:
+                kept[i].setdefault(place.key, value)
+                self.keys[self.params[i]].add(place.key)
+        for i in new:
+            self.untouched[self.params[i]] = {k: x for k, x in kept[i].items() if k not in self._of_all}
+        return kept
+
+    # ---- owners -----------------------------------------------------------------------------------
+
+    def owners(self, which: Iterable[int], kept: Mapping[int, State]) -> tuple[Owner, ...]:
+        """These parameters by who owns their numbers and counts."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for i in which:
+            mine = kept[i]
+            found.setdefault((self.group[i], *[id(mine[key]) for key in self._counts]), []).append(i)
+        return tuple([Owner(key[0], tuple(params)) for key, params in found.items()])
+
+    def _share_counts(self) -> None:
+        """Parameters of a group that have taken the same steps share their counts."""
+        first: dict[str, State] = {}
+        for i, mine in self.kept().items():
+            counts = [mine.get(key) for key in self._counts]
+            if all(isinstance(x, Tensor) and x.numel() < 100 for x in counts):
+                values = [(x.shape, x.dtype, x.device, x.tolist()) for x in counts if x is not None]
+                shared = first.setdefault(repr((self.group[i], values)), mine)
+                mine.update({key: shared[key] for key in self._counts})
+
+    def apart(self, owners: Sequence[Owner], kept: Mapping[int, State]) -> None:
+        """Before a step that writes in place: what an owner shares with parameters that rest becomes its own."""
+        stepping = {self.params[i] for owner in owners for i in owner.params}
+        resting = [mine for p, mine in self._state.items() if isinstance(mine, dict) and p not in stepping]
+        theirs = {id(x) for mine in resting for x in mine.values()}
+        for owner in owners:
+            for key in self._counts:
+                if id(count := kept[owner.params[0]][key]) in theirs:
+                    new = count.clone()
+                    for i in owner.params:
+                        kept[i][key] = new
+
+    # ---- what runs --------------------------------------------------------------------------------
+
+    def tree(self, which: Iterable[int]) -> dict[str, Any]:
+        """These parameters by name. Where a mask wants to see all, the others are holes."""
+        mine = set(which)
+        names = self._in_trees(which).items()
+        return {name: self.params[i].detach() if i in mine else Hole() for i, name in names}
+
+    def _in_trees(self, which: Iterable[int]) -> dict[int, str]:
+        return {i: self.names[i] for i in (range(len(self.names)) if self._knobs.holes else which)}
+
+    def _transform(self, parts: Mapping[str, Owner]) -> GradientTransformation:
+        rows = {part: (self.held[g], tuple([self.names[i] for i in of])) for part, (g, of) in parts.items()}
+        return self._knobs.transform(rows)
+
+    def program(self, owners: tuple[Owner, ...], whole: bool) -> Program:
+        """The step of these parameters.
+
+        Args:
+            owners: of them.
+            whole: whether each owner is one part, however large.
+        """
+        key = (whole, owners)
+        if key not in self._programs:
+            which = sorted(i for owner in owners for i in owner.params)
+            sizes = [p.numel() for p in self.params]
+            parts = {str(k): owner for k, owner in enumerate(owners)} if whole else blocks(owners, sizes)
+            program = Program(self._transform(parts), owners, parts, self._in_trees(which), self.tree(which), whole)
+            self._programs[key] = program
+            if len(self._programs) > PROGRAMS:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(key)
+        return self._programs[key]
+
+
+def refuse_twice(params: Sequence[Any]) -> None:
+    """Raise on a parameter that is listed twice."""
+    if len(params) != len(set(map(id, params))):
+        where = [str(i) for i, p in enumerate(params) if any(p is other for other in params[:i])]
+        raise ValueError(f"a parameter is listed twice, again at the place {', '.join(where)}: list it once")
+
+
+def _holds(kept: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
+    """Whether a state is still the one that was made."""
+    return all(kept.get(key) is x for key, x in made.items())
