@@ -6,17 +6,21 @@ BIN := .venv/bin
 # torch goes first and alone, so that no other package's requirement can pull a different build of it.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint format types docs bench freeze clean
+.PHONY: help demo test any-use lint format types docs bench freeze clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: .venv/.examples  ## sweep 256 optimizers on handwritten digits (3 minutes)
 	$(BIN)/python examples/sweep_digits.py
 
 test: .venv/.dev  ## the whole test suite, doctests and examples included
 	$(BIN)/python -m pytest -n 2
+
+any-use: .venv/.dev  ## 10,000 programs of what people do to a TorchOptimizer, and 1,000 compiled
+	$(BIN)/python -m tests.interop.any_use --random --runs 10000
+	$(BIN)/python -X faulthandler -m tests.interop.any_use --random --runs 1000 --compile
 
 lint: .venv/.dev  ## ruff: rules and format
 	$(BIN)/ruff check

@@ -153,8 +153,8 @@ class Members:
         first step is made anew, because the parameter may have got its first value since."""
         for p in (self.params[i] for i in which) if self.untouched else ():
             if p in self.untouched and _holds(self._state.get(p, {}), self.untouched[p]):
-                for key in self.keys[p]:
-                    self._state[p].pop(key, None)
+                for key in self.untouched[p]:
+                    del self._state[p][key]
         kept = self.kept()
         missing = [i for i in which if i not in kept or not self.keys[self.params[i]] <= kept[i].keys()]
         return self._begin(missing) if missing else kept

@@ -59,7 +59,9 @@ def fitted(
         given = [{prefix + key: x for key, x in of.items()} for of in given]
     faults: list[str] = []
     state: dict[Any, Any] = {k: x for k, x in saved["state"].items() if not isinstance(k, int)}
-    for i, (name, kept, known, of) in enumerate(zip(names, [mine[i] for i in range(len(names))], keys, given, strict=True)):
+    for i, (name, kept, known, of) in enumerate(
+        zip(names, [mine[i] for i in range(len(names))], keys, given, strict=True)
+    ):
         missing = {key: x for key, x in kept.items() if partial and key not in of}
         faults += [f"parameter {i} ({name!r}) {words}" for words in _misfits(kept, known, missing | of, cast, partial)]
         state[i] = {

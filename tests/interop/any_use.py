@@ -1,11 +1,11 @@
 """Any use of an optimizer: a machine that does to `TorchOptimizer`, and to the optimizer of torch beside it, what
 people do, in any order. After each step their parameters are equal.
 
-    python -m tests.interop.any_use --runs 10000            # eager
-    python -m tests.interop.any_use --runs 1000 --compile   # with fused steps
+    python -m tests.interop.any_use --random --runs 10000            # eager
+    python -m tests.interop.any_use --random --runs 1000 --compile   # with fused steps
 
-A failure is shrunk to a short program, which is printed. Each action is written to standard error before it is done
-(`--trace`), so that a crash of the process shows what led to it.
+A failure is shrunk to a short program, which is printed. With `--trace` each action is written to standard error before
+it is done, so that a crash of the process shows what led to it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from torch import nn
 from torch.optim import lr_scheduler
 
+import optfx
 from optfx.interop import TorchOptimizer
 from optfx.interop.torch_specs import SPECS
 
@@ -110,7 +111,10 @@ class AnyUse(RuleBasedStateMachine):
         cls, options = self.kind
         if not ours:
             return cls(groups, **options)
-        return TorchOptimizer(groups, SPECS[cls].make(SPECS[cls].defaults | options), compile=self.compile)
+        tx = SPECS[cls].make(SPECS[cls].defaults | options)
+        if self.around:
+            tx = optfx.chain(optfx.clip_by_global_norm(1e9), tx, optfx.params_ema(0.5))
+        return TorchOptimizer(groups, tx, compile=self.compile)
 
     def both(self, change: Any) -> None:
         for side in self.sides:
@@ -138,10 +142,15 @@ class AnyUse(RuleBasedStateMachine):
 
     # ---- what people do --------------------------------------------------------------------------
 
-    @initialize(kind=st.sampled_from(KINDS), named=MAYBE, sizes=st.lists(st.integers(0, 3), min_size=1, max_size=3))
-    def begin(self, kind: Any, named: bool, sizes: list[int]) -> None:
-        self.note("begin", kind, named, sizes)
-        self.kind, self.named = kind, named
+    @initialize(
+        kind=st.sampled_from(KINDS),
+        named=MAYBE,
+        around=MAYBE,
+        sizes=st.lists(st.integers(0, 3), min_size=1, max_size=3),
+    )
+    def begin(self, kind: Any, named: bool, around: bool, sizes: list[int]) -> None:
+        self.note("begin", kind, named, around, sizes)
+        self.kind, self.named, self.around = kind, named, around
         fresh = [[self.fresh(SHAPES[(i + j) % len(SHAPES)]) for j in range(n)] for i, n in enumerate(sizes)]
         if not any(sizes):
             fresh[0].append(self.fresh((3,)))
@@ -199,6 +208,77 @@ class AnyUse(RuleBasedStateMachine):
         self.k += 1
         self.both(lambda side: side.optimizer.step(closure))
         self.check()
+
+    @rule()
+    def evaluate(self) -> None:
+        """With other parameters for a while."""
+        self.note("evaluate")
+        ours = self.sides[0]
+        before = [p.detach().clone() for p in ours.params.values()]
+        with ours.optimizer.evaluating():
+            pass
+        assert all(torch.equal(p, q) for p, q in zip(ours.params.values(), before, strict=True))
+
+    @rule(
+        group=INDEX,
+        what=st.sampled_from(
+            ["number", "none", "twice", "names", "sparse", "extra", "shape", "kind", "lacks", "misfit"]
+        ),
+    )
+    def mistake(self, group: int, what: str) -> None:
+        """What is wrong raises, and changes nothing."""
+        ours = self.sides[0]
+        of = ours.groups[self.group(group)]
+        if (
+            not of["params"]
+            or (what == "sparse" and not of["params"][0].ndim)
+            or (what == "names" and len(of.get("param_names", ())) < 2)
+        ):
+            return
+        self.note("mistake", group, what)
+        self.give(set(), False)
+        p, extra, act = of["params"][0], {}, ours.optimizer.step
+        saved, grad = ours.optimizer.state_dict(), p.grad  # in which all is made that there is to keep
+        kept = ours.optimizer.state[p]
+        key = next(k for k in kept if k != "somebody's" and not (self.around and k.startswith("0.")))  # one for all
+        before = {k: dict(x) for k, x in ours.optimizer.state.items()}
+        values = [q.detach().clone() for q in ours.params.values()]
+        groups = [(dict(g), list(g["params"])) for g in ours.groups]
+        if what in ("number", "none"):
+            of["lr"] = "fast" if what == "number" else None
+        elif what == "twice":
+            of["params"].append(p)
+            if self.named:
+                of["param_names"] = [*of["param_names"], "again"]
+        elif what == "names":
+            of["param_names"] = [of["param_names"][1]] * len(of["params"])
+        elif what == "sparse":
+            p.grad = p.grad.to_sparse()
+        elif what == "extra":
+            extra = {"vlaue": 1.0}
+        elif what in ("shape", "kind"):
+            kept[key] = torch.ones(7, 7) if what == "shape" else "?"
+        else:
+            bad = copy.deepcopy(saved)
+            mine = next(iter(bad["state"].values()))
+            key = next(k for k in mine if k != "somebody's")
+            mine.pop(key) if what == "lacks" else mine.update({key: torch.ones(7, 7)})
+            act = lambda: ours.optimizer.load_state_dict(bad)
+        try:
+            act(**extra)
+        except (TypeError, ValueError, RuntimeError):
+            pass
+        else:
+            raise AssertionError("no error")
+        p.grad = grad
+        for of, (was, params) in zip(ours.groups, groups, strict=True):
+            of["params"][:] = params
+            of.update({k: x for k, x in was.items() if k != "params"})
+        if what in ("shape", "kind"):
+            kept[key] = before[p][key]
+        assert all(torch.equal(q, x) for q, x in zip(ours.params.values(), values, strict=True))
+        for q, mine in before.items():
+            assert all(torch.equal(ours.optimizer.state[q][k], x) for k, x in mine.items())
 
     @rule(infinite=MAYBE, unscale=MAYBE)
     def scaled_step(self, infinite: bool, unscale: bool) -> None:
