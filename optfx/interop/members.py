@@ -8,7 +8,7 @@ freeze, extend and reorder them, clear the state or move it. So nothing is taken
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,9 +16,9 @@ from torch import Tensor
 from optfx.core import GradientTransformation
 from optfx.interop.groups import Held, Knobs, own_value
 from optfx.interop.owners import Owner
-from optfx.interop.program import Program, blocks, memory_of, own_memory
-from optfx.interop.torch_state import State, places_of
-from optfx.tree import Hole
+from optfx.interop.program import Program, blocks
+from optfx.interop.torch_state import State, memory, memory_of, places_of
+from optfx.tree import Hole, leaves
 
 PROGRAMS = 16  # the steps of how many sets of parameters are remembered
 
@@ -178,8 +178,9 @@ class Members:
             self.keys[self.params[i]] = set()
             if i not in kept:
                 kept[i] = self._state[self.params[i]] = {}
-        for place, value in zip(places, own_memory(state, memory_of(params)), strict=True):
-            of_all = place.key in self._of_all
+        others = memory_of(params)
+        for place, value in zip(places, leaves(state), strict=True):
+            value, of_all = value.clone() if memory(value) in others else value, place.key in self._of_all
             if of_all:
                 value = next((mine[place.key] for mine in kept.values() if place.key in mine), value)
             for i in which if of_all else place.params:
@@ -209,17 +210,24 @@ class Members:
                 shared = first.setdefault(repr((self.group[i], values)), mine)
                 mine.update({key: shared[key] for key in self._counts})
 
-    def apart(self, owners: Sequence[Owner], kept: Mapping[int, State]) -> None:
-        """Before a step that writes in place: what an owner shares with parameters that rest becomes its own."""
+    def apart(self, owners: Collection[Owner], kept: Mapping[int, State]) -> set[int]:
+        """Before a step that writes in place: what an owner shares with parameters that rest becomes its own.
+
+        Returns:
+            The ids of the tensors that the others keep, which nobody may write to.
+        """
         stepping = {self.params[i] for owner in owners for i in owner.params}
         resting = [mine for p, mine in self._state.items() if isinstance(mine, dict) and p not in stepping]
         theirs = {id(x) for mine in resting for x in mine.values()}
+        if not theirs:
+            return theirs
         for owner in owners:
             for key in self._counts:
                 if id(count := kept[owner.params[0]][key]) in theirs:
                     new = count.clone()
                     for i in owner.params:
                         kept[i][key] = new
+        return theirs - {id(x) for mine in (kept[i] for owner in owners for i in owner.params) for x in mine.values()}
 
     # ---- what runs --------------------------------------------------------------------------------
 

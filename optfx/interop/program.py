@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
-
 from optfx.combinators import chain, named_chain
 from optfx.compiler import fuse
 from optfx.core import GradientTransformation
 from optfx.interop.owners import Owner, by_owner
-from optfx.interop.torch_state import Layout, State, places_of
-from optfx.tree import Hole, Tree, leaves
+from optfx.interop.torch_state import Layout, State, memory_of, places_of
+from optfx.tree import Hole, Tree
 
 BLOCK = 1 << 20  # elements up to which parameters of one owner go through a step together
 
@@ -131,7 +129,7 @@ class Program:
             new.append((layout, state))
         foreign = memory_of(params, grads) if new else set()
         for layout, state in new:
-            layout.write(kept, own_memory(state, foreign))
+            layout.write(kept, state, None, foreign)
         return updates
 
     def _run_part(
@@ -157,20 +155,5 @@ class Program:
             new.append((layouts[part], state))
         foreign = memory_of(params, grads)
         for layout, state in new:
-            layout.write(kept, own_memory(state, foreign), once.setdefault(self._owner_of[part], {}))
+            layout.write(kept, state, once.setdefault(self._owner_of[part], {}), foreign)
         return mine
-
-
-def memory_of(*trees: Tree) -> set[int]:
-    """The memory of the leaves."""
-    return {_memory(x) for tree in trees for x in leaves(tree)}
-
-
-def own_memory(state: Tree, others: set[int]) -> list[Any]:
-    """The leaves of a state; copies of those in the memory of others, who will write to it."""
-    return [x.clone() if _memory(x) in others else x for x in leaves(state)]
-
-
-def _memory(x: Tensor) -> int:
-    """A number that is the same for two tensors that share memory."""
-    return x.untyped_storage().data_ptr() if type(x) in (Tensor, nn.Parameter) else id(x)

@@ -164,7 +164,6 @@ class TorchOptimizer(Optimizer):
         for i in active:
             members.untouched.pop(members.params[i], None)
         if self.compile:
-            members.apart(owners, kept)
             self._run_fused(program, grads, kept, extra)
         else:
             for of_part, updates in program.run(grads, params, kept, extra):
@@ -184,13 +183,13 @@ class TorchOptimizer(Optimizer):
         return -grad.detach() if self.param_groups[members.group[i]]["maximize"] else grad.detach()
 
     def _run_fused(self, program: Program, grads: Tree, kept: Mapping[int, State], extra: dict[str, Any]) -> None:
-        own, state = program.tree(dict(enumerate(self._members.params))), program.whole.read(kept)
-        opt = program.fused
-        pairs = () if opt is None else zip(leaves(own), leaves(opt.params), strict=True)
-        if opt is None or any(p.data_ptr() != x.data_ptr() for p, x in pairs):
+        theirs = self._members.apart(program.parts.values(), kept)
+        state, opt = program.whole.read(kept), program.fused
+        # the tensors that it writes to may be somebody else's by now
+        if opt is None or (theirs and any(id(x) in theirs for x in leaves(opt.state))):
             opt = program.fused = fuse(program.tx)
-            _, state = opt.init(own, state, copy=False, **extra)
-        program.whole.write(kept, leaves(opt.step(grads, state, opt.params, **extra)[1]))
+            _, state = opt.init(program.tree(dict(enumerate(self._members.params))), state, copy=False, **extra)
+        program.whole.write(kept, opt.step(grads, state, opt.params, **extra)[1])
 
     # ---- evaluating -------------------------------------------------------------------------------
 

@@ -7,16 +7,16 @@ what it keeps once for all is in every dict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optfx.core.hyper import join
 from optfx.interop.owners import OwnerState
-from optfx.tree import Tree, flatten, unflatten
-from optfx.tree.nodes import entries
+from optfx.tree import Tree, flatten, leaves, unflatten
+from optfx.tree.nodes import entries, leaves_in
 
 State = dict[str, Any]
 """What is kept of a parameter. Keys that the optimizer does not know are somebody else's."""
@@ -103,16 +103,37 @@ class Layout:
         """The state, from what is kept of each parameter."""
         return unflatten(self._structure, [kept[place.params[0]][place.key] for place in self.places])
 
-    def write(self, kept: Mapping[int, State], new: Iterable[Any], once: dict[str, Any] | None = None) -> None:
-        """Keep the leaves of a new state. What is one for all goes to all.
+    def write(
+        self, kept: Mapping[int, State], new: Tree, once: dict[str, Any] | None = None, others: Set[int] = frozenset()
+    ) -> None:
+        """Keep a new state. What is one for all goes to all.
 
         Args:
             kept: what is kept of each parameter.
-            new: the leaves.
+            new: the state.
             once: what the owner keeps once, by key, if another part of it has been written before.
+            others: the memory of others, who will write to it; what lies there is copied.
+
+        Raises:
+            ValueError: a state of another structure.
         """
-        for place, value in zip(self.places, new, strict=True):
+        found = leaves_in(self._structure, new)
+        if found is None:
+            raise ValueError(f"the state has the structure {flatten(new)[1]} now, and had {self._structure}")
+        for place, value in zip(self.places, found, strict=True):
+            if others and memory(value) in others:
+                value = value.clone()
             if place.shared and once is not None:
                 value = once.setdefault(place.key, value)
             for i in kept if place.shared and place.owner is None else place.params:
                 kept[i][place.key] = value
+
+
+def memory_of(*trees: Tree) -> set[int]:
+    """The memory of the leaves."""
+    return {memory(x) for tree in trees for x in leaves(tree)}
+
+
+def memory(x: Tensor) -> int:
+    """A number that is the same for two tensors that share memory."""
+    return x.untyped_storage().data_ptr() if type(x) in (Tensor, nn.Parameter) else id(x)
