@@ -173,7 +173,7 @@ class Members:
         places = places_of(state, self._in_trees(which), {part: owner.params for part, owner in parts.items()})
         self._of_all = {place.key for place in places if place.shared and place.owner is None}
         self._counts = tuple({place.key: 0 for place in places if place.shared and place.owner is not None})
-        new = [i for i in which if not kept.get(i)]
+        new = set(which)
         for i in which:
             self.keys[self.params[i]] = set()
             if i not in kept:
@@ -184,7 +184,8 @@ class Members:
             if of_all:
                 value = next((mine[place.key] for mine in kept.values() if place.key in mine), value)
             for i in which if of_all else place.params:
-                kept[i].setdefault(place.key, value)
+                if kept[i].setdefault(place.key, value) is not value and not of_all:
+                    new.discard(i)
                 self.keys[self.params[i]].add(place.key)
         for i in new:
             self.untouched[self.params[i]] = {k: x for k, x in kept[i].items() if k not in self._of_all}

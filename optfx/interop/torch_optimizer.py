@@ -6,21 +6,20 @@ groups, their parameters and the state are what `param_groups` and `state` say a
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
-from torch.optim import Optimizer
 
 from optfx.compiler import fuse
 from optfx.core import as_transform, is_number
 from optfx.core.transform import check_extra, check_updates
 from optfx.interop import torch_load
+from optfx.interop.evaluating import Evaluating
 from optfx.interop.groups import Knobs, own_value
 from optfx.interop.members import Members, refuse_twice
 from optfx.interop.program import Program
@@ -28,7 +27,7 @@ from optfx.interop.torch_state import State
 from optfx.tree import Tree, leaves
 
 
-class TorchOptimizer(Optimizer):
+class TorchOptimizer(Evaluating):
     r"""An optimizer of `torch.optim` around one transform over all parameter groups.
 
     A group sets numbers of the optimizer by torch's name for them (`lr`, `betas`, `momentum`, `alpha`, `weight_decay`,
@@ -77,7 +76,7 @@ class TorchOptimizer(Optimizer):
         self.tx = as_transform(tx)
         self.compile = compile
         self._knobs = Knobs(self.tx)
-        self._trained: dict[Tensor, Tensor] | None = None  # what eval mode has replaced
+        self._trained = None
         self._given = frozenset(numbers)
         self._knobs.check_known(numbers)
         self._knobs.check(numbers)
@@ -115,11 +114,6 @@ class TorchOptimizer(Optimizer):
             except (ValueError, TypeError):
                 self.param_groups.pop()
                 raise
-
-    def _follow(self) -> Members:
-        """The parameters, as the groups and the state say now."""
-        self._members.follow(self.param_groups, self.defaults, self.state)
-        return self._members
 
     # ---- a step -----------------------------------------------------------------------------------
 
@@ -190,72 +184,6 @@ class TorchOptimizer(Optimizer):
             opt = program.fused = fuse(program.tx)
             _, state = opt.init(program.tree(dict(enumerate(self._members.params))), state, copy=False, **extra)
         program.whole.write(kept, opt.step(grads, state, opt.params, **extra)[1])
-
-    # ---- evaluating -------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Inside the `with`, the parameters have the values to evaluate the model with; see `eval`.
-
-        Example:
-            >>> import torch, optfx
-            >>> from optfx.interop import TorchOptimizer
-            >>> w = torch.nn.Parameter(torch.tensor([1.0]))
-            >>> optimizer = TorchOptimizer([w], optfx.chain(optfx.sgd(1.0), optfx.params_ema(0.75)))
-            >>> w.grad = torch.tensor([4.0])
-            >>> optimizer.step()
-            >>> with optimizer.evaluating():
-            ...     print(w.tolist())
-            [0.0]
-            >>> w.tolist()
-            [-3.0]
-        """
-        if self._trained is not None:
-            yield
-            return
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train()
-
-    @torch.no_grad()
-    def eval(self) -> None:
-        """Give the parameters the values to evaluate the model with, such as their averages: see `tx.eval_params`.
-
-        They keep these values until `train()`, so a module that is saved before is saved with them. Parameters that the
-        transform evaluates as they are stay untouched. A second `eval()` does nothing.
-        """
-        if self._trained is not None:
-            return
-        members = self._follow()
-        everything = range(len(members.params))
-        if members.params:
-            self._knobs.read(self.param_groups, members.held)
-            kept = members.ready(everything)
-            program = members.program(members.owners(everything, kept), whole=True)
-            program.check(kept)
-            params = members.tree(everything)
-            values = program.tx.eval_params(program.whole.read(kept), params)
-            pairs = [
-                (p, values[n]) for n, p in zip(members.names, members.params, strict=True) if values[n] is not params[n]
-            ]
-            self._trained = {p: p.detach().clone() for p, _ in pairs}
-            for p, value in pairs:
-                p.copy_(value)
-        else:
-            self._trained = {}
-
-    @torch.no_grad()
-    def train(self) -> None:
-        """Give the parameters the trained values back, after `eval()`. Otherwise it does nothing."""
-        for p, trained in (self._trained or {}).items():
-            p.copy_(trained)
-        self._trained = None
-
-    def _refuse_in_eval_mode(self, what: str) -> None:
-        if self._trained is not None:
-            raise RuntimeError(f"{what} in eval mode: call train() first, which puts the trained parameters back")
 
     # ---- saving -----------------------------------------------------------------------------------
 

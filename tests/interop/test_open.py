@@ -731,3 +731,28 @@ def test_what_cannot_be_taken_over():
         after = optimizer.state_dict()
         assert before["param_groups"] == after["param_groups"]
         assert all(torch.equal(x, after["state"][i][k]) for i, of in before["state"].items() for k, x in of.items())
+
+
+def test_what_is_made_before_the_first_step_is_made_anew_wherever_it_went():
+    """Rprop's first step sizes are the rate of the group that a parameter is in when it takes its first step."""
+
+    def torchs(groups):
+        return torch.optim.Rprop(groups, lr=0.1)
+
+    tx = lambda: optfx.chain(optfx.clip_by_global_norm(1e9), written(torch.optim.Rprop, {"lr": 0.1}))
+    for change in (popped_and_back, replaced_with_state_if_any):
+        pair = Pair(tx, torchs)
+        pair.both[0].eval()
+        pair.both[0].train()
+        pair.each(change)
+        pair.each(lambda optimizer, _: optimizer.param_groups[1].update(lr=0.02))
+        pair.step(3)
+        pair.check()
+
+
+def replaced_with_state_if_any(optimizer, params):
+    old = dict(params)
+    replaced(optimizer, params)
+    for name, p in params.items():
+        if old[name] in optimizer.state:
+            optimizer.state[p] = optimizer.state.pop(old[name])
