@@ -36,7 +36,7 @@ class Members:
         held: the numbers of each group.
         keys: what is kept of each.
         untouched: of those that have taken no step, the state as it was made.
-        compared: whether parameters with equal counts share them; a state from elsewhere has them once for each.
+        compared: whether the counts have been compared, which a state from elsewhere has once for each parameter.
     """
 
     def __init__(self, knobs: Knobs):
@@ -73,7 +73,7 @@ class Members:
             self._read(groups, defaults)
             self._seen = self._look(groups)
         if not self.compared:
-            self._share_counts()
+            self._compare()
             self.compared = True
 
     def _look(self, groups: list[dict[str, Any]]) -> list[Any]:
@@ -201,15 +201,19 @@ class Members:
             found.setdefault((self.group[i], *[id(mine[key]) for key in self._counts]), []).append(i)
         return tuple([Owner(key[0], tuple(params)) for key, params in found.items()])
 
-    def _share_counts(self) -> None:
-        """Parameters of a group that have taken the same steps share their counts."""
+    def _compare(self) -> None:
+        """Parameters of a group that have taken the same steps share their counts, and those that have taken none are
+        untouched."""
         first: dict[str, State] = {}
         for i, mine in self.kept().items():
-            counts = [mine.get(key) for key in self._counts]
-            if all(isinstance(x, Tensor) and x.numel() < 100 for x in counts):
-                values = [(x.shape, x.dtype, x.device, x.tolist()) for x in counts if x is not None]
+            p, counts = self.params[i], {key: mine.get(key) for key in self._counts}
+            if all(isinstance(x, Tensor) and x.numel() < 100 for x in counts.values()):
+                values = {key: (x.shape, x.dtype, x.device, x.tolist()) for key, x in counts.items() if x is not None}
                 shared = first.setdefault(repr((self.group[i], values)), mine)
                 mine.update({key: shared[key] for key in self._counts})
+                steps = [values[key][-1] for key in self._counts if key.rpartition(".")[2] == "count"]
+                if steps and not any(steps) and self.keys[p] <= mine.keys():
+                    self.untouched[p] = {key: mine[key] for key in self.keys[p] - self._of_all}
 
     def apart(self, owners: Collection[Owner], kept: Mapping[int, State]) -> set[int]:
         """Before a step that writes in place: what an owner shares with parameters that rest becomes its own.

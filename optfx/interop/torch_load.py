@@ -151,7 +151,8 @@ def renamed(
     Raises:
         ValueError: our optimizer does not hold that of torch, saying what does not fit.
     """
-    kept = {i: {k: x for k, x in of.items() if x is not None} for i, of in saved["state"].items()}
+    of_torch = {key for spec in SPECS.values() for key in (*spec.state, "step")}  # what is unknown is somebody else's
+    kept = {i: {k: x for k, x in of.items() if x is not None and k in of_torch} for i, of in saved["state"].items()}
     theirs = {key for of in kept.values() for key in of} - {"step"}
     spec = _spec_of(tx, saved["param_groups"], theirs)
     key_of = _keys_of(spec, {key for of in keys for key in of}, theirs)

@@ -274,10 +274,9 @@ class TorchOptimizer(Evaluating):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: getattr(self, name) for name in ("tx", "compile", "_trained", "_given")}
-        return super().__getstate__() | kept | {"_untouched": self._members.untouched}
+        return super().__getstate__() | kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        untouched = state.pop("_untouched", {})
         for p, kept in state.get("state", {}).items():
             if isinstance(p, Tensor):
                 state["state"][p] = torch_load.copied(kept, p)
@@ -285,7 +284,7 @@ class TorchOptimizer(Evaluating):
         if "tx" in state:  # a copy or a pickle, not what load_state_dict hands over
             self._knobs = Knobs(self.tx)
             self._members = Members(self._knobs)
-        self._members.untouched = untouched
+        self._members.untouched = {}
         self._members.compared = False
 
 

@@ -278,6 +278,8 @@ class AnyUse(RuleBasedStateMachine):
             kept[key] = before[p][key]
         assert all(torch.equal(q, x) for q, x in zip(ours.params.values(), values, strict=True))
         for q, mine in before.items():
+            if q in ours.optimizer._members.untouched:  # made anew, perhaps, for a parameter with another value
+                continue
             assert all(torch.equal(ours.optimizer.state[q][k], x) for k, x in mine.items())
 
     @rule(infinite=MAYBE, unscale=MAYBE)
@@ -492,6 +494,32 @@ class AnyUse(RuleBasedStateMachine):
         if anew:
             self.sort_groups()
         self.regrouped()
+
+    @rule()
+    def take_over(self) -> None:
+        """Goes on with what the optimizer of torch has saved."""
+        self.note("take over")
+        ours, theirs = self.sides
+        here = {p for group in theirs.groups for p in group["params"]}
+        if self.named and not all(group["params"] for group in theirs.groups):
+            return
+        for p in [p for p in theirs.optimizer.state if p not in here]:
+            del theirs.optimizer.state[p]
+        groups = [
+            {"params": [self.entry(ours, theirs.name_of(p)) for p in group["params"]], "lr": 9.0}
+            for group in theirs.groups
+        ]
+        ours.optimizer = self.make(True, groups)
+        ours.optimizer.load_torch_state_dict(theirs.optimizer.state_dict())
+        self.regrouped()
+
+    @rule(factor=st.sampled_from([0.5, 2.0]))
+    def scale_rates(self, factor: float) -> None:
+        """In place, where they are tensors."""
+        self.note("scale rates", factor)
+        for side in self.sides:
+            for group in side.groups:
+                group["lr"] *= factor if isinstance(group["lr"], float) or torch.is_tensor(group["lr"]) else 1
 
     def sort_groups(self) -> None:
         """The other rules count groups and parameters: ours in the order of torch's again."""

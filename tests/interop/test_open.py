@@ -756,3 +756,12 @@ def replaced_with_state_if_any(optimizer, params):
     for name, p in params.items():
         if old[name] in optimizer.state:
             optimizer.state[p] = optimizer.state.pop(old[name])
+
+
+def test_what_was_saved_before_the_first_step_is_made_anew_in_it():
+    pair = Pair(lambda: written(torch.optim.Rprop, {"lr": 0.1}), lambda groups: torch.optim.Rprop(groups, lr=0.1))
+    pair.step(rest=["late"])
+    pair.each(lambda optimizer, _: optimizer.load_state_dict(optimizer.state_dict()))
+    pair.each(lambda optimizer, _: optimizer.param_groups[1].update(lr=0.02))
+    pair.step(3)
+    pair.check()

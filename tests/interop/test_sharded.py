@@ -243,7 +243,7 @@ def fsdp(rank, world, backends):
 
 
 def sharded_later(rank, world):
-    """As accelerate does it: the model is sharded when the optimizer is there, which is then given the new parameters."""
+    """As accelerate does it: the model is sharded after its optimizer was made, which is then given the parameters."""
     reference = Net()
     tx = optfx.chain(optfx.clip_by_global_norm(0.1), optfx.adamw(1e-2))
     train_optimizer(reference, TorchOptimizer(reference.named_parameters(), tx))
