@@ -19,7 +19,7 @@ from torch.optim import lr_scheduler
 
 import optfx
 from optfx import core, tree
-from optfx.interop import TorchOptimizer
+from optfx.interop import TorchOptimizer, program
 from optfx.interop.torch_specs import SPECS
 from tests.interop.parity import cases
 
@@ -657,9 +657,10 @@ def most_memory(step):
     [(optfx.adamw, 0.5), (lambda lr: optfx.chain(optfx.clip_by_global_norm(1.0), optfx.adamw(lr)), 1.5)],
     ids=["adamw", "clip and adamw"],
 )
-def test_the_memory_of_a_step(make, most):
+def test_the_memory_of_a_step(make, most, monkeypatch):
     """In copies of the parameters. A norm of all needs one, for the clipped gradients."""
-    params = [nn.Parameter(torch.ones(1 << 18)) for _ in range(40)]
+    monkeypatch.setattr(program, "BLOCK", 1 << 14)
+    params = [nn.Parameter(torch.ones(1 << 12)) for _ in range(40)]
     optimizer = TorchOptimizer(params, make(1e-3))
     for p in params:
         p.grad = torch.ones_like(p)
