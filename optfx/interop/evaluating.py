@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optfx.interop.groups import Knobs
 from optfx.interop.members import Members
 
 
@@ -20,7 +19,7 @@ class Evaluating(Optimizer):
         _trained: what eval mode has replaced; None in train mode.
     """
 
-    _knobs: Knobs
+    compile: bool
     _members: Members
     _trained: dict[Tensor, Tensor] | None
 
@@ -67,7 +66,7 @@ class Evaluating(Optimizer):
         members = self._follow()
         everything = range(len(members.params))
         if members.params:
-            self._knobs.read(self.param_groups, members.held)
+            members.read_numbers(self.param_groups, apart=self.compile)
             kept = members.ready(everything)
             program = members.program(members.owners(everything, kept), whole=True)
             program.check(kept)

@@ -168,6 +168,12 @@ class Knobs:
             if set(map(type, values)) <= _PLAIN:
                 mine.values[name] = values
 
+    def rows(self, held: Sequence[Held]) -> list[int]:
+        """For each group, the first one that has the same numbers."""
+        first: dict[Any, int] = {}
+        values = [tuple([mine.values.get(name) for name in self.found]) for mine in held]
+        return [k if None in row else first.setdefault(row, k) for k, row in enumerate(values)]
+
     # ---- the optimizer with these values ----------------------------------------------------------
 
     def transform(self, owners: Mapping[str, tuple[Held, tuple[str, ...]]]) -> GradientTransformation:

@@ -47,6 +47,7 @@ class Members:
         self._programs: OrderedDict[tuple[bool, tuple[Owner, ...]], Program] = OrderedDict()
         self._counts: tuple[str, ...] = ()  # what is kept once for an owner
         self._of_all: set[str] = set()  # what is kept once for all
+        self._row: list[int] = []  # of each group, the first with the same numbers
         self.params: list[Tensor] = []
         self.names: list[str] = []
         self.group: list[int] = []
@@ -98,6 +99,7 @@ class Members:
         self.params, self.names = params, [name for of_group in names for name in of_group]
         self.group = [k for k, group in enumerate(groups) for _ in group["params"]]
         self.held = [self._knobs.hold(group) for group in groups]
+        self._row = list(range(len(groups)))
         self._programs.clear()
         self._let_go()
         before = self._forms
@@ -135,6 +137,19 @@ class Members:
                 del self._state[p]
             self.untouched |= {q: made for q in self.params if made and _holds(self._state.get(q, {}), made)}
 
+    def read_numbers(self, groups: list[dict[str, Any]], apart: bool) -> None:
+        """See which numbers the groups have now.
+
+        Args:
+            groups: of the optimizer.
+            apart: whether groups stay apart where their numbers are the same, so that other numbers change nothing else.
+
+        Raises:
+            ValueError, TypeError: what is no number, or must not differ between groups; nothing has changed then.
+        """
+        self._knobs.read(groups, self.held)
+        self._row = list(range(len(groups))) if apart else self._knobs.rows(self.held)
+
     # ---- the state --------------------------------------------------------------------------------
 
     def kept(self) -> dict[int, State]:
@@ -163,7 +178,7 @@ class Members:
         """Make what is missing of the state of these parameters."""
         of_group: dict[int, list[int]] = {}
         for i in which:
-            of_group.setdefault(self.group[i], []).append(i)
+            of_group.setdefault(self._row[self.group[i]], []).append(i)
         kept = self.kept()
         if not of_group:
             return kept
@@ -198,25 +213,25 @@ class Members:
         found: dict[tuple[int, ...], list[int]] = {}
         for i in which:
             mine = kept[i]
-            found.setdefault((self.group[i], *[id(mine[key]) for key in self._counts]), []).append(i)
+            found.setdefault((self._row[self.group[i]], *[id(mine[key]) for key in self._counts]), []).append(i)
         return tuple([Owner(key[0], tuple(params)) for key, params in found.items()])
 
     def _compare(self) -> None:
-        """Parameters of a group that have taken the same steps share their counts, and those that have taken none are
-        untouched."""
+        """Parameters that have taken the same steps share their counts, and those that have taken none are untouched."""
         first: dict[str, State] = {}
         for i, mine in self.kept().items():
             p, counts = self.params[i], {key: mine.get(key) for key in self._counts}
             if all(isinstance(x, Tensor) and x.numel() < 100 for x in counts.values()):
                 values = {key: (x.shape, x.dtype, x.device, x.tolist()) for key, x in counts.items() if x is not None}
-                shared = first.setdefault(repr((self.group[i], values)), mine)
+                shared = first.setdefault(repr(values), mine)
                 mine.update({key: shared[key] for key in self._counts})
                 steps = [values[key][-1] for key in self._counts if key.rpartition(".")[2] == "count"]
                 if steps and not any(steps) and self.keys[p] <= mine.keys():
                     self.untouched[p] = {key: mine[key] for key in self.keys[p] - self._of_all}
 
     def apart(self, owners: Collection[Owner], kept: Mapping[int, State]) -> set[int]:
-        """Before a step that writes in place: what an owner shares with parameters that rest becomes its own.
+        """Before a step that writes in place: what an owner shares with another, or with parameters that rest, becomes
+        its own.
 
         Returns:
             The ids of the tensors that the others keep, which nobody may write to.
@@ -224,14 +239,17 @@ class Members:
         stepping = {self.params[i] for owner in owners for i in owner.params}
         resting = [mine for p, mine in self._state.items() if isinstance(mine, dict) and p not in stepping]
         theirs = {id(x) for mine in resting for x in mine.values()}
-        if not theirs:
-            return theirs
+        taken = set(theirs)
         for owner in owners:
             for key in self._counts:
-                if id(count := kept[owner.params[0]][key]) in theirs:
-                    new = count.clone()
+                count = kept[owner.params[0]][key]
+                if id(count) in taken:
+                    count = count.clone()
                     for i in owner.params:
-                        kept[i][key] = new
+                        kept[i][key] = count
+                taken.add(id(count))
+        if not theirs:
+            return theirs
         return theirs - {id(x) for mine in (kept[i] for owner in owners for i in owner.params) for x in mine.values()}
 
     # ---- what runs --------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """One optimizer for parameters of several owners: who owns a number, a count, a parameter.
 
-An owner is the parameters of one group that have taken the same steps. It has one row of numbers, those of the group,
-and one of whatever the optimizer keeps once and not for each parameter, such as a count. A transform that treats
+An owner is the parameters with the same numbers that have taken the same steps. It has one row of numbers, those of a
+group, and one of whatever the optimizer keeps once and not for each parameter, such as a count. A transform that treats
 parameters one by one runs for each owner alone. One that looks across parameters stays one for all.
 """
 
@@ -27,7 +27,7 @@ _FUNCTIONS = ("value_fn", "grad_fn", "obj_fn")
 class Owner(NamedTuple):
     """Parameters that share their numbers and their counts."""
 
-    group: int
+    group: int  # whose numbers they have
     params: tuple[int, ...]
 
 

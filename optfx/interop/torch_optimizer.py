@@ -146,7 +146,7 @@ class TorchOptimizer(Evaluating):
         if not active:
             return loss
         check_extra(self.tx, extra)
-        self._knobs.read(self.param_groups, members.held)
+        members.read_numbers(self.param_groups, apart=self.compile)
         given = {i: self._gradient(i) for i in active}
         kept = members.ready(active)
         owners = members.owners(active, kept)
