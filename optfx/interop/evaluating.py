@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optfx.interop.groups import Knobs
 from optfx.interop.members import Members
 
 
@@ -19,7 +20,7 @@ class Evaluating(Optimizer):
         _trained: what eval mode has replaced; None in train mode.
     """
 
-    compile: bool
+    _knobs: Knobs
     _members: Members
     _trained: dict[Tensor, Tensor] | None
 
@@ -66,12 +67,12 @@ class Evaluating(Optimizer):
         members = self._follow()
         everything = range(len(members.params))
         if members.params:
-            members.read_numbers(self.param_groups, apart=self.compile)
+            self._knobs.read(self.param_groups, members.held)
             kept = members.ready(everything)
-            program = members.program(members.owners(everything, kept), whole=True)
+            program = members.whole(everything, kept)
             program.check(kept)
             params = members.tree(everything)
-            values = program.tx.eval_params(program.whole.read(kept), params)
+            values = program.tx.eval_params(program.layout.read(kept), params)
             pairs = [
                 (p, values[n]) for n, p in zip(members.names, members.params, strict=True) if values[n] is not params[n]
             ]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.combinators import inject_hyperparams
+from optfx.combinators import chain, inject_hyperparams, named_chain
 from optfx.core import GradientTransformation
 from optfx.core.hyper import join
 from optfx.interop.owners import by_owner, each, is_foreign, looks_across, masks
@@ -168,49 +168,66 @@ class Knobs:
             if set(map(type, values)) <= _PLAIN:
                 mine.values[name] = values
 
-    def rows(self, held: Sequence[Held]) -> list[int]:
-        """For each group, the first one that has the same numbers."""
+    def rows(self, held: Sequence[Held], path: str) -> list[int]:
+        """For each group, the first one that has the same numbers for the transform at a path."""
         first: dict[Any, int] = {}
-        values = [tuple([mine.values.get(name) for name in self.found]) for mine in held]
+        names = [name for name, knob in self.found.items() if is_below(knob.paths[0], path)]
+        values = [tuple([mine.values.get(name) for name in names]) for mine in held]
         return [k if None in row else first.setdefault(row, k) for k, row in enumerate(values)]
 
     # ---- the optimizer with these values ----------------------------------------------------------
 
-    def transform(self, owners: Mapping[str, tuple[Held, tuple[str, ...]]]) -> GradientTransformation:
-        """The optimizer with the numbers that are held for each owner.
+    def steps(self) -> list[tuple[str, GradientTransformation]]:
+        """The transforms that updates go through one after another, with their paths: chains are taken apart."""
 
-        Args:
-            owners: for each, the numbers of its group, and the names of its parameters.
-        """
-        numbers = {
-            owner: {
-                path: x for name, xs in held.tensors.items() for path, x in zip(self.found[name].paths, xs, strict=True)
-            }
-            for owner, (held, _) in owners.items()
-        }
-        names = {owner: own for owner, (_, own) in owners.items()}
-
-        def go(tx: GradientTransformation, path: str) -> Any:
-            if not self.one_for_all(tx):
-                return by_owner({owner: _with(tx, path, of) for owner, of in numbers.items()}, names, self.holes)
-            first = next(iter(numbers.values()))
-            own = {name: first[join(path, name)] for name in _own_numbers(tx)}
-            if isinstance(tx, core.Wrapper):
-                tx = tx.with_inside({name: go(part, join(path, name)) for name, part in tx.inside().items()})
-            return tree.replace(tx, **own) if own else tx
+        def go(tx: GradientTransformation, path: str) -> list[tuple[str, GradientTransformation]]:
+            if not isinstance(tx, (chain, named_chain)):
+                return [(path, tx)]
+            return [step for name, part in tx.inside().items() for step in go(part, join(path, name))]
 
         return go(self.tx, "")
+
+    def part(self, tx: GradientTransformation, path: str, held: Held) -> GradientTransformation:
+        """The transform at a path with the numbers that are held for a group."""
+        numbers = {path: x for name, xs in held.tensors.items() for path, x in self._pairs(name, xs)}
+        mine = {name: numbers[join(path, name)] for name in core.numbers(tx) if join(path, name) in numbers}
+        return core.with_numbers(tx, mine)
+
+    def transform(
+        self, tx: GradientTransformation, path: str, owners: Mapping[str, tuple[Held, tuple[str, ...]]]
+    ) -> GradientTransformation:
+        """The transform at a path with the numbers of each owner.
+
+        Args:
+            tx: the transform.
+            path: of it.
+            owners: for each, the numbers of its group, and the names of its parameters.
+        """
+        names = {owner: own for owner, (_, own) in owners.items()}
+        if not self.one_for_all(tx):
+            return by_owner(
+                {owner: self.part(tx, path, held) for owner, (held, _) in owners.items()}, names, self.holes
+            )
+        held, _ = next(iter(owners.values()))
+        first = {path: x for name, xs in held.tensors.items() for path, x in self._pairs(name, xs)}
+        own: dict[str, Any] = {name: first[join(path, name)] for name in _own_numbers(tx)}
+        if isinstance(tx, core.Wrapper):
+            inside = tx.inside().items()
+            tx = tx.with_inside({name: self.transform(part, join(path, name), owners) for name, part in inside})
+        return tree.replace(tx, **own) if own else tx
+
+    def _pairs(self, name: str, xs: Sequence[Tensor]) -> Iterable[tuple[str, Tensor]]:
+        return zip(self.found[name].paths, xs, strict=True)
+
+
+def is_below(path: str, other: str) -> bool:
+    """Whether a path begins with another one."""
+    return not other or path.startswith(f"{other}.")
 
 
 def _own_numbers(tx: GradientTransformation) -> dict[str, Any]:
     """The fields of a transform that hold numbers."""
     return {name: value for name in core.hyper_fields(tx) if core.is_number(value := getattr(tx, name))}
-
-
-def _with(tx: GradientTransformation, path: str, numbers: Mapping[str, Tensor]) -> GradientTransformation:
-    """The transform at this path with its numbers of these."""
-    mine = {name: numbers[join(path, name)] for name in core.numbers(tx) if join(path, name) in numbers}
-    return core.with_numbers(tx, mine)
 
 
 def _name(tx: GradientTransformation, field: str) -> str:

@@ -8,17 +8,17 @@ freeze, extend and reorder them, clear the state or move it. So nothing is taken
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from optfx.core import GradientTransformation
-from optfx.interop.groups import Held, Knobs, own_value
+from optfx.interop.groups import Held, Knobs, is_below, own_value
 from optfx.interop.owners import Owner
-from optfx.interop.program import Program, blocks
-from optfx.interop.torch_state import State, memory, memory_of, places_of
-from optfx.tree import Hole, leaves
+from optfx.interop.program import Program, Whole
+from optfx.interop.torch_state import Names, State, memory, memory_of, places_of
+from optfx.tree import leaves
 
 PROGRAMS = 16  # the steps of how many sets of parameters are remembered
 
@@ -44,10 +44,11 @@ class Members:
         self._seen: list[Any] = []
         self._state: dict[Any, State] = {}
         self._forms: dict[Tensor, Any] = {}
-        self._programs: OrderedDict[tuple[bool, tuple[Owner, ...]], Program] = OrderedDict()
+        self._steps = knobs.steps()
+        self._last = max((k for k, (_, tx) in enumerate(self._steps) if knobs.one_for_all(tx)), default=-1)
+        self._programs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._counts: tuple[str, ...] = ()  # what is kept once for an owner
         self._of_all: set[str] = set()  # what is kept once for all
-        self._row: list[int] = []  # of each group, the first with the same numbers
         self.params: list[Tensor] = []
         self.names: list[str] = []
         self.group: list[int] = []
@@ -99,7 +100,6 @@ class Members:
         self.params, self.names = params, [name for of_group in names for name in of_group]
         self.group = [k for k, group in enumerate(groups) for _ in group["params"]]
         self.held = [self._knobs.hold(group) for group in groups]
-        self._row = list(range(len(groups)))
         self._programs.clear()
         self._let_go()
         before = self._forms
@@ -137,19 +137,6 @@ class Members:
                 del self._state[p]
             self.untouched |= {q: made for q in self.params if made and _holds(self._state.get(q, {}), made)}
 
-    def read_numbers(self, groups: list[dict[str, Any]], apart: bool) -> None:
-        """See which numbers the groups have now.
-
-        Args:
-            groups: of the optimizer.
-            apart: whether groups stay apart where their numbers are the same, so that other numbers change nothing else.
-
-        Raises:
-            ValueError, TypeError: what is no number, or must not differ between groups; nothing has changed then.
-        """
-        self._knobs.read(groups, self.held)
-        self._row = list(range(len(groups))) if apart else self._knobs.rows(self.held)
-
     # ---- the state --------------------------------------------------------------------------------
 
     def kept(self) -> dict[int, State]:
@@ -178,14 +165,14 @@ class Members:
         """Make what is missing of the state of these parameters."""
         of_group: dict[int, list[int]] = {}
         for i in which:
-            of_group.setdefault(self._row[self.group[i]], []).append(i)
+            of_group.setdefault(self.group[i], []).append(i)
         kept = self.kept()
         if not of_group:
             return kept
         parts = {str(g): Owner(g, tuple(of)) for g, of in of_group.items()}
         params = self.tree(which)
-        state = self._transform(parts).begin(params)
-        places = places_of(state, self._in_trees(which), {part: owner.params for part, owner in parts.items()})
+        state = self._knobs.transform(self._knobs.tx, "", self._rows(parts)).begin(params)
+        places = places_of(state, self.in_trees(which), {part: owner.params for part, owner in parts.items()})
         self._of_all = {place.key for place in places if place.shared and place.owner is None}
         self._counts = tuple({place.key: 0 for place in places if place.shared and place.owner is not None})
         new = set(which)
@@ -202,32 +189,47 @@ class Members:
                 if kept[i].setdefault(place.key, value) is not value and not of_all:
                     new.discard(i)
                 self.keys[self.params[i]].add(place.key)
+        self._share(which, kept)
         for i in new:
             self.untouched[self.params[i]] = {k: x for k, x in kept[i].items() if k not in self._of_all}
         return kept
 
     # ---- owners -----------------------------------------------------------------------------------
 
-    def owners(self, which: Iterable[int], kept: Mapping[int, State]) -> tuple[Owner, ...]:
-        """These parameters by who owns their numbers and counts."""
+    def _owners(
+        self, which: Iterable[int], kept: Mapping[int, State], rows: Sequence[int], counts: Sequence[str]
+    ) -> tuple[Owner, ...]:
+        """These parameters by who owns their numbers and counts.
+
+        Args:
+            which: the parameters.
+            kept: what is kept of each.
+            rows: for each group, the one that stands for its numbers.
+            counts: what is kept once for an owner.
+        """
         found: dict[tuple[int, ...], list[int]] = {}
         for i in which:
             mine = kept[i]
-            found.setdefault((self._row[self.group[i]], *[id(mine[key]) for key in self._counts]), []).append(i)
+            found.setdefault((rows[self.group[i]], *[id(mine[key]) for key in counts]), []).append(i)
         return tuple([Owner(key[0], tuple(params)) for key, params in found.items()])
 
+    def _share(self, which: Iterable[int], kept: Mapping[int, State]) -> None:
+        """Equal counts become one, or each parameter would be an owner of its own."""
+        first: dict[Any, Tensor] = {}
+        for mine in (kept[i] for i in which if i in kept):
+            for key in self._counts:
+                x = mine.get(key)
+                if isinstance(x, Tensor) and x.numel() < 100:
+                    mine[key] = first.setdefault((key, repr((x.shape, x.dtype, x.device, x.tolist()))), x)
+
     def _compare(self) -> None:
-        """Parameters that have taken the same steps share their counts, and those that have taken none are untouched."""
-        first: dict[str, State] = {}
-        for i, mine in self.kept().items():
-            p, counts = self.params[i], {key: mine.get(key) for key in self._counts}
-            if all(isinstance(x, Tensor) and x.numel() < 100 for x in counts.values()):
-                values = {key: (x.shape, x.dtype, x.device, x.tolist()) for key, x in counts.items() if x is not None}
-                shared = first.setdefault(repr(values), mine)
-                mine.update({key: shared[key] for key in self._counts})
-                steps = [values[key][-1] for key in self._counts if key.rpartition(".")[2] == "count"]
-                if steps and not any(steps) and self.keys[p] <= mine.keys():
-                    self.untouched[p] = {key: mine[key] for key in self.keys[p] - self._of_all}
+        """Of a state from elsewhere: share counts, and see who has taken no step."""
+        kept = self.kept()
+        self._share(kept, kept)
+        for i, mine in kept.items():
+            p, counts = self.params[i], [key for key in self._counts if key.rpartition(".")[2] == "count"]
+            if counts and self.keys[p] <= mine.keys() and not any(torch.any(mine[key]) for key in counts):
+                self.untouched[p] = {key: mine[key] for key in self.keys[p] - self._of_all}
 
     def apart(self, owners: Collection[Owner], kept: Mapping[int, State]) -> set[int]:
         """Before a step that writes in place: what an owner shares with another, or with parameters that rest, becomes
@@ -255,32 +257,58 @@ class Members:
     # ---- what runs --------------------------------------------------------------------------------
 
     def tree(self, which: Iterable[int]) -> dict[str, Any]:
-        """These parameters by name. Where a mask wants to see all, the others are holes."""
-        mine = set(which)
-        names = self._in_trees(which).items()
-        return {name: self.params[i].detach() if i in mine else Hole() for i, name in names}
+        """These parameters by name."""
+        which = list(which)
+        return self.in_trees(which).tree({i: self.params[i].detach() for i in which})
 
-    def _in_trees(self, which: Iterable[int]) -> dict[int, str]:
-        return {i: self.names[i] for i in (range(len(self.names)) if self._knobs.holes else which)}
+    def in_trees(self, which: Iterable[int]) -> Names:
+        """The names in trees of these parameters."""
+        holes = self._knobs.holes
+        return Names({i: self.names[i] for i in (range(len(self.names)) if holes else which)}, holes)
 
-    def _transform(self, parts: Mapping[str, Owner]) -> GradientTransformation:
-        rows = {part: (self.held[g], tuple([self.names[i] for i in of])) for part, (g, of) in parts.items()}
-        return self._knobs.transform(rows)
+    def _rows(self, owners: Mapping[str, Owner]) -> dict[str, tuple[Held, tuple[str, ...]]]:
+        return {part: (self.held[g], tuple([self.names[i] for i in of])) for part, (g, of) in owners.items()}
 
-    def program(self, owners: tuple[Owner, ...], whole: bool) -> Program:
-        """The step of these parameters.
+    def whole(self, which: Sequence[int], kept: Mapping[int, State]) -> Whole:
+        """A step, or an evaluation, of these parameters at once."""
+        owners = self._owners(which, kept, range(len(self.held)), self._counts)
 
-        Args:
-            owners: of them.
-            whole: whether each owner is one part, however large.
-        """
-        key = (whole, owners)
+        def make() -> Whole:
+            parts = {str(k): owner for k, owner in enumerate(owners)}
+            tx = self._knobs.transform(self._knobs.tx, "", self._rows(parts))
+            return Whole(tx, parts, self.in_trees(which), self.tree(which))
+
+        return self._remembered((owners,), make)
+
+    def program(self, which: Sequence[int], kept: Mapping[int, State]) -> Program:
+        """An eager step of these parameters."""
+        knobs, last = self._knobs, self._last
+        everyone = self._owners(which, kept, range(len(self.held)), self._counts) if last >= 0 else ()
+        after = self._steps[last + 1 :]
+        owners = [
+            self._owners(which, kept, knobs.rows(self.held, path), [key for key in self._counts if is_below(key, path)])
+            for path, _ in after
+        ]
+
+        def make() -> Program:
+            parts = {str(k): owner for k, owner in enumerate(everyone)}
+            is_chain = len(self._steps) > 1  # which gives its steps the gradient, if they ask for it
+            of_all = [
+                (path, is_chain and tx.asks_for("grad"), knobs.transform(tx, path, self._rows(parts)), parts)
+                for path, tx in self._steps[: last + 1]
+            ]
+            of_each = [
+                (path, is_chain and tx.asks_for("grad"), [(o, knobs.part(tx, path, self.held[o.group])) for o in of])
+                for (path, tx), of in zip(after, owners, strict=True)
+            ]
+            params = {i: self.params[i].detach() for i in which}
+            return Program(of_all, of_each, self.in_trees(which), params, [p.numel() for p in self.params])
+
+        return self._remembered((everyone, *owners), make)
+
+    def _remembered(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         if key not in self._programs:
-            which = sorted(i for owner in owners for i in owner.params)
-            sizes = [p.numel() for p in self.params]
-            parts = {str(k): owner for k, owner in enumerate(owners)} if whole else blocks(owners, sizes)
-            program = Program(self._transform(parts), owners, parts, self._in_trees(which), self.tree(which), whole)
-            self._programs[key] = program
+            self._programs[key] = make()
             if len(self._programs) > PROGRAMS:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(key)

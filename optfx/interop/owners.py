@@ -7,7 +7,7 @@ parameters one by one runs for each owner alone. One that looks across parameter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -66,20 +66,13 @@ class by_owner(core.Wrapper):
     def begin(self, params: Tree) -> OwnerState:
         return OwnerState({owner: tx.begin(self.own(owner, params)) for owner, tx in self.transforms.items()})
 
-    def run_one(
-        self, owner: str, updates: Tree, state: Tree, params: Tree, extra: Mapping[str, Any]
-    ) -> tuple[Tree, Tree]:
-        """The step of one owner."""
-        theirs = {
-            name: self.own(owner, x) if isinstance(x, dict) and x.keys() == updates.keys() else x
-            for name, x in extra.items()
-        }
-        return self.transforms[owner].run(self.own(owner, updates), state, self.own(owner, params), theirs)
-
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        by_name = {name for name, x in extra.items() if isinstance(x, dict) and x.keys() == updates.keys()}
         new, states = {}, {}
-        for owner in self.transforms:
-            new[owner], states[owner] = self.run_one(owner, updates, state.inner[owner], params, extra)
+        for owner, tx in self.transforms.items():
+            theirs = {name: self.own(owner, x) if name in by_name else x for name, x in extra.items()}
+            mine = self.own(owner, updates)
+            new[owner], states[owner] = tx.run(mine, state.inner[owner], self.own(owner, params), theirs)
         return self.all(new, updates), OwnerState(states)
 
     def eval_params(self, state: Any, params: Tree) -> Tree:

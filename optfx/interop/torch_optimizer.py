@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from optfx.interop import torch_load
 from optfx.interop.evaluating import Evaluating
 from optfx.interop.groups import Knobs, own_value
 from optfx.interop.members import Members, refuse_twice
-from optfx.interop.program import Program
+from optfx.interop.program import Whole
 from optfx.interop.torch_state import State
 from optfx.tree import Tree, leaves
 
@@ -146,22 +146,21 @@ class TorchOptimizer(Evaluating):
         if not active:
             return loss
         check_extra(self.tx, extra)
-        members.read_numbers(self.param_groups, apart=self.compile)
+        self._knobs.read(self.param_groups, members.held)
         given = {i: self._gradient(i) for i in active}
         kept = members.ready(active)
-        owners = members.owners(active, kept)
-        program = members.program(owners, whole=self.compile)
+        program = members.whole(active, kept) if self.compile else members.program(active, kept)
         program.check(kept)
-        params = program.tree({i: members.params[i].detach() for i in active})
-        grads = program.tree(given)
+        params = program.names.tree({i: members.params[i].detach() for i in active})
+        grads = program.names.tree(given)
         check_updates("TorchOptimizer", params, grads)
         for i in active:
             members.untouched.pop(members.params[i], None)
-        if self.compile:
-            self._run_fused(program, grads, kept, extra)
+        if isinstance(program, Whole):
+            self._run_fused(program, active, grads, kept, extra)
         else:
-            for of_part, updates in program.run(grads, params, kept, extra):
-                for i in of_part:
+            for block, updates in program.run(grads, params, kept, extra):
+                for i in block:
                     members.params[i].add_(updates.pop(members.names[i]))
         return loss
 
@@ -176,14 +175,17 @@ class TorchOptimizer(Evaluating):
             )
         return -grad.detach() if self.param_groups[members.group[i]]["maximize"] else grad.detach()
 
-    def _run_fused(self, program: Program, grads: Tree, kept: Mapping[int, State], extra: dict[str, Any]) -> None:
-        theirs = self._members.apart(program.parts.values(), kept)
-        state, opt = program.whole.read(kept), program.fused
+    def _run_fused(
+        self, program: Whole, active: Sequence[int], grads: Tree, kept: Mapping[int, State], extra: dict[str, Any]
+    ) -> None:
+        theirs = self._members.apart(program.owners, kept)
+        state, opt = program.layout.read(kept), program.fused
         # the tensors that it writes to may be somebody else's by now
         if opt is None or (theirs and any(id(x) in theirs for x in leaves(opt.state))):
             opt = program.fused = fuse(program.tx)
-            _, state = opt.init(program.tree(dict(enumerate(self._members.params))), state, copy=False, **extra)
-        program.whole.write(kept, opt.step(grads, state, opt.params, **extra)[1])
+            own = program.names.tree({i: self._members.params[i] for i in active})
+            _, state = opt.init(own, state, copy=False, **extra)
+        program.layout.write(kept, opt.step(grads, state, opt.params, **extra)[1])
 
     # ---- saving -----------------------------------------------------------------------------------
 

@@ -15,8 +15,28 @@ from torch import Tensor, nn
 
 from optfx.core.hyper import join
 from optfx.interop.owners import OwnerState
-from optfx.tree import Tree, flatten, leaves, unflatten
+from optfx.tree import Hole, Tree, flatten, leaves, unflatten
 from optfx.tree.nodes import entries, leaves_in
+
+HOLE = Hole()
+
+
+class Names(NamedTuple):
+    """The names of the parameters in the trees of a step."""
+
+    of: Mapping[int, str]
+    holes: bool  # whether those that take no part are holes, because a mask wants to see all, or missing
+
+    def tree(self, values: Mapping[int, Any]) -> dict[str, Any]:
+        """A tree of these values, by number of the parameter."""
+        if not self.holes:
+            return {self.of[i]: x for i, x in values.items()}
+        return {name: values.get(i, HOLE) for i, name in self.of.items()}
+
+    def part(self, params: Sequence[int], x: Mapping[str, Any]) -> dict[str, Any]:
+        """What a tree has for these parameters."""
+        return self.tree({i: x[self.of[i]] for i in params})
+
 
 State = dict[str, Any]
 """What is kept of a parameter. Keys that the optimizer does not know are somebody else's."""
@@ -33,7 +53,7 @@ class Place(NamedTuple):
 
 
 def places_of(
-    state: Tree, names: Mapping[int, str], owned: Mapping[str, Sequence[int]], key: str = "", owner: str | None = None
+    state: Tree, names: Names, owned: Mapping[str, Sequence[int]], key: str = "", owner: str | None = None
 ) -> list[Place]:
     """Where each leaf of a state is kept, in order.
 
@@ -44,9 +64,9 @@ def places_of(
         key: the path of the part in the whole state.
         owner: whose part it is; None for the whole.
     """
-    number = {name: i for i, name in names.items()}
+    number = {name: i for i, name in names.of.items()}
     everyone = set(number)
-    theirs = {o: {names[i] for i in of} for o, of in owned.items()}
+    theirs = {o: everyone if names.holes else {names.of[i] for i in of} for o, of in owned.items()}
     found: list[Place] = []
 
     def go(node: Any, key: str, of: str | None, param: int | None) -> None:
@@ -54,7 +74,7 @@ def places_of(
         if pairs is None:
             if not isinstance(node, Tensor):
                 raise TypeError(f"the state at {key!r} is a {type(node).__name__}, expected a tensor")
-            several = tuple(names) if of is None else tuple(owned[of])
+            several = tuple(names.of) if of is None else tuple(owned[of])
             params = several if param is None else (param,)
             found.append(Place(key, params, of, param is None, (node.shape, node.dtype)))
         elif isinstance(node, OwnerState):
