@@ -20,6 +20,7 @@ from optfx.interop.program import Program, Whole
 from optfx.interop.torch_state import Names, State, memory, memory_of, places_of
 from optfx.tree import leaves
 
+_UNKNOWN = frozenset({""})  # what is kept of a parameter that has not been seen
 PROGRAMS = 16  # the steps of how many sets of parameters are remembered
 
 
@@ -105,7 +106,7 @@ class Members:
         before = self._forms
         self._forms = {p: (n, p.shape, p.dtype, p.device) for n, p in zip(self.names, params, strict=True)}
         self.keys = {p: self.keys[p] for p in params if before.get(p) == self._forms[p]}
-        self._begin([i for i, p in enumerate(params) if p not in self.keys or p not in self._state])
+        self.complete()
 
     def _named(self, groups: list[dict[str, Any]]) -> list[list[str]]:
         """The names of the parameters of each group. If parameters have come, gone or moved, and nobody has written
@@ -114,8 +115,7 @@ class Members:
         found: list[list[str]] = []
         for k, group in enumerate(groups):
             params, names = group["params"], list(group.get("param_names", ()))
-            number = sum(map(len, found))
-            numbers = [str(number + j) for j in range(len(params))]
+            numbers = [str(sum(map(len, found)) + j) for j in range(len(params))]
             if "param_names" not in group:
                 names = numbers
             as_before = k < len(self._seen) and self._seen[k][1] == tuple(names)
@@ -145,10 +145,7 @@ class Members:
 
     def complete(self) -> dict[int, State]:
         """What is kept of each parameter, where what was missing is new."""
-        kept = self.kept()
-        return self._begin(
-            [i for i, p in enumerate(self.params) if i not in kept or not self.keys[p] <= kept[i].keys()]
-        )
+        return self._begin(range(len(self.params)))
 
     def ready(self, which: Sequence[int]) -> dict[int, State]:
         """What is kept of each parameter; for these, which take a step, nothing is missing. What was made before the
@@ -157,17 +154,15 @@ class Members:
             if p in self.untouched and _holds(self._state.get(p, {}), self.untouched[p]):
                 for key in self.untouched[p]:
                     del self._state[p][key]
-        kept = self.kept()
-        missing = [i for i in which if i not in kept or not self.keys[self.params[i]] <= kept[i].keys()]
-        return self._begin(missing) if missing else kept
+        return self._begin(which)
 
     def _begin(self, which: Sequence[int]) -> dict[int, State]:
-        """Make what is missing of the state of these parameters."""
-        of_group: dict[int, list[int]] = {}
+        """Make what is missing of the state of these parameters. Returns what is kept of each."""
+        kept, of_group = self.kept(), {}
+        which = [i for i in which if i not in kept or not self.keys.get(self.params[i], _UNKNOWN) <= kept[i].keys()]
         for i in which:
             of_group.setdefault(self.group[i], []).append(i)
-        kept = self.kept()
-        if not of_group:
+        if not which:
             return kept
         parts = {str(g): Owner(g, tuple(of)) for g, of in of_group.items()}
         params = self.tree(which)
@@ -209,8 +204,7 @@ class Members:
         """
         found: dict[tuple[int, ...], list[int]] = {}
         for i in which:
-            mine = kept[i]
-            found.setdefault((rows[self.group[i]], *[id(mine[key]) for key in counts]), []).append(i)
+            found.setdefault((rows[self.group[i]], *[id(kept[i][key]) for key in counts]), []).append(i)
         return tuple([Owner(key[0], tuple(params)) for key, params in found.items()])
 
     def _share(self, which: Iterable[int], kept: Mapping[int, State]) -> None:
@@ -250,9 +244,9 @@ class Members:
                     for i in owner.params:
                         kept[i][key] = count
                 taken.add(id(count))
-        if not theirs:
-            return theirs
-        return theirs - {id(x) for mine in (kept[i] for owner in owners for i in owner.params) for x in mine.values()}
+        return theirs and theirs - {
+            id(x) for mine in (kept[i] for owner in owners for i in owner.params) for x in mine.values()
+        }
 
     # ---- what runs --------------------------------------------------------------------------------
 
