@@ -250,12 +250,11 @@ class Members:
 
     # ---- what runs --------------------------------------------------------------------------------
 
-    def tree(self, which: Iterable[int]) -> dict[str, Any]:
+    def tree(self, which: Sequence[int]) -> dict[str, Any]:
         """These parameters by name."""
-        which = list(which)
         return self.in_trees(which).tree({i: self.params[i].detach() for i in which})
 
-    def in_trees(self, which: Iterable[int]) -> Names:
+    def in_trees(self, which: Sequence[int]) -> Names:
         """The names in trees of these parameters."""
         holes = self._knobs.holes
         return Names({i: self.names[i] for i in (range(len(self.names)) if holes else which)}, holes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(("runs", "how"), [(160, []), (40, ["--compile"])], ids=["eager", "compiled"])
+@pytest.mark.parametrize(("runs", "how"), [(185, []), (15, ["--compile"])], ids=["eager", "compiled"])
 def test_any_use(runs, how):
     command = [
         sys.executable,
