@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from optfx.interop.groups import Held, Knobs, is_below, own_value
-from optfx.interop.owners import Owner
+from optfx.interop.owners import Owner, merged, owners_of
 from optfx.interop.program import Program, Whole
 from optfx.interop.torch_state import Names, State, memory, memory_of, places_of
 from optfx.tree import leaves
@@ -191,22 +191,6 @@ class Members:
 
     # ---- owners -----------------------------------------------------------------------------------
 
-    def _owners(
-        self, which: Iterable[int], kept: Mapping[int, State], rows: Sequence[int], counts: Sequence[str]
-    ) -> tuple[Owner, ...]:
-        """These parameters by who owns their numbers and counts.
-
-        Args:
-            which: the parameters.
-            kept: what is kept of each.
-            rows: for each group, the one that stands for its numbers.
-            counts: what is kept once for an owner.
-        """
-        found: dict[tuple[int, ...], list[int]] = {}
-        for i in which:
-            found.setdefault((rows[self.group[i]], *[id(kept[i][key]) for key in counts]), []).append(i)
-        return tuple([Owner(key[0], tuple(params)) for key, params in found.items()])
-
     def _share(self, which: Iterable[int], kept: Mapping[int, State]) -> None:
         """Equal counts become one, or each parameter would be an owner of its own."""
         first: dict[Any, Tensor] = {}
@@ -264,7 +248,7 @@ class Members:
 
     def whole(self, which: Sequence[int], kept: Mapping[int, State]) -> Whole:
         """A step, or an evaluation, of these parameters at once."""
-        owners = self._owners(which, kept, range(len(self.held)), self._counts)
+        owners = owners_of(which, self.group, kept, self._counts)
 
         def make() -> Whole:
             parts = {str(k): owner for k, owner in enumerate(owners)}
@@ -276,10 +260,9 @@ class Members:
     def program(self, which: Sequence[int], kept: Mapping[int, State]) -> Program:
         """An eager step of these parameters."""
         knobs, last = self._knobs, self._last
-        everyone = self._owners(which, kept, range(len(self.held)), self._counts) if last >= 0 else ()
-        after = self._steps[last + 1 :]
+        everyone, after = owners_of(which, self.group, kept, self._counts), self._steps[last + 1 :]
         owners = [
-            self._owners(which, kept, knobs.rows(self.held, path), [key for key in self._counts if is_below(key, path)])
+            merged(everyone, knobs.rows(self.held, path), kept, [key for key in self._counts if is_below(key, path)])
             for path, _ in after
         ]
 
@@ -297,7 +280,7 @@ class Members:
             params = {i: self.params[i].detach() for i in which}
             return Program(of_all, of_each, self.in_trees(which), params, [p.numel() for p in self.params])
 
-        return self._remembered((everyone, *owners), make)
+        return self._remembered((everyone if last >= 0 else (), *owners), make)
 
     def _remembered(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         if key not in self._programs:

@@ -7,7 +7,7 @@ parameters one by one runs for each owner alone. One that looks across parameter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +29,42 @@ class Owner(NamedTuple):
 
     group: int  # whose numbers they have
     params: tuple[int, ...]
+
+
+def owners_of(
+    which: Iterable[int], group: Sequence[int], kept: Mapping[int, Mapping[str, Any]], counts: Sequence[str]
+) -> tuple[Owner, ...]:
+    """Parameters by who owns their numbers and counts.
+
+    Args:
+        which: the parameters.
+        group: of each.
+        kept: what is kept of each.
+        counts: what is kept once for an owner; those of one owner are one tensor.
+    """
+    found: dict[tuple[int, ...], list[int]] = {}
+    for i in which:
+        mine = kept[i]
+        found.setdefault((group[i], *[id(mine[key]) for key in counts]), []).append(i)
+    return tuple([Owner(key[0], tuple(params)) for key, params in found.items()])
+
+
+def merged(
+    owners: Iterable[Owner], rows: Sequence[int], kept: Mapping[int, Mapping[str, Any]], counts: Sequence[str]
+) -> tuple[Owner, ...]:
+    """The owners for one of several transforms: those that differ in other numbers and counts only are one.
+
+    Args:
+        owners: for all of them.
+        rows: for each group, the one that stands for its numbers.
+        kept: what is kept of each parameter.
+        counts: what this transform keeps once for an owner.
+    """
+    found: dict[tuple[int, ...], list[int]] = {}
+    for group, params in owners:
+        mine = kept[params[0]]
+        found.setdefault((rows[group], *[id(mine[key]) for key in counts]), []).extend(params)
+    return tuple([Owner(key[0], tuple(params)) for key, params in found.items()])
 
 
 class OwnerState(NamedTuple):
