@@ -60,6 +60,7 @@ class Part(NamedTuple):
     params: tuple[int, ...]
     layout: Layout
     owner: Any  # the parts of one owner share what it keeps once
+    is_block: bool  # whether it is the whole block
 
 
 class Program:
@@ -95,13 +96,14 @@ class Program:
         self._blocks: list[tuple[tuple[int, ...], list[tuple[bool, list[Part]]]]] = []
         for block in blocks(list(params), sizes) if after else ():
             steps: list[tuple[bool, list[Part]]] = []
+            inside = set(block)
             for path, wants_grad, owners in after:
                 parts: list[Part] = []
                 for k, (owner, tx) in enumerate(owners):
-                    if mine := tuple(i for i in owner.params if i in set(block)):
+                    if mine := tuple(i for i in owner.params if i in inside):
                         state = tx.begin(names.part(mine, everything))
                         layout = Layout(state, places_of(state, names, {"": mine}, path, ""))
-                        parts.append(Part(tx, mine, layout, (path, k)))
+                        parts.append(Part(tx, mine, layout, (path, k), len(mine) == len(block)))
                 steps.append((wants_grad, parts))
             self._blocks.append((block, steps))
 
@@ -161,19 +163,26 @@ class Program:
         """The updates of a block, which are taken out of those of all."""
         names, new = self.names, []
         by_name = {k for k, x in extra.items() if isinstance(x, dict) and x.keys() == updates.keys()}
-        mine = {names.of[i]: updates[names.of[i]] for i in block}
-        for name in mine:
-            updates[name] = HOLE
+        mine, of_block, grads_of_block = (names.part(block, x) for x in (updates, params, grads))
+        extra = {k: names.part(block, x) if k in by_name else x for k, x in extra.items()}
+        for i in block:
+            updates[names.of[i]] = HOLE
         for wants_grad, parts in steps:
+            known = {"grad": grads_of_block} | extra if wants_grad else extra
+            before, mine = mine, dict(mine)
             for part in parts:
-                known = {k: names.part(part.params, x) if k in by_name else x for k, x in extra.items()}
-                if wants_grad:
-                    known = {"grad": names.part(part.params, grads)} | known
-                own, state = names.part(part.params, mine), part.layout.read(kept)
-                u, state = part.tx.run(own, state, names.part(part.params, params), known)
-                mine |= {names.of[i]: u[names.of[i]] for i in part.params}
+                own, own_params, theirs = before, of_block, known
+                if not part.is_block:
+                    own, own_params = names.part(part.params, before), names.part(part.params, of_block)
+                    theirs = {
+                        k: names.part(part.params, x) if k in by_name or x is grads_of_block else x
+                        for k, x in known.items()
+                    }
+                u, state = part.tx.run(own, part.layout.read(kept), own_params, theirs)
+                for i in part.params:
+                    mine[names.of[i]] = u[names.of[i]]
                 new.append((part, state))
-        others = memory_of([(params[name], grads[name]) for name in mine])
+        others = memory_of(of_block, grads_of_block)
         for part, state in new:
             part.layout.write(kept, state, once.setdefault(part.owner, {}), others)
         return mine
