@@ -194,11 +194,14 @@ class Members:
     def _share(self, which: Iterable[int], kept: Mapping[int, State]) -> None:
         """Equal counts become one, or each parameter would be an owner of its own."""
         first: dict[Any, Tensor] = {}
-        for mine in (kept[i] for i in which if i in kept):
+        for i in which:
+            mine, made = kept.get(i, {}), self.untouched.get(self.params[i], {})
             for key in self._counts:
                 x = mine.get(key)
                 if isinstance(x, Tensor) and x.numel() < 100:
                     mine[key] = first.setdefault((key, repr((x.shape, x.dtype, x.device, x.tolist()))), x)
+                    if made.get(key) is x:
+                        made[key] = mine[key]
 
     def _compare(self) -> None:
         """Of a state from elsewhere: share counts, and see who has taken no step."""

@@ -741,7 +741,7 @@ def test_what_is_made_before_the_first_step_is_made_anew_wherever_it_went():
         return torch.optim.Rprop(groups, lr=0.1)
 
     tx = lambda: optfx.chain(optfx.clip_by_global_norm(1e9), written(torch.optim.Rprop, {"lr": 0.1}))
-    for change in (popped_and_back, replaced_with_state_if_any):
+    for change in (popped_and_back, added_and_moved, replaced_with_state_if_any):
         pair = Pair(tx, torchs)
         pair.both[0].eval()
         pair.both[0].train()
@@ -749,6 +749,12 @@ def test_what_is_made_before_the_first_step_is_made_anew_wherever_it_went():
         pair.each(lambda optimizer, _: optimizer.param_groups[1].update(lr=0.02))
         pair.step(3)
         pair.check()
+
+
+def added_and_moved(optimizer, params):
+    params["new"] = nn.Parameter(torch.ones(3))
+    optimizer.add_param_group({"params": [params["new"]], "lr": 0.07})
+    popped_and_back(optimizer, params)
 
 
 def replaced_with_state_if_any(optimizer, params):
