@@ -3,12 +3,12 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# torch goes first and alone, so that no other package's requirement can pull a different build of it.
 # torch / Python, for `make versions`
 VERSIONS ?= 2.11.0/python3.11 2.11.0/python3.12 2.13.0/python3.13 2.14.1/python3.11
+# torch goes first and alone, so that no other package's requirement can pull a different build of it.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint format types docs bench any-transform versions freeze clean
+.PHONY: help demo test any-transform any-use versions lint format types docs bench freeze clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -19,6 +19,10 @@ demo: .venv/.examples  ## sweep 256 optimizers on handwritten digits (3 minutes)
 
 test: .venv/.dev  ## the whole test suite, doctests and examples included
 	$(BIN)/python -m pytest -n 2
+
+any-use: .venv/.dev  ## 10,000 programs of what people do to a TorchOptimizer, and 1,000 compiled
+	$(BIN)/python -m tests.interop.any_use --random --runs 10000
+	$(BIN)/python -X faulthandler -m tests.interop.any_use --random --runs 1000 --compile
 
 lint: .venv/.dev  ## ruff: rules and format
 	$(BIN)/ruff check

@@ -6,8 +6,9 @@
 | `convert` | from an optimizer of `torch.optim` to a chain and back, in the middle of a run |
 | `checkpoint` | any tree of tensors as `{path: tensor}`, and as one file |
 
-`torch_specs` says how each optimizer of `torch.optim` is written here, `patterns` reads that backwards, `groups` gives
-each parameter group its numbers, and `torch_state` keeps the state as torch does.
+`torch_specs` says how each optimizer of `torch.optim` is written here, and `patterns` reads that backwards. Of
+`TorchOptimizer`, `groups` has the numbers of parameter groups, `owners` what belongs to whom, `members` the parameters,
+`program` a step of some of them, `torch_state` where their state is kept, and `torch_load` what fits of a saved one.
 """
 
 from optfx.interop.checkpoint import load, load_state_dict, save, state_dict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ _WHY_NOT = {
     torch.optim.SparseAdam: "its gradients are sparse, and optfx has only dense ones: use Adam and `sparse=False`",
     torch.optim.LBFGS: "one step evaluates the loss up to `max_iter` times, and an update here sees one gradient",
 }
+_OF_EVERY_CLASS = {"__init__", "__setstate__", "__repr__"}  # which a subclass may have, and steps as before
 
 
 def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
@@ -28,7 +30,7 @@ def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
     as it is now.
 
     Args:
-        optimizer: one of `torch.optim`, new or in the middle of a run.
+        optimizer: one of `torch.optim`, or of a subclass that steps as it does; new or in the middle of a run.
 
     Returns:
         `(tx, params, state)`: the transform, which is a `partition` where there are several groups; copies of the
@@ -50,7 +52,7 @@ def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
         >>> tx.steps[0], state[0].trace
         (trace(decay=0.9, nesterov=False, accumulator_dtype=None, dampening=None), {'w': tensor([2., 2.])})
     """
-    spec = SPECS.get(type(optimizer))
+    spec = _spec_of(optimizer)
     if spec is None:
         why = next((words for kind, words in _WHY_NOT.items() if isinstance(optimizer, kind)), "optfx has none like it")
         raise TypeError(f"{type(optimizer).__name__} cannot be converted: {why}")
@@ -81,6 +83,16 @@ def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
             flat |= _kept(spec, name, optimizer.state.get(p, {}), *of_part)
         flat |= {of_part[0] + path: torch.full_like(x, steps) for path, x in get_all(of_part[1], "count").items()}
     return tx, params, from_dict(state, {path: x.to(flat[path]) for path, x in flat.items()})
+
+
+def _spec_of(optimizer: Optimizer) -> TorchSpec | None:
+    """The spec of an optimizer of torch, or of a subclass that steps as it does."""
+    kind = next((kind for kind in type(optimizer).__mro__ if kind in SPECS), None)
+    if kind is None:
+        return None
+    steps = [name for name, x in vars(kind).items() if inspect.isfunction(x) and name not in _OF_EVERY_CLASS]
+    same = all(inspect.unwrap(getattr(type(optimizer), name)) is inspect.unwrap(getattr(kind, name)) for name in steps)
+    return SPECS[kind] if same else None
 
 
 def _options(group: dict[str, Any]) -> Options:

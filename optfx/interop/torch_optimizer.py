@@ -1,37 +1,41 @@
 """A transform as a `torch.optim.Optimizer`, for everything that expects one: schedulers, scalers, trainers, wrappers.
 
-One transform sees the parameters of all groups. What differs from group to group is its numbers.
+One transform sees the parameters of all groups. What differs from group to group is its numbers. As in torch, the
+groups, their parameters and the state are what `param_groups` and `state` say at each step, whoever changed them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch._compile import _disable_dynamo
 
 from optfx.compiler import fuse
 from optfx.core import as_transform, is_number
-from optfx.interop.groups import Knobs, across, own_value
-from optfx.interop.torch_state import Layout, check, copied, uncast
-from optfx.tree import Hole, Tree, leaves
+from optfx.core.transform import check_extra, check_updates
+from optfx.interop import torch_load
+from optfx.interop.evaluating import Evaluating
+from optfx.interop.groups import Knobs, own_value
+from optfx.interop.members import Members, refuse_twice
+from optfx.interop.program import Whole
+from optfx.interop.torch_state import State
+from optfx.tree import Tree, leaves
 
-_OF_SCHEDULERS = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}
-_OF_TORCH = {"params", "param_names", "maximize"}
 
-
-class TorchOptimizer(Optimizer):
+class TorchOptimizer(Evaluating):
     r"""An optimizer of `torch.optim` around one transform over all parameter groups.
 
     A group sets numbers of the optimizer by torch's name for them (`lr`, `betas`, `momentum`, `alpha`, `weight_decay`,
     `eps`), otherwise by the name of the field, and by path and name (`"0.weight_decay"`) where the chain has two of one
-    name. Each group has its own values and its own counts. A transform that looks across parameters, such as
-    `clip_by_global_norm`, stays one for all groups. A number that is a schedule belongs to the transform, and groups
-    cannot set it. New values, by hand or from a scheduler, compile nothing.
+    name; other keys of a group are kept as they are. Each group has its own values, and each parameter its own counts,
+    as in torch. A transform that looks across parameters, such as `clip_by_global_norm`, stays one for all groups. A
+    number that is a schedule belongs to the transform, and groups cannot set it. New values, by hand or from a
+    scheduler, compile nothing.
 
     Args:
         params: parameters, `(name, parameter)` pairs (masks and labels by path need the names), or a list of groups:
@@ -39,12 +43,13 @@ class TorchOptimizer(Optimizer):
         tx: a transform, usually a whole optimizer, or a foreign `init`/`update` pair.
         compile: run steps with `optfx.fuse`.
         maximize: go up the gradient; a group may have its own.
-        **numbers: numbers that differ from those of `tx`, by the same names.
+        **numbers: numbers that differ from those of `tx`, by the same names. A tensor is the caller's own: it stands in
+            the groups and is read at each step.
 
     Raises:
         ValueError: a number that the optimizer does not have, that is ambiguous, or that differs between groups though
-            it belongs to a transform which looks across parameters; two parameters of one name; a transform that looks
-            across parameters inside ZeroRedundancyOptimizer.
+            it belongs to a transform which looks across parameters; two parameters of one name, or one parameter
+            twice; a transform that looks across parameters inside ZeroRedundancyOptimizer.
         TypeError: `inject_hyperparams`, which keeps its numbers in the state; a value that is no number.
 
     Reference: `torch.optim.Optimizer`.
@@ -71,12 +76,15 @@ class TorchOptimizer(Optimizer):
         self.tx = as_transform(tx)
         self.compile = compile
         self._knobs = Knobs(self.tx)
-        self._trained: dict[int, Tensor] | None = None  # what eval mode has replaced, by number of the parameter
+        self._trained = None
+        self._given = frozenset(numbers)
+        self._knobs.check_known(numbers)
         self._knobs.check(numbers)
-        values = {name: knob.value for name, knob in self._knobs.found.items()}
+        values = {name: own_value(knob.value) for name, knob in self._knobs.found.items()}
         super().__init__(params, values | numbers | {"maximize": maximize})
-        self._build()
-        if _in_zero() and across(self.tx):
+        self._members = Members(self._knobs)
+        self._follow()
+        if self._knobs.looks_across and _in_zero():
             raise ValueError(
                 f"{self.tx!r} looks across parameters, and ZeroRedundancyOptimizer shows each rank only some of them"
             )
@@ -93,66 +101,38 @@ class TorchOptimizer(Optimizer):
             ValueError, TypeError: as for the optimizer itself; nothing has changed then.
         """
         if isinstance(param_group, dict):
-            # ZeroRedundancyOptimizer puts all arguments of its constructor into every group, tx and compile among them
-            ours = {"tx": self.tx, "compile": self.compile}
-            known = _OF_TORCH | _OF_SCHEDULERS | {k for k, v in ours.items() if param_group.get(k) is v}
-            self._knobs.check({k: v for k, v in param_group.items() if k not in known})
+            self._knobs.check({k: v for k, v in param_group.items() if k != "params"})
+            if not isinstance(param_group["params"], (Tensor, set)):
+                param_group["params"] = list(param_group["params"])
+                refuse_twice([p[-1] if isinstance(p, tuple) else p for p in param_group["params"]])
+            for name in self._knobs.found.keys() - self._given:
+                param_group.setdefault(name, own_value(self.defaults[name]))
         super().add_param_group(param_group)
-        try:
-            self._named()
-            self._knobs.check_shared(self.param_groups)
-        except ValueError:
-            self.param_groups.pop()
-            raise
-        param_group |= {name: own_value(param_group[name]) for name in self._knobs.found}
-        if hasattr(self, "_layout"):  # which the first groups, added by torch's __init__, come before
-            self._build()
-
-    def _named(self) -> dict[str, Tensor]:
-        """The parameters of all groups by name; one without a name goes by its number."""
-        found: dict[str, Tensor] = {}
-        for group in self.param_groups:
-            names = group.get("param_names") or map(str, range(len(found), len(found) + len(group["params"])))
-            for name, p in zip(names, group["params"], strict=True):
-                if name in found and found[name] is not p:
-                    raise ValueError(f"two parameters are called {name!r}")
-                found[name] = p
-        return found
-
-    def _build(self) -> None:
-        """Make the transform for the groups as they are now, and state for the parameters that have none."""
-        named = self._named()
-        self._names, self._params = list(named), list(named.values())
-        group_of_param = {p: i for i, group in enumerate(self.param_groups) for p in group["params"]}
-        self._group = [group_of_param[p] for p in self._params]
-        self._held = [self._knobs.hold(group) for group in self.param_groups]
-        names = [[n for n, g in zip(self._names, self._group, strict=True) if g == i] for i in range(len(self._held))]
-        self._tx = self._knobs.transform(self._held, names)
-        state = self._tx.init({name: p.detach() for name, p in named.items()})
-        self._layout = Layout(state, self._names, self._group)
-        self._layout.fill_in(self._dicts(), state)
-        self._fused: dict[tuple[bool, ...], fuse] = {}
-
-    def _dicts(self) -> list[dict[str, Tensor]]:
-        """The state of each parameter."""
-        return [self.state[p] for p in self._params]
+        if hasattr(self, "_members"):  # which the first groups, added by torch's __init__, come before
+            try:
+                self._follow()
+            except (ValueError, TypeError):
+                self.param_groups.pop()
+                raise
 
     # ---- a step -----------------------------------------------------------------------------------
 
+    @_disable_dynamo  # the numbers of the groups must not become constants of a graph
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """One step of all parameters that have a gradient. The others, and their state, stay as they are.
 
         Args:
             closure: computes the loss and its gradients, and returns the loss; the transform gets it as `value`.
-            **extra: extra arguments of the transform, see `optfx.EXTRA_ARGS`.
+            **extra: extra arguments of the transform, see `optfx.core.EXTRA_ARGS`.
 
         Returns:
             What `closure` returns; None without one.
 
         Raises:
             RuntimeError: a sparse gradient, naming the parameter; a step in eval mode.
-            TypeError: an extra argument that the transform does not know.
+            ValueError: groups or a state that the optimizer cannot follow; nothing has changed then.
+            TypeError: an extra argument that the transform does not know; a number of a group that is none.
         """
         self._refuse_in_eval_mode("step")
         loss = None
@@ -161,109 +141,66 @@ class TorchOptimizer(Optimizer):
                 loss = closure()
             if is_number(loss):
                 extra = {"value": loss.detach() if isinstance(loss, Tensor) else loss} | extra
-        active = tuple([p.grad is not None for p in self._params])
-        if not any(active):
+        members = self._follow()
+        active = [i for i, p in enumerate(members.params) if p.grad is not None]
+        if not active:
             return loss
-        self._knobs.read(self.param_groups, self._held)
-        grads = self._only(active, [self._gradient(i) if mine else None for i, mine in enumerate(active)])
-        dicts = self._dicts()
-        state = self._layout.read(dicts, active)
-        if self.compile:
-            new = self._run_fused(active, grads, state, extra)
+        check_extra(self.tx, extra)
+        self._knobs.read(self.param_groups, members.held)
+        given = {i: self._gradient(i) for i in active}
+        kept = members.ready(active)
+        program = members.whole(active, kept) if self.compile else members.program(active, kept)
+        program.check(kept)
+        params = program.names.tree({i: members.params[i].detach() for i in active})
+        grads = program.names.tree(given)
+        check_updates("TorchOptimizer", params, grads)
+        for i in active:
+            members.untouched.pop(members.params[i], None)
+        if isinstance(program, Whole):
+            self._run_fused(program, active, grads, kept, extra)
         else:
-            params = self._only(active, [p.detach() for p in self._params])
-            updates, new = self._tx.update(grads, state, params, **extra)
-            theirs = {_memory(x) for x in (*leaves(params), *leaves(grads))}
-            new = [x.clone() if _memory(x) in theirs else x for x in leaves(new)]
-            for i, name in enumerate(self._names):
-                if active[i]:
-                    self._params[i].add_(updates[name])
-        self._layout.write(dicts, active, new)
+            for block, updates in program.run(grads, params, kept, extra):
+                for i in block:
+                    members.params[i].add_(updates.pop(members.names[i]))
         return loss
 
     def _gradient(self, i: int) -> Tensor:
-        grad = self._params[i].grad
+        members = self._members
+        grad = members.params[i].grad
         assert grad is not None
         if grad.layout != torch.strided:
             raise RuntimeError(
-                f"the gradient of {self._names[i]!r} is sparse ({grad.layout}), which optfx does not support: "
+                f"the gradient of {members.names[i]!r} is sparse ({grad.layout}), which optfx does not support: "
                 "make it dense, `p.grad = p.grad.to_dense()`"
             )
-        return -grad.detach() if self.param_groups[self._group[i]]["maximize"] else grad.detach()
+        return -grad.detach() if self.param_groups[members.group[i]]["maximize"] else grad.detach()
 
-    def _only(self, active: tuple[bool, ...], values: Sequence[Any]) -> Tree:
-        """A tree of these values by the names of the parameters, with holes for the parameters that take no part."""
-        return {name: x if mine else Hole() for name, mine, x in zip(self._names, active, values, strict=True)}
-
-    def _run_fused(self, active: tuple[bool, ...], grads: Tree, state: Tree, extra: dict[str, Any]) -> list[Tensor]:
-        opt, own = self._fused.get(active), self._only(active, self._params)
-        pairs = () if opt is None else zip(leaves(own), leaves(opt.params), strict=True)
-        if opt is None or any(p.data_ptr() != x.data_ptr() for p, x in pairs):
-            opt = self._fused[active] = fuse(self._tx)
+    def _run_fused(
+        self, program: Whole, active: Sequence[int], grads: Tree, kept: Mapping[int, State], extra: dict[str, Any]
+    ) -> None:
+        theirs = self._members.apart(program.owners, kept)
+        state, opt = program.layout.read(kept), program.fused
+        # the tensors that it writes to may be somebody else's by now
+        if opt is None or (theirs and any(id(x) in theirs for x in leaves(opt.state))):
+            opt = program.fused = fuse(program.tx)
+            own = program.names.tree({i: self._members.params[i] for i in active})
             _, state = opt.init(own, state, copy=False, **extra)
-        return leaves(opt.step(grads, state, opt.params, **extra)[1])
-
-    # ---- evaluating -------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Inside the `with`, the parameters have the values to evaluate the model with; see `eval`.
-
-        Example:
-            >>> import torch, optfx
-            >>> from optfx.interop import TorchOptimizer
-            >>> w = torch.nn.Parameter(torch.tensor([1.0]))
-            >>> optimizer = TorchOptimizer([w], optfx.chain(optfx.sgd(1.0), optfx.params_ema(0.75)))
-            >>> w.grad = torch.tensor([4.0])
-            >>> optimizer.step()
-            >>> with optimizer.evaluating():
-            ...     print(w.tolist())
-            [0.0]
-            >>> w.tolist()
-            [-3.0]
-        """
-        if self._trained is not None:
-            yield
-            return
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train()
-
-    @torch.no_grad()
-    def eval(self) -> None:
-        """Give the parameters the values to evaluate the model with, such as their averages: see `tx.eval_params`.
-
-        They keep these values until `train()`, so a module that is saved before is saved with them. Parameters that the
-        transform evaluates as they are stay untouched. A second `eval()` does nothing.
-        """
-        if self._trained is not None:
-            return
-        everything = (True,) * len(self._params)
-        params = self._only(everything, [p.detach() for p in self._params])
-        values = self._tx.eval_params(self._layout.read(self._dicts(), everything), params)
-        moved = [i for i, name in enumerate(self._names) if values[name] is not params[name]]
-        self._trained = {i: self._params[i].detach().clone() for i in moved}
-        for i in moved:
-            self._params[i].copy_(values[self._names[i]])
-
-    @torch.no_grad()
-    def train(self) -> None:
-        """Give the parameters the trained values back, after `eval()`. Otherwise it does nothing."""
-        for i, p in (self._trained or {}).items():
-            self._params[i].copy_(p)
-        self._trained = None
-
-    def _refuse_in_eval_mode(self, what: str) -> None:
-        if self._trained is not None:
-            raise RuntimeError(f"{what} in eval mode: call train() first, which puts the trained parameters back")
+        program.layout.write(kept, opt.step(grads, state, opt.params, **extra)[1])
 
     # ---- saving -----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The state in torch's layout; each tensor in it has memory of its own."""
-        saved = super().state_dict()
+        """The state in torch's layout; each tensor in it has memory of its own. Parameters that have left the groups
+        are left out."""
+        members = self._follow()
+        members.complete()
+        here, everything = set(members.params), self.state
+        if gone := {p for p in everything if isinstance(p, Tensor) and p not in here}:
+            self.state = defaultdict(dict, {p: mine for p, mine in everything.items() if p not in gone})
+        try:
+            saved = super().state_dict()
+        finally:
+            self.state = everything
         seen: set[int] = set()
         for i, state in saved["state"].items():
             if isinstance(state, dict):
@@ -272,49 +209,96 @@ class TorchOptimizer(Optimizer):
                 saved["state"][i] = new
         return saved
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any], *, cast: bool = False, partial: bool = False) -> None:
         """Load a state that `state_dict` gave: copied, in its own dtypes, to the devices of the parameters.
+
+        Where parameters have names here and there, a state goes to the parameter of its name, otherwise to that of its
+        place. The names here stay. A number that the saved groups lack keeps its value.
+
+        Args:
+            state_dict: a saved state.
+            cast: convert what has another dtype than the optimizer's own.
+            partial: what the saved state lacks stays as it is, which is new for a new optimizer: the average that was
+                put around an optimizer since, say, or a new parameter.
 
         Raises:
             ValueError: listing what is missing, unexpected, misshapen or of another dtype; nothing has changed then.
             RuntimeError: in eval mode.
         """
         self._refuse_in_eval_mode("load_state_dict")
-        handle = self.register_load_state_dict_pre_hook(self._fitting)
+        handle = self.register_load_state_dict_pre_hook(lambda _, saved: self._fitting(saved, cast, partial))
         try:
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
 
-    def _fitting(self, _: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-        check(saved, self.param_groups, self.state, self._names, (*self._knobs.found, "maximize"))
-        return saved | {"state": {i: uncast(state) for i, state in saved["state"].items()}}
+    def load_torch_state_dict(self, state_dict: dict[str, Any], *, cast: bool = False) -> None:
+        """Take over what an optimizer of `torch.optim` has saved: its moments, its steps and the options of its groups.
+
+        The transform is that of torch's optimizer, as docs/from-torch.md writes it, or holds it. What it keeps besides
+        stays as it is. Otherwise as `load_state_dict`.
+
+        Args:
+            state_dict: what `state_dict()` of an optimizer of `torch.optim` returned.
+            cast: convert what has another dtype than the optimizer's own.
+
+        Raises:
+            ValueError: the transform does not hold that optimizer, or parameters do not fit; nothing has changed then.
+            RuntimeError: in eval mode.
+
+        Example:
+            >>> import torch, optfx
+            >>> from optfx.interop import TorchOptimizer
+            >>> w = torch.nn.Parameter(torch.ones(2))
+            >>> theirs = torch.optim.AdamW([w], lr=0.1)
+            >>> w.grad = torch.ones(2)
+            >>> theirs.step()
+            >>> tx = optfx.chain(optfx.clip_by_global_norm(1.0), optfx.adamw(1e-3))
+            >>> optimizer = TorchOptimizer([w], tx)
+            >>> optimizer.load_torch_state_dict(theirs.state_dict())
+            >>> optimizer.param_groups[0]["lr"], optimizer.state[w]["1.0.count"], optimizer.state[w]["1.0.mu"]
+            (0.1, tensor(1), tensor([0.1000, 0.1000]))
+        """
+        self._refuse_in_eval_mode("load_torch_state_dict")
+        members = self._follow()
+        renamed = torch_load.renamed(state_dict, self.tx, self._knobs.found, members.keys.values())
+        self.load_state_dict(renamed, cast=cast, partial=True)
+
+    def _fitting(self, saved: dict[str, Any], cast: bool, partial: bool) -> dict[str, Any]:
+        members = self._follow()
+        mine = members.complete()
+        numbers = (*self._knobs.found, "maximize")
+        new = torch_load.fitted(saved, self.param_groups, members, mine, numbers, cast, partial)
+        for group in new["param_groups"]:
+            self._knobs.check({k: v for k, v in group.items() if k not in ("params", "param_names")})
+        self._knobs.check_shared([group for group in new["param_groups"] if group["params"]])
+        return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"tx": self.tx, "compile": self.compile, "_trained": self._trained}
+        kept = {name: getattr(self, name) for name in ("tx", "compile", "_trained", "_given")}
+        return super().__getstate__() | kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for p, kept in state.get("state", {}).items():
-            state["state"][p] = copied(kept, p)
+            if isinstance(p, Tensor):
+                state["state"][p] = torch_load.copied(kept, p)
         super().__setstate__(state)
         if "tx" in state:  # a copy or a pickle, not what load_state_dict hands over
             self._knobs = Knobs(self.tx)
-            self._build()
-
-
-def _memory(x: Tensor) -> int:
-    """A number that is the same for two tensors that share memory."""
-    return x.untyped_storage().data_ptr() if type(x) in (Tensor, torch.nn.Parameter) else id(x)
+            self._members = Members(self._knobs)
+        self._members.untouched = {}
+        self._members.compared = False
 
 
 def _in_zero() -> bool:
     """Whether a ZeroRedundancyOptimizer is making this optimizer, for the parameters of one rank.
 
     A transform that looks across parameters would see only those of the rank, and be wrong without a word. No argument
-    tells: the groups look like any others. So the caller is looked for on the stack, by the name of its class, because
-    `torch.distributed.optim` is slow to import.
+    tells: the groups look like any others. So its code is looked for among the callers; their variables are left alone,
+    because to read them would keep them alive.
     """
-    frame = sys._getframe()
-    while frame is not None and type(frame.f_locals.get("self")).__name__ != "ZeroRedundancyOptimizer":
-        frame = frame.f_back  # type: ignore[assignment]
+    zero = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    frame = sys._getframe(1) if zero is not None else None
+    while frame is not None and frame.f_globals is not vars(zero):
+        frame = frame.f_back
     return frame is not None

@@ -58,7 +58,7 @@ class Recipe(NamedTuple):
         return {name: p.default is None for name, p in inspect.signature(self.make).parameters.items()}
 
     def fits(self, options: Options) -> bool:
-        return all(_is(options.get(name), x) for name, x in self.when.items())
+        return all(is_value(options.get(name), x) for name, x in self.when.items())
 
 
 class TorchSpec(NamedTuple):
@@ -78,12 +78,13 @@ class TorchSpec(NamedTuple):
     def make(self, options: Options) -> GradientTransformation:
         """The transform of a group with these options of torch; it goes up the gradient where `maximize` says so."""
         recipe = next(recipe for recipe in self.recipes if recipe.fits(options))
-        given = {k: None if absent and _is(options[k], 0) else options[k] for k, absent in recipe.options.items()}
+        given = {k: None if absent and is_value(options[k], 0) else options[k] for k, absent in recipe.options.items()}
         tx = recipe.make(**given)
         return chain(scale(-1.0), tx) if options.get("maximize") else tx
 
 
-def _is(x: Any, value: Any) -> bool:
+def is_value(x: Any, value: Any) -> bool:
+    """Whether an option has this value; a tensor may have any, so it has none."""
     return not isinstance(x, Tensor) and x == value
 
 

@@ -1,162 +1,159 @@
 """The state of a transform as torch keeps it: a dict for each parameter.
 
 What the transform keeps for each parameter is in that parameter's dict, under its path without the name of the
-parameter (`0.mu`). What it keeps once (`0.count`) is in the dict of every parameter.
+parameter (`0.mu`). What it keeps once for an owner (`0.count`) is in the dict of each of the owner's parameters, and
+what it keeps once for all is in every dict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from optfx.interop.groups import GroupState
-from optfx.tree import Hole, Tree, flatten, leaves, unflatten, unflatten_like
-from optfx.tree.nodes import entries
+from optfx.core.hyper import join
+from optfx.interop.owners import OwnerState
+from optfx.tree import Hole, Tree, flatten, leaves, unflatten
+from optfx.tree.nodes import entries, leaves_in
+
+HOLE = Hole()
+
+
+class Names(NamedTuple):
+    """The names of the parameters in the trees of a step."""
+
+    of: Mapping[int, str]
+    holes: bool  # whether those that take no part are holes, because a mask wants to see all, or missing
+
+    def tree(self, values: Mapping[int, Any]) -> dict[str, Any]:
+        """A tree of these values, by number of the parameter."""
+        if not self.holes:
+            return {self.of[i]: x for i, x in values.items()}
+        return {name: values.get(i, HOLE) for i, name in self.of.items()}
+
+    def part(self, params: Sequence[int], x: Mapping[str, Any]) -> dict[str, Any]:
+        """What a tree has for these parameters."""
+        return self.tree({i: x[self.of[i]] for i in params})
+
+
+State = dict[str, Any]
+"""What is kept of a parameter. Keys that the optimizer does not know are somebody else's."""
 
 
 class Place(NamedTuple):
     """Where a leaf of the state is kept."""
 
     key: str  # its path, without the name of a parameter
-    owners: tuple[int, ...]  # the parameters that it belongs to
-    shared: bool  # whether it is one for all of them, such as a count
+    params: tuple[int, ...]  # the parameters that it belongs to
+    owner: str | None  # the owner that it belongs to; None for what is one for all
+    shared: bool  # whether it is one for several parameters, such as a count
+    form: tuple[torch.Size, torch.dtype]  # its shape and dtype when it was new
 
 
-def places_of(state: Tree, names: Sequence[str], group: Sequence[int]) -> list[Place]:
+def places_of(
+    state: Tree, names: Names, owned: Mapping[str, Sequence[int]], key: str = "", owner: str | None = None
+) -> list[Place]:
     """Where each leaf of a state is kept, in order.
 
     Args:
-        state: the state of a transform on a dict of all parameters.
+        state: the state of a transform on a dict of the parameters, or a part of it.
         names: the names of the parameters.
-        group: the group of each.
+        owned: the parameters of each owner.
+        key: the path of the part in the whole state.
+        owner: whose part it is; None for the whole.
     """
-    number = {name: i for i, name in enumerate(names)}
-    names_of = {None: set(names)} | {g: {n for n, h in zip(names, group, strict=True) if h == g} for g in set(group)}
+    number = {name: i for i, name in names.of.items()}
+    everyone = set(number)
+    theirs = {o: everyone if names.holes else {names.of[i] for i in of} for o, of in owned.items()}
     found: list[Place] = []
 
-    def go(node: Any, key: tuple[str, ...], of: int | None, owner: int | None) -> None:
+    def go(node: Any, key: str, of: str | None, param: int | None) -> None:
         pairs = entries(node)
         if pairs is None:
-            owners = [owner] if owner is not None else [i for i, g in enumerate(group) if of in (None, g)]
-            found.append(Place(".".join(key), tuple(owners), owner is None))
-        elif isinstance(node, GroupState):
-            for g, child in node.inner.items():
-                go(child, key, int(g), owner)
-        elif owner is None and isinstance(node, dict) and node.keys() in (names_of[of], names_of[None]):
+            if not isinstance(node, Tensor):
+                raise TypeError(f"the state at {key!r} is a {type(node).__name__}, expected a tensor")
+            several = tuple(names.of) if of is None else tuple(owned[of])
+            params = several if param is None else (param,)
+            found.append(Place(key, params, of, param is None, (node.shape, node.dtype)))
+        elif isinstance(node, OwnerState):
+            for o, child in sorted(node.inner.items()):
+                go(child, key, o, param)
+        elif (
+            param is None
+            and isinstance(node, dict)
+            and node.keys() in (everyone, everyone if of is None else theirs[of])
+        ):
             for name, child in pairs:
                 go(child, key, of, number[name])
         else:
             for name, child in pairs:
-                go(child, (*key, str(name)), of, owner)
+                go(child, join(key, str(name)), of, param)
 
-    go(state, (), None, None)
+    go(state, key, owner, None)
     return found
 
 
 class Layout:
-    """Where the leaves of a state are kept, for a transform of a dict of all parameters.
+    """Where the leaves of a state, or of a part of it, are kept.
 
     Args:
-        state: what `tx.init` gave.
-        names: the names of the parameters.
-        group: the group of each.
+        state: what `begin` gave.
+        places: the place of each leaf.
     """
 
-    def __init__(self, state: Tree, names: Sequence[str], group: Sequence[int]):
-        self._places = places_of(state, names, group)
-        self._skeleton = unflatten_like(state, range(len(self._places)))
-        self._known: dict[tuple[bool, ...], tuple[list[Place], Any, list[bool]]] = {}
+    def __init__(self, state: Tree, places: list[Place]):
+        self.places, self._structure = places, flatten(state)[1]
 
-    def fill_in(self, dicts: list[dict[str, Tensor]], state: Tree) -> None:
-        """Put the leaves of a new state where there are none yet."""
-        for place, value in zip(self._places, leaves(state), strict=True):
-            kept = [dicts[i][place.key] for i in place.owners if place.key in dicts[i]]
-            for i in place.owners:
-                dicts[i].setdefault(place.key, kept[0] if kept else value)
+    def check(self, kept: Mapping[int, State], names: Mapping[int, str]) -> None:
+        """Refuse a state that somebody has put there and that has another form.
 
-    def read(self, dicts: list[dict[str, Tensor]], active: tuple[bool, ...]) -> Tree:
-        """The state for a step of the active parameters, with holes for the others. What no active parameter owns, such
-        as the count of a group that rests, is a copy, because the step may write into it."""
-        places, structure, idle = self._seen(active)
-        found = [dicts[place.owners[0]][place.key] for place in places]
-        return unflatten(structure, [x.clone() if rests else x for x, rests in zip(found, idle, strict=True)])
+        Raises:
+            ValueError: naming the parameter and the key.
+        """
+        for place in self.places:
+            x, shape = kept[place.params[0]][place.key], place.form[0]
+            if not isinstance(x, Tensor) or x.shape != shape:
+                found = tuple(x.shape) if isinstance(x, Tensor) else f"a {type(x).__name__}"
+                who = names[place.params[0]]
+                raise ValueError(f"the state of {who!r} has {found} for {place.key!r}, expected {tuple(shape)}")
 
-    def write(self, dicts: list[dict[str, Tensor]], active: tuple[bool, ...], new: Iterable[Tensor]) -> None:
-        """Keep the leaves of the state after such a step."""
-        places, _, idle = self._seen(active)
-        for place, value, rests in zip(places, new, idle, strict=True):
-            for i in () if rests else place.owners:
-                dicts[i][place.key] = value
+    def read(self, kept: Mapping[int, State]) -> Tree:
+        """The state, from what is kept of each parameter."""
+        return unflatten(self._structure, [kept[place.params[0]][place.key] for place in self.places])
 
-    def _seen(self, active: tuple[bool, ...]) -> tuple[list[Place], Any, list[bool]]:
-        """The leaves that a step of these parameters sees, their structure, and which of them no active one owns."""
-        if active not in self._known:
-            kept = [k if place.shared or active[place.owners[0]] else Hole() for k, place in enumerate(self._places)]
-            which, structure = flatten(unflatten_like(self._skeleton, kept))
-            places = [self._places[k] for k in which]
-            self._known[active] = places, structure, [not any(active[i] for i in p.owners) for p in places]
-        return self._known[active]
+    def write(
+        self, kept: Mapping[int, State], new: Tree, once: dict[str, Any] | None = None, others: Set[int] = frozenset()
+    ) -> None:
+        """Keep a new state. What is one for all goes to all.
 
+        Args:
+            kept: what is kept of each parameter.
+            new: the state.
+            once: what the owner keeps once, by key, if another part of it has been written before.
+            others: the memory of others, who will write to it; what lies there is copied.
 
-def check(
-    saved: dict[str, Any],
-    groups: list[dict[str, Any]],
-    state: Mapping[Tensor, dict[str, Tensor]],
-    names: Sequence[str],
-    numbers: Iterable[str],
-) -> None:
-    """Refuse a saved state that does not fit.
-
-    Args:
-        saved: what `state_dict` returned.
-        groups: the groups of the optimizer.
-        state: the state of the optimizer.
-        names: the names of its parameters.
-        numbers: the numbers that each group must have.
-
-    Raises:
-        ValueError: listing what is missing, unexpected, misshapen or of another dtype.
-    """
-    if [len(g["params"]) for g in saved["param_groups"]] != [len(g["params"]) for g in groups]:
-        return  # torch says so
-    numbers, faults = list(numbers), []
-    for k, group in enumerate(saved["param_groups"]):
-        faults += [f"group {k} lacks {name!r}" for name in numbers if name not in group]
-    params = [p for group in groups for p in group["params"]]
-    keys = [i for group in saved["param_groups"] for i in group["params"]]
-    for i, (key, p, name) in enumerate(zip(keys, params, names, strict=True)):
-        faults += [f"parameter {i} ({name!r}) {words}" for words in _misfits(state[p], saved["state"].get(key, {}))]
-    if faults:
-        more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
-        raise ValueError("the state does not fit this optimizer:\n  " + "\n  ".join(faults[:20]) + more)
+        Raises:
+            ValueError: a state of another structure.
+        """
+        found = leaves_in(self._structure, new)
+        if found is None:
+            raise ValueError(f"the state has the structure {flatten(new)[1]} now, and had {self._structure}")
+        for place, value in zip(self.places, found, strict=True):
+            if others and memory(value) in others:
+                value = value.clone()
+            if place.shared and once is not None:
+                value = once.setdefault(place.key, value)
+            for i in kept if place.shared and place.owner is None else place.params:
+                kept[i][place.key] = value
 
 
-def _misfits(mine: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> Iterable[str]:
-    yield from (f"lacks {key!r}" for key in mine if key not in theirs)
-    yield from (f"has the unexpected {key!r}" for key in theirs if key not in mine)
-    for key in mine.keys() & theirs.keys():
-        old, new = mine[key], theirs[key]
-        if not isinstance(new, Tensor):
-            yield f"has a {type(new).__name__} for {key!r}, expected a tensor"
-        elif (new.shape, new.dtype) != (old.shape, old.dtype):
-            found, wanted = (f"{tuple(x.shape)} {x.dtype}" for x in (new, old))
-            yield f"has {found} for {key!r}, expected {wanted}"
+def memory_of(*trees: Tree) -> set[int]:
+    """The memory of the leaves."""
+    return {memory(x) for tree in trees for x in leaves(tree)}
 
 
-class _AsSaved:
-    def __init__(self, tensor: Tensor):
-        self.tensor = tensor
-
-
-def uncast(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved state of a parameter, wrapped so that torch does not cast it to the dtype of the parameter."""
-    return {key: _AsSaved(x) if isinstance(x, Tensor) else x for key, x in state.items()}
-
-
-def copied(state: Mapping[str, Any], p: Tensor) -> dict[str, Any]:
-    """What `uncast` wrapped, copied to the device of the parameter."""
-    return {
-        key: x.tensor.detach().to(p.device, copy=True) if isinstance(x, _AsSaved) else x for key, x in state.items()
-    }
+def memory(x: Tensor) -> int:
+    """A number that is the same for two tensors that share memory."""
+    return x.untyped_storage().data_ptr() if type(x) in (Tensor, nn.Parameter) else id(x)

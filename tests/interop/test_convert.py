@@ -57,10 +57,29 @@ def test_every_optimizer_of_torch_is_converted_or_says_why():
             interop.from_torch(cls([p]))
 
     class Mine(torch.optim.SGD):
-        pass
+        def step(self, closure=None):
+            return super().step(closure)
 
     with pytest.raises(TypeError, match="Mine cannot be converted: optfx has none like it"):
         interop.from_torch(Mine([p], lr=0.1))
+
+
+def test_a_subclass_that_steps_as_its_parent_is_converted():
+    class Logged(torch.optim.AdamW):
+        def __init__(self, params, lr):
+            super().__init__(params, lr=lr, weight_decay=0.3)
+            self.log = []
+
+        def report(self):
+            return self.log
+
+    p = torch.nn.Parameter(torch.ones(2))
+    for make in (Logged, torch.optim.AdamW):
+        optimizer = make([p], lr=0.1)
+        p.grad = torch.ones(2)
+        optimizer.step()  # which hooks the step of the class
+        assert isinstance(interop.from_torch(optimizer)[0].steps[0], optfx.scale_by_adam)
+    assert optfx.core.numbers(interop.from_torch(Logged([p], 0.1))[0])["1.weight_decay"] == 0.3
 
 
 def test_one_group_is_a_plain_chain_and_nothing_is_shared():

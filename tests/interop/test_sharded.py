@@ -242,6 +242,25 @@ def fsdp(rank, world, backends):
     assert_same_module(net, reference)
 
 
+def sharded_later(rank, world):
+    """As accelerate does it: the model is sharded after its optimizer was made, which is then given the parameters."""
+    reference = Net()
+    tx = optfx.chain(optfx.clip_by_global_norm(0.1), optfx.adamw(1e-2))
+    train_optimizer(reference, TorchOptimizer(reference.named_parameters(), tx))
+    net = Net()
+    optimizer = TorchOptimizer(net.named_parameters(), tx)
+    sharded(net)
+    for group in optimizer.param_groups:
+        group["params"] = [dict(net.named_parameters())[name] for name in group["param_names"]]
+    train_optimizer(net, optimizer)
+    assert_same_module(net, reference)
+    assert set(optimizer.state) == set(net.parameters())
+
+
+def test_sharded_later():
+    ranks.run(sharded_later, 2)
+
+
 @pytest.mark.parametrize(("world", "backends"), [(2, ("aot_eager", "inductor")), (4, ("aot_eager",))])
 def test_fsdp2(world, backends):
     ranks.run(fsdp, world, backends)
