@@ -16,6 +16,7 @@ from optfx.compiler.kernels.binding import Bound, Owned
 from optfx.compiler.kernels.program import Program
 from optfx.compiler.kernels.split import example, split
 from optfx.compiler.record.inputs import Input
+from optfx.compiler.record.tracer import traced
 from optfx.core.donate import fresh
 
 Launch = Callable[[list[Owned], list[Tensor], set[Input]], Bound]
@@ -73,14 +74,13 @@ class Workshop:
                 given[at[id(x)]].copy_(y)
             return ()
 
-        # copies, for make_fx runs what it traces, and Inductor takes tensors of one memory for one tensor
-        copies = [x.clone() for x in every]
-        graph = make_fx(run)(*copies)
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
+        # copies, for what is traced runs, and Inductor takes tensors of one memory for one tensor
         if all(x.device.type == "cpu" for x in every):
             with contextlib.suppress(cpp.Unsupported):
-                return cpp.scalar_work(graph, every, self._compilers)
+                return cpp.scalar_work(traced(run, [x.clone() for x in every]), every, self._compilers)
+        graph = make_fx(run)(*(x.clone() for x in every))
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
         every += _lifted(graph)
         compiled = inductor.compiled(graph, [x.clone() for x in every])
         return Bound(lambda: compiled(every), lambda: None)

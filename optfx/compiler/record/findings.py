@@ -22,8 +22,7 @@ class Known:
     results: dict[Place, list[Form]] = dataclasses.field(default_factory=dict)  # what they give, where it was seen
     opened: set[Any] = dataclasses.field(default_factory=set)  # leaf functions that run operation by operation
     outside: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # tensors that no step is given, by id
-    partials: list[Form] = dataclasses.field(default_factory=list)
-    complete: bool = False  # a run has come to its end
+    complete: bool = False  # a run that met such tensors has come to its end
 
 
 class Again(BaseException):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from optfx.compiler.record.findings import Known, Place
 from optfx.compiler.record.inputs import Input, Unfusable
 from optfx.compiler.record.lazy import Call, Event, Form, Lazy, Named, Partial, Reduction, Slot, Write
+from optfx.compiler.record.tracer import Tracer
 from optfx.tree.verbs import Scalars
 
 FOLDED = (0.0, 1.0)  # floats that are part of a program, so that the compiler can leave out what they do
@@ -29,21 +30,17 @@ class Notes:
 
     Args:
         inputs: the leaves that the step is given.
-        scalars: the traced tensors that the step is given.
-        of_state: the input that a traced scalar is, by the scalar's id.
-        outside: the traced scalar for a () tensor from outside, by the id of that.
-        partials: the traced tensor of each partial that is known.
+        of_state: the input that a scalar is, by the scalar's id.
         known: what earlier runs have found out; this one adds to it.
+        tracer: follows the scalars.
     """
 
     def __init__(
         self,
         inputs: Sequence[Tensor],
-        scalars: Sequence[Tensor],
         of_state: dict[int, Input],
-        outside: dict[int, Tensor],
-        partials: Sequence[Tensor],
         known: Known,
+        tracer: Tracer,
     ):
         self.inputs: list[Tensor | Form] = [*inputs]  # those given, then those that are met
         self.partials: list[Tensor] = []
@@ -53,23 +50,26 @@ class Notes:
         self.filled: list[Filled] = []  # traced scalars that are used as leaves
         self.as_leaves: set[Input] = set()  # inputs that are scalars, and were used as leaves
         self.outside: list[tuple[Input, Tensor]] = []  # leaves that no step is given
-        self.known = known
-        self._of_state, self._given = of_state, partials
-        self._brought: dict[int, Tensor] = dict(outside)  # tensors from outside, as the step has them
-        self._traced: dict[int, Tensor] = {id(x): x for x in (*scalars, *partials)}  # all tensors that are followed
+        self.numbers: list[tuple[Tensor, Tensor]] = []  # scalars that no step is given: as they are followed, and they
+        self.known, self.tracer = known, tracer
+        self._of_state = of_state
+        self._brought: dict[int, Tensor] = {}  # tensors from outside, as the step has them
+        self._aside = False
         self._stores: dict[tuple[int, int], Lazy] = {}
         self._own = {_storage(x) for x in inputs}
 
-    def follow(self, found: Any) -> Any:
-        """Note the tensors that an operation on traced ones gave."""
-        for x in pytree.tree_leaves(found):
-            if isinstance(x, Tensor):
-                self._traced[id(x)] = x
-        return found
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside the `with`, torch computes as always."""
+        before, self._aside = self._aside, True
+        try:
+            yield
+        finally:
+            self._aside = before
 
     def bring(self, x: Tensor) -> Tensor:
         """A tensor as the step has it. One from outside is an input, whose value is read in each step."""
-        if isinstance(x, Lazy) or id(x) in self._traced:
+        if isinstance(x, Lazy) or self.tracer.knows(x):
             return x
         if id(x) in self._brought:
             return self._brought[id(x)]
@@ -80,12 +80,13 @@ class Notes:
         if self.known.complete and id(x) not in self.known.outside:
             raise Unfusable("it makes a tensor of something that is none")
         self.known.outside[id(x)] = x
-        brought = x
         if x.ndim:
             self.outside.append((self.between(Form.of(x)), x))
-            brought = Lazy(self.outside[-1][0], 0, Form.of(x))
-        else:  # in the next run it is traced
-            self._traced[id(x)] = x
+            brought: Tensor = Lazy(self.outside[-1][0], 0, Form.of(x))
+        else:
+            with self.aside():
+                brought = self.tracer.follow(x.detach().clone())
+            self.numbers.append((brought, x))
         self._brought[id(x)] = brought
         return brought
 
@@ -143,11 +144,9 @@ class Notes:
 
     def partial(self, form: Form) -> Partial:
         number = len(self.partials)
-        if number < len(self._given) and Form.of(self._given[number]) == form:
-            self.partials.append(self._given[number])
-        else:
-            self.partials.append(torch.ones(form.shape, dtype=form.dtype, device=form.device))
-            self._traced[id(self.partials[-1])] = self.partials[-1]
+        with self.aside():
+            ones = torch.ones(form.shape, dtype=form.dtype, device=form.device)
+        self.partials.append(self.tracer.follow(ones))
         return Partial(number)
 
     def event(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.utils import _pytree as pytree
 
 from optfx.compiler.record.inputs import Unfusable
@@ -68,12 +67,11 @@ def results_of(f: OpOverload, args: Any, kwargs: Any) -> Any:
             return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
         return torch.device("meta") if isinstance(x, torch.device) else x
 
-    with disable_proxy_modes_tracing():
-        try:
-            args, kwargs = pytree.tree_map(blank, (args, kwargs))
-            found = f(*args, **kwargs)
-        except Exception as error:
-            raise Unfusable(f"it reads a value, by {name_of(f)} ({_first_line(error)})") from error
+    try:
+        args, kwargs = pytree.tree_map(blank, (args, kwargs))
+        found = f(*args, **kwargs)
+    except Exception as error:
+        raise Unfusable(f"it reads a value, by {name_of(f)} ({_first_line(error)})") from error
     results = list(found) if isinstance(found, (tuple, list)) else [found]
     if not all(isinstance(y, Tensor) for y in results):
         raise Unfusable(f"it reads a value, by {name_of(f)}")

@@ -11,9 +11,6 @@ import torch
 
 from optfx.compiler.record.inputs import Unfusable
 
-# The message of torch 2.13 for `.item()` or a branch on a traced tensor starts "It appears that you're trying to get
-# value out of a tracing tensor with aten._local_scalar_dense.default"; its type is a plain RuntimeError.
-READS_A_VALUE = "tracing tensor"
 COMPILER = f"{Path(__file__).parents[1]}{os.sep}"
 OURS = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[2], Path(torch.__file__).parent))
 
@@ -21,9 +18,7 @@ OURS = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[2], Path(
 def reason_of(error: Exception) -> str:
     """Why a transform runs as it is, with the last line of the user's code that ran."""
     words = str(error)
-    if READS_A_VALUE in words:
-        words = "it reads the value of a tensor"
-    elif not isinstance(error, Unfusable):
+    if not isinstance(error, Unfusable):
         words = f"{type(error).__name__}: {words.splitlines()[0] if words else ''}"
     place, at = "", error.__traceback__
     while at is not None:

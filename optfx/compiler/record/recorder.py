@@ -8,14 +8,12 @@ leaves: they are tensors that a tracer follows, so the scalar work of a step bec
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -26,11 +24,13 @@ from optfx.compiler.record.lazy import Call, Form, Lazy, Named, Reduction
 from optfx.compiler.record.notes import Notes
 from optfx.compiler.record.operations import Operation
 from optfx.compiler.record.reasons import is_ours, line, reason_of
+from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation
 from optfx.tree import Tree, flatten, unflatten, verbs
 from optfx.tree.verbs import Scalars
 from optfx.tree.words import difference
 
+READING = {"_local_scalar_dense", "equal", "is_nonzero"}
 LITERALS = {"lift", "lift_fresh", "lift_fresh_copy"}  # what `torch.tensor` does with a new tensor
 
 
@@ -40,17 +40,14 @@ class Recorder(Notes, TorchDispatchMode):
     def __init__(
         self,
         inputs: Sequence[Tensor],
-        scalars: Sequence[Tensor],
         of_state: dict[int, Input],
-        outside: dict[int, Tensor],
-        partials: Sequence[Tensor],
         known: Known,
+        tracer: Tracer,
     ):
         TorchDispatchMode.__init__(self)
-        Notes.__init__(self, inputs, scalars, of_state, outside, partials, known)
+        Notes.__init__(self, inputs, of_state, known, tracer)
         self._place: Place = ()
         self._calls = 0  # of transforms, by the one at `_place`
-        self._aside = False
 
     # ---- what the library asks -------------------------------------------------------------------
 
@@ -124,15 +121,17 @@ class Recorder(Notes, TorchDispatchMode):
         if self._aside:
             return func(*args, **kwargs)
         if name in LITERALS and not any(isinstance(x, Lazy) for x in args):
-            return self.follow(func(*args, **kwargs))
+            return self.tracer.call(func, args, kwargs)
         if func._schema.is_mutable:
             raise Unfusable(f"it writes in place, by {name}")
+        if name in READING:
+            raise Unfusable("it reads the value of a tensor")
         flat, spec = pytree.tree_flatten((args, kwargs))
         flat = [self.bring(x) if isinstance(x, Tensor) else x for x in flat]
         args, kwargs = pytree.tree_unflatten(flat, spec)
         seeded = torch.Tag.nondeterministic_seeded in func.tags
         if not seeded and not any(isinstance(x, Lazy) for x in flat):
-            return self.follow(func(*args, **kwargs))
+            return self.tracer.call(func, args, kwargs)
         if any(isinstance(x, Lazy) and not x.ndim for x in flat):  # then what is kept for it has no dimensions either
             flat = [self.leaf(x) if id(x) in self._of_state and x.is_floating_point() else x for x in flat]
             args, kwargs = pytree.tree_unflatten(flat, spec)
@@ -172,16 +171,6 @@ class Recorder(Notes, TorchDispatchMode):
         """The arguments of an elementwise operation beside its leaves. Numbers have slots where torch takes tensors."""
         takes_tensor = {a.name for a in func._schema.arguments if str(a.type) in ("Tensor", "Optional[Tensor]")}
         return tuple((k, self.slot(x) if k in takes_tensor else x) for k, x in others.items())
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Inside the `with`, torch computes as always."""
-        before, self._aside = self._aside, True
-        try:
-            with disable_proxy_modes_tracing():
-                yield
-        finally:
-            self._aside = before
 
     # ---- what cannot be looked into ----------------------------------------------------------------
 

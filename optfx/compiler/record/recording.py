@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from optfx.compiler.record.findings import Again, Drifted, Known
 from optfx.compiler.record.inputs import AsLeaf, AsScalar, Constant, Given, Input, Inputs, gather
@@ -15,6 +14,7 @@ from optfx.compiler.record.lazy import Form, Lazy, Write
 from optfx.compiler.record.levels import Levels
 from optfx.compiler.record.notes import Filled
 from optfx.compiler.record.recorder import Recorder
+from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation, apply_updates
 from optfx.tree import Tree, flatten, unflatten
 from optfx.tree.recording import recording
@@ -43,8 +43,8 @@ def record(
 ) -> Recording:
     """Run `tx.update` and `apply_updates` on leaves without values.
 
-    Partials, and () tensors from outside, are inputs of the graph that is traced. Which there are is known after a
-    first run, and so is which transforms cannot be looked into. So a step runs until nothing new is found out.
+    A run may find out that a transform cannot be looked into, and then there is another. A tensor from outside is one
+    that a second run meets again, for a tensor that a step makes of something else is another each time.
 
     Args:
         tx, grads, state, params, extra: what the step is given; only the forms of leaves matter.
@@ -52,31 +52,27 @@ def record(
     """
     known = Known() if known is None else known
     step = _Step(tx, grads, state, params, extra, known)
-    scalars = [x.detach().clone() for x in step.inputs.scalars]
-    n = len(scalars)
-    while True:
-        outside = [x for x in known.outside.values() if not x.ndim]
-        ones = [torch.ones(f.shape, dtype=f.dtype, device=f.device) for f in known.partials]
-        step.inputs.scalars[n:] = outside
-        try:
-            with torch.no_grad():
-                graph = make_fx(step.run)(*scalars, *(x.detach().clone() for x in outside), *ones)
-        except Again:
-            continue
-        found = [Form.of(x) for x in step.recorder.partials]
-        if found == known.partials and len(outside) == sum(not x.ndim for x in known.outside.values()):
-            break
-        known.partials, known.complete = found, True
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    levels = Levels(graph, step.recorder, len(step.inputs.scalars))
-    return Recording(
-        step.inputs, step.recorder, graph, step.writes, [to for _, to in step.filled], levels, len(flatten(state)[0])
-    )
+    n = len(step.inputs.scalars)
+    with torch.no_grad():
+        while True:
+            tracer = Tracer()
+            scalars = [tracer.follow(x.detach().clone()) for x in step.inputs.scalars[:n]]
+            try:
+                outputs = step.run(scalars, tracer)
+            except Again:
+                continue
+            if known.complete or not known.outside:
+                break
+            known.complete = True
+    recorder = step.recorder
+    step.inputs.scalars[n:] = [x for _, x in recorder.numbers]
+    graph = tracer.finish([*scalars, *(x for x, _ in recorder.numbers), *recorder.partials], outputs)
+    levels, filled = Levels(graph, recorder, len(step.inputs.scalars)), [to for _, to in step.filled]
+    return Recording(step.inputs, recorder, graph, step.writes, filled, levels, len(flatten(state)[0]))
 
 
 class _Step:
-    """A step as a function of its scalars and of its partials, which is traced."""
+    """A step as a function of its scalars, which is traced."""
 
     recorder: Recorder
     writes: list[Write]
@@ -95,16 +91,11 @@ class _Step:
         self.structures = [flatten(t)[1] for t in (grads, params, state, tx)]
         self.extra = {name: flatten(extra[name]) for name in sorted(extra)}
 
-    def run(self, *args: Tensor) -> list[Tensor]:
+    def run(self, scalars: list[Tensor], tracer: Tracer) -> list[Tensor]:
         inputs, n = self.inputs, self.inputs.n
-        scalars, partials = args[: len(inputs.scalars)], args[len(inputs.scalars) :]
         of_state = list(zip(scalars, inputs.of_state, strict=False))
         leaves: list[Tensor] = [Lazy(Input(i), 0, Form.of(x)) for i, x in enumerate(inputs.leaves)]
-        ids = [k for k, x in self.known.outside.items() if not x.ndim]
-        outside = dict(zip(ids, scalars[len(scalars) - len(ids) :], strict=True))
-        recorder = self.recorder = Recorder(
-            inputs.leaves, scalars, {id(x): i for x, i in of_state}, outside, partials, self.known
-        )
+        recorder = self.recorder = Recorder(inputs.leaves, {id(x): i for x, i in of_state}, self.known, tracer)
         for x, i in of_state:
             leaves[i] = x
         taken, fields = iter(leaves), iter(scalars[len(of_state) :])
@@ -145,7 +136,7 @@ def _check_forms(new: list[tuple[Tensor, Input]], inputs: Inputs) -> None:
         raise Drifted([x for x, _ in state])
 
 
-def _extra(what: AsLeaf | AsScalar | Constant | Given, leaves: list[Tensor], scalars: tuple[Tensor, ...]) -> Any:
+def _extra(what: AsLeaf | AsScalar | Constant | Given, leaves: list[Tensor], scalars: list[Tensor]) -> Any:
     kind = type(what)  # not isinstance, which looks at what is given
     if kind is AsLeaf:
         return leaves[what.input]  # type: ignore[union-attr]

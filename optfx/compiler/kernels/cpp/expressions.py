@@ -98,6 +98,8 @@ PLAIN = {
     "clone": "{0}",
     "detach": "{0}",
     "alias": "{0}",
+    "lift": "{0}",
+    "lift_fresh": "{0}",
     "lift_fresh_copy": "{0}",
     "zeros_like": "T(0)",
     "ones_like": "T(1)",

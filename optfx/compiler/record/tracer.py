@@ -1,0 +1,96 @@
+"""What torch is asked to do with numbers, as a graph. It is done, too: numbers are cheap."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_aggregate
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Tracer:
+    """A graph that grows with each operation. The `val` of each node's meta is the tensor that it was."""
+
+    def __init__(self) -> None:
+        self._graph = Graph()
+        self._constants: dict[str, Tensor] = {}
+        self._nodes: dict[int, Node] = {}  # by the id of the tensor
+        self._kept: list[Tensor] = []  # so that no id is used twice
+
+    def knows(self, x: Tensor) -> bool:
+        """Whether a tensor is followed."""
+        return id(x) in self._nodes
+
+    def follow(self, x: Tensor) -> Tensor:
+        """Take a tensor as an argument of the graph."""
+        return self._note(x, self._graph.placeholder(f"x{len(self._kept)}"))
+
+    def call(self, f: Any, args: Any, kwargs: Any) -> Any:
+        """Do an operation, and note it. Tensors that are not followed are constants."""
+        args, kwargs = tuple(args), dict(kwargs)
+        found = f(*args, **kwargs)
+        if f is torch.ops.aten.detach.default:
+            return self._note(found, self._node(args[0]))
+        given: Any = [map_aggregate(x, self._node) for x in (args, kwargs)]
+        node = self._graph.create_node("call_function", f, *given, name=f.overloadpacket.__name__)
+        if isinstance(found, (tuple, list)):
+            for k, x in enumerate(found):
+                self._note(x, self._graph.call_function(operator.getitem, (node, k)))
+        elif isinstance(found, Tensor) and not (self.knows(found) and f._schema.is_mutable):
+            self._note(found, node)
+        if isinstance(found, Tensor):
+            node.meta["val"] = found
+        return found
+
+    def finish(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> GraphModule:
+        """The graph as a function of these inputs, all of which were followed."""
+        graph, made = Graph(), {}
+        for k, x in enumerate(inputs):
+            node = self._nodes[id(x)]
+            made[node] = graph.placeholder(f"arg{k}")
+            made[node].meta = dict(node.meta)
+        for node in self._graph.nodes:
+            if node not in made:
+                made[node] = graph.node_copy(node, made.__getitem__)
+        graph.output([made[self._nodes[id(x)]] for x in outputs])
+        graph.eliminate_dead_code()
+        return GraphModule(self._constants, graph)
+
+    def _note(self, x: Tensor, node: Node) -> Tensor:
+        node.meta["val"] = x
+        self._nodes[id(x)] = node
+        self._kept.append(x)
+        return x
+
+    def _node(self, x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        if not self.knows(x):
+            name = f"constant_{len(self._constants)}"
+            self._constants[name] = x
+            self._note(x, self._graph.get_attr(name))
+        return self._nodes[id(x)]
+
+
+class _Following(TorchDispatchMode):
+    def __init__(self, tracer: Tracer):
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.tracer.call(func, args, kwargs or {})
+
+
+def traced(f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> GraphModule:
+    """A function of tensors as a graph. It runs, and may write to them."""
+    tracer = Tracer()
+    for x in args:
+        tracer.follow(x)
+    with torch.no_grad(), _Following(tracer):
+        outputs = f(*args)
+    return tracer.finish(args, outputs)
