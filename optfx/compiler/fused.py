@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from optfx.compiler.memory import Memory, check
-from optfx.compiler.record.findings import Changed, Drifted, Known, NotClosed
+from optfx.compiler.record.findings import Changed, Drifted, Known, NotClosed, Resting
 from optfx.compiler.record.inputs import AsLeaf, AsScalar, Input, kind_of
 from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
 from optfx.core.transform import check_extra, check_updates
@@ -107,13 +108,17 @@ class fuse:
         return self.params, self.state
 
     @torch.no_grad()
-    def step(self, grads: Tree, state: Tree, params: Tree, **extra: Any) -> tuple[Tree, Tree]:
+    def step(
+        self, grads: Tree, state: Tree, params: Tree, *, resting: Resting | None = None, **extra: Any
+    ) -> tuple[Tree, Tree]:
         """One step, in place.
 
         Args:
             grads: tree of gradients like params. Their dtypes may differ from those of the params.
             state: from `init` or the last `step`. Other tensors are copied into those.
             params: likewise.
+            resting: parameters that stay as they are, whatever their gradients; for optimizers that treat every element
+                alone.
             **extra: the extra arguments of `tx.update`: see `EXTRA_ARGS`.
 
         Returns:
@@ -123,6 +128,7 @@ class fuse:
             RuntimeError: before `init`.
             ValueError: trees that do not fit. The message names the path, and nothing has changed.
             TypeError: an extra argument that the optimizer does not know.
+            Together: parameters cannot rest in this optimizer.
         """
         if not hasattr(self, "_memory"):
             raise RuntimeError("fuse: call init before step")
@@ -135,9 +141,10 @@ class fuse:
             check_updates("fuse", self.params, grads)
             leaves = [_plain(x) for x in flatten(grads)[0]]
             plan = self._plan_for(leaves, extra) or self._compile(leaves, extra)
+        plan.leave_out(resting.params if resting is not None else frozenset())
         while True:
             try:
-                self._run(plan, leaves, state, params, extra)
+                self._run(plan, leaves, state, params, extra, resting.state if resting is not None else ())
                 return self.params, self.state
             except Changed as change:
                 if change.place is None or plan.known.results.get(change.place) == change.forms:
@@ -221,7 +228,15 @@ class fuse:
         self._plans[(*plan.forms, *plan.kinds)] = self._plan = plan
         return plan
 
-    def _run(self, plan: Plan, grads: list[Tensor], state: Tree, params: Tree, extra: dict[str, Any]) -> None:
+    def _run(
+        self,
+        plan: Plan,
+        grads: list[Tensor],
+        state: Tree,
+        params: Tree,
+        extra: dict[str, Any],
+        resting: Sequence[int],
+    ) -> None:
         memory, inputs, given = self._memory, plan.recording.inputs, _leaves(extra)
         if memory.where(plan.numbers) != plan.addresses:
             memory.follow({i - memory.n for i in plan.moved}, plan.numbers, plan.memory)
@@ -235,7 +250,11 @@ class fuse:
                 rebound.append((what.input, _plain(x)))  # type: ignore[union-attr]
             elif kind is AsScalar:
                 inputs.scalars[what.index].fill_(x)  # type: ignore[union-attr]
+        kept = [memory.own[memory.n + k] for k in resting]
+        values = [x.clone() for x in kept]
         plan.run(rebound, given)
+        if kept:
+            torch._foreach_copy_(kept, values)  # pyright: ignore[reportPrivateImportUsage]
         memory.write()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from optfx.compiler import fuse
+from optfx.compiler.record.findings import Resting
 from optfx.core import GradientTransformation
 from optfx.interop.owners import Owner
 from optfx.interop.torch_state import HOLE, Layout, Names, State, memory_of, places_of
@@ -40,9 +41,18 @@ class Whole:
     def __init__(self, tx: GradientTransformation, owners: Mapping[str, Owner], names: Names, params: Tree) -> None:
         self.tx, self.owners, self.names = tx, owners.values(), names
         self.fused: fuse | None = None
+        self.params = tuple([i for owner in owners.values() for i in owner.params])
         state = tx.begin(params)  # its form only
         owned = {part: owner.params for part, owner in owners.items()}
         self.layout = Layout(state, places_of(state, names, owned))
+
+    def resting(self, active: Sequence[int]) -> Resting | None:
+        """What stays as it is in a step of these parameters, where each is an owner of its own."""
+        if len(active) == len(self.params):
+            return None
+        stepping, order = set(active), sorted(self.params, key=lambda i: self.names.of[i])  # as leaves
+        state = [k for k, p in enumerate(self.layout.places) if not p.form[0] and stepping.isdisjoint(p.params)]
+        return Resting(frozenset([k for k, i in enumerate(order) if i not in stepping]), tuple(state))
 
     def check(self, kept: Mapping[int, State]) -> None:
         """Refuse a state that somebody has put there and that has another form.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,15 +16,15 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from optfx.compiler import fuse
+from optfx.compiler.record.findings import Together
 from optfx.core import as_transform, is_number
 from optfx.core.transform import check_extra, check_updates
 from optfx.interop import torch_load
 from optfx.interop.evaluating import Evaluating
 from optfx.interop.groups import Knobs, own_value
 from optfx.interop.members import Members, refuse_twice
-from optfx.interop.program import Whole
-from optfx.interop.torch_state import State
-from optfx.tree import Tree, leaves
+from optfx.interop.program import Program, Whole
+from optfx.tree import leaves
 
 
 class TorchOptimizer(Evaluating):
@@ -148,21 +148,30 @@ class TorchOptimizer(Evaluating):
         check_extra(self.tx, extra)
         self._knobs.read(self.param_groups, members.held)
         given = {i: self._gradient(i) for i in active}
-        kept = members.ready(active)
-        program = members.whole(active, kept) if self.compile else members.program(active, kept)
+        members.ready(active)
+        if not self.compile:
+            self._run(members.program(active, members.kept()), active, given, extra)
+        elif turns := members.in_turns(active):
+            try:
+                self._run_fused(turns, active, given, extra)
+            except Together:
+                members.takes_turns = False
+                self._run_fused(members.whole(active, members.kept()), active, given, extra)
+        else:
+            self._run_fused(members.whole(active, members.kept()), active, given, extra)
+        return loss
+
+    def _run(self, program: Program, active: Sequence[int], given: dict[int, Tensor], extra: dict[str, Any]) -> None:
+        members, kept = self._members, self._members.kept()
         program.check(kept)
         params = program.names.tree({i: members.params[i].detach() for i in active})
         grads = program.names.tree(given)
         check_updates("TorchOptimizer", params, grads)
         for i in active:
             members.untouched.pop(members.params[i], None)
-        if isinstance(program, Whole):
-            self._run_fused(program, active, grads, kept, extra)
-        else:
-            for block, updates in program.run(grads, params, kept, extra):
-                for i in block:
-                    members.params[i].add_(updates.pop(members.names[i]))
-        return loss
+        for block, updates in program.run(grads, params, kept, extra):
+            for i in block:
+                members.params[i].add_(updates.pop(members.names[i]))
 
     def _gradient(self, i: int) -> Tensor:
         members = self._members
@@ -176,16 +185,23 @@ class TorchOptimizer(Evaluating):
         return -grad.detach() if self.param_groups[members.group[i]]["maximize"] else grad.detach()
 
     def _run_fused(
-        self, program: Whole, active: Sequence[int], grads: Tree, kept: Mapping[int, State], extra: dict[str, Any]
+        self, program: Whole, active: Sequence[int], given: dict[int, Tensor], extra: dict[str, Any]
     ) -> None:
-        theirs = self._members.apart(program.owners, kept)
+        members, kept = self._members, self._members.kept()
+        program.check(kept)
+        params = {i: members.params[i] for i in program.params}
+        grads = program.names.tree({i: given.get(i, p.detach()) for i, p in params.items()})  # any, for one that rests
+        check_updates("TorchOptimizer", program.names.tree({i: p.detach() for i, p in params.items()}), grads)
+        theirs = members.apart(program.owners, kept)
         state, opt = program.layout.read(kept), program.fused
         # the tensors that it writes to may be somebody else's by now
         if opt is None or (theirs and any(id(x) in theirs for x in leaves(opt.state))):
             opt = program.fused = fuse(program.tx)
-            own = program.names.tree({i: self._members.params[i] for i in active})
-            _, state = opt.init(own, state, copy=False, **extra)
-        program.layout.write(kept, opt.step(grads, state, opt.params, **extra)[1])
+            _, state = opt.init(program.names.tree(params), state, copy=False, **extra)
+        new = opt.step(grads, state, opt.params, resting=program.resting(active), **extra)[1]
+        for i in active:
+            members.untouched.pop(members.params[i], None)
+        program.layout.write(kept, new)
 
     # ---- saving -----------------------------------------------------------------------------------
 

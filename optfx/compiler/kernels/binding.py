@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +29,7 @@ class Bound(NamedTuple):
 
     run: Callable[[], None]
     look_up: Callable[[], None]  # find out where that memory is now
+    leave_out: Callable[[Set[Input]], None] | None = None  # rows with such inputs, from now on; None where it cannot
 
 
 def cells(dtypes: Sequence[torch.dtype], device: torch.device) -> list[Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from optfx.compiler.kernels.program import Program
 from optfx.compiler.kernels.workshop import Kernel, Workshop
 from optfx.compiler.plan.groups import Member, Work, groups_of
 from optfx.compiler.plan.layout import Layout, Packing
-from optfx.compiler.record.findings import Changed, Known
+from optfx.compiler.record.findings import Changed, Known, Together
 from optfx.compiler.record.inputs import FromCaller, Input
 from optfx.compiler.record.lazy import Event, Form, Partial, Slot
 from optfx.compiler.record.levels import Level
@@ -112,6 +112,7 @@ class Plan:
         own = self.values[inputs.n : 2 * inputs.n + recording.n_state]
         self.memory = [Form.of(x) for x in (*own, *self.numbers)]
         self.addresses: list[int] = []
+        self._left_out: Set[int] = frozenset()
 
     # ---- kernels ---------------------------------------------------------------------------------
 
@@ -227,6 +228,22 @@ class Plan:
         for _, work, units, _ in self.stages:
             for bound in (*((work,) if work is not None else ()), *(unit.bound for unit in units)):
                 bound.look_up()
+
+    def leave_out(self, params: Set[int]) -> None:
+        """Take the steps from now on without these parameters, by number.
+
+        Raises:
+            Together: something looks across parameters, or sees a whole leaf.
+        """
+        if params == self._left_out:
+            return
+        units = [unit for stage in self.stages for unit in stage.units]
+        if self._recorder.log or any(unit.bound.leave_out is None for unit in units):
+            raise Together("not every leaf of the optimizer is treated alone")
+        inputs = {Input(self.recording.inputs.n + i) for i in params}
+        for unit in units:
+            unit.bound.leave_out(inputs)  # type: ignore[misc]
+        self._left_out = params
 
     def run(self, rebound: Iterable[tuple[Input, Tensor]], extra: list[Any]) -> None:
         """Take a step: everything is written in place.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,6 +51,17 @@ class Changed(Exception):
     def __init__(self, what: str, place: Any, forms: list[Form]):
         super().__init__(f"{what} gave {', '.join(map(str, forms))}")
         self.place, self.forms = place, forms
+
+
+class Together(Exception):
+    """Parameters that can take a step only with all others."""
+
+
+class Resting(NamedTuple):
+    """What takes no part in a step and stays as it is, by number."""
+
+    params: frozenset[int]
+    state: tuple[int, ...]  # leaves of the state that belong to them alone
 
 
 def code_of(f: Any) -> Any:

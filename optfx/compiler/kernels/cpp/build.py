@@ -18,7 +18,7 @@ from torch import Tensor
 
 from optfx.compiler.kernels.cpp.expressions import Unsupported
 
-FLAGS = "-O3 -march=native -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=off -std=c++17 -shared -fPIC -w"
+FLAGS = "-march=native -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=off -std=c++17 -shared -fPIC -w"
 
 
 @functools.cache
@@ -58,15 +58,15 @@ class Library:
 
     run: Any  # from `finish` on
 
-    def __init__(self, source: str, *takes: Any):
+    def __init__(self, source: str, effort: str, *takes: Any):
         name, version = compiler()
-        key = hashlib.sha256("\n".join((source, FLAGS, version, processor())).encode()).hexdigest()[:32]
+        key = hashlib.sha256("\n".join((source, effort, FLAGS, version, processor())).encode()).hexdigest()[:32]
         self.path, self.takes = folder() / f"{key}.so", takes
         self.process: subprocess.Popen[str] | None = None
         if not self.path.exists():
             self.work = Path(tempfile.mkdtemp(dir=folder()))
             (self.work / "run.cpp").write_text(source)
-            command = [name, *FLAGS.split(), "run.cpp", "-o", "run.so"]
+            command = [name, effort, *FLAGS.split(), "run.cpp", "-o", "run.so"]
             self.process = subprocess.Popen(command, cwd=self.work, stderr=subprocess.PIPE, text=True)
 
     def finish(self) -> None:
@@ -87,9 +87,9 @@ class Compilers:
     def __init__(self) -> None:
         self._at_work: list[Library] = []
 
-    def library(self, source: str, *takes: Any) -> Library:
+    def library(self, source: str, effort: str, *takes: Any) -> Library:
         """A source whose compiler starts now, and whose function is there after `finish`."""
-        self._at_work.append(Library(source, *takes))
+        self._at_work.append(Library(source, effort, *takes))
         return self._at_work[-1]
 
     def finish(self) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ THREADS = 32768  # elements from which on threads are worth their start
 def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Callable[..., Bound]:
     """The `launch` of a kernel: one call for the leaves of all owners."""
     P, N = ctypes.c_void_p, ctypes.c_int64
-    library = compilers.library(Loop(gm, n, k).source(), N, P, P, N, P, P, P, ctypes.c_int)
+    library = compilers.library(Loop(gm, n, k).source(), "-O3", N, P, P, N, P, P, P, ctypes.c_int)
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input]) -> Bound:
         rows = [row for owner in owners for row in owner.rows]
@@ -61,7 +61,12 @@ def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Cal
             look_up(moving)
             library.run(count, ends, leaves, len(owners), until, scalars, parts, torch.get_num_threads())
 
-        return Bound(run, look_up)
+        def leave_out(inputs: Set[Input]) -> None:
+            """Those rows have no elements, as far as the loop knows."""
+            now = [n if inputs.isdisjoint(row) else 0 for row, n in zip(rows, lengths, strict=True)]
+            ends[:] = list(itertools.accumulate(now))
+
+        return Bound(run, look_up, leave_out)
 
     return launch
 

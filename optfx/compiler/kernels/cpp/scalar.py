@@ -19,7 +19,7 @@ SAME = {"view", "reshape", "_unsafe_view", "expand", "squeeze", "unsqueeze", "sl
 def scalar_work(gm: GraphModule, args: list[Tensor], compilers: build.Compilers) -> Bound:
     """The function of a graph of numbers, bound to its arguments."""
     writer = ScalarWriter(gm)
-    library = compilers.library(writer.source(), ctypes.c_void_p)
+    library = compilers.library(writer.source(), "-O1", ctypes.c_void_p)  # straight on, and as long as owners are many
     tensors = [*args, *writer.constants]
     pointers = build.pointers(tensors)
 
