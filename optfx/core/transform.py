@@ -24,6 +24,7 @@ from torch import Tensor
 from optfx import tree
 from optfx.core import hyper, select
 from optfx.tree import Tree
+from optfx.tree.record import is_live
 from optfx.tree.recording import recorder
 from optfx.tree.words import misfit
 
@@ -260,18 +261,19 @@ def check_extra(tx: GradientTransformation, extra: Iterable[str]) -> None:
 
 
 def check_updates(who: str, params: Tree, updates: Tree) -> None:
-    """Raise on updates that do not fit params, and on live `nn.Parameter`s while gradients are recorded: the graph of
-    each step would hold on to the one before."""
+    """Raise on updates that do not fit params, and on live parameters while gradients are recorded: the graph of each
+    step would hold on to the one before."""
     (xs, structure), (ys, other) = tree.flatten(params), tree.flatten(updates)
     if words := misfit(params, xs, updates, ys if structure == other else None):
         raise ValueError(f"{who}: the tree of updates does not fit params: it {words}")
     if torch.is_grad_enabled():
         for i, p in enumerate(xs):
-            if p.requires_grad and isinstance(p, torch.nn.Parameter):
+            if is_live(p):
+                kind = "an nn.Parameter" if isinstance(p, torch.nn.Parameter) else "a leaf"
                 raise ValueError(
-                    f"{who}: the parameter at {tree.paths(params)[i]!r} is an nn.Parameter that requires grad, so "
+                    f"{who}: the parameter at {tree.paths(params)[i]!r} is {kind} that requires grad, so "
                     "every update would be recorded and memory would grow with each step. Use optfx.params(module), "
-                    "or torch.no_grad(); to differentiate through the update, pass p.clone()"
+                    "p.detach() or torch.no_grad(); to differentiate through the update, pass p.clone()"
                 )
 
 

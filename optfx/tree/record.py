@@ -60,6 +60,16 @@ def is_wrapped(x: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def is_live(x: Tensor) -> bool:
+    """Whether a tensor is where a gradient ends up, under `vmap` or not: a parameter of a module, or one that
+    `torch.func.stack_module_state` gave. What `torch.func.grad` differentiates is none."""
+    if torch.compiler.is_compiling():
+        return x.requires_grad and isinstance(x, torch.nn.Parameter)
+    while torch._C._functorch.is_batchedtensor(x):  # pyright: ignore[reportAttributeAccessIssue]
+        x = torch._C._functorch.get_unwrapped(x)  # pyright: ignore[reportAttributeAccessIssue]
+    return x.requires_grad and x.is_leaf and not is_wrapped(x)
+
+
 def _number(x: Any) -> str:
     if isinstance(x, list):
         return "[" + ", ".join(map(_number, x)) + "]"

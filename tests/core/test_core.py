@@ -212,6 +212,25 @@ def test_live_parameters_are_caught_and_memory_is_constant():
     assert updates["weight"].requires_grad
 
 
+def test_stacked_parameters_grow_no_graph():
+    """`torch.func.stack_module_state` gives leaves that require grad and are no `nn.Parameter`s."""
+    stacked, _ = torch.func.stack_module_state([torch.nn.Linear(2, 1) for _ in range(3)])
+    tx = optfx.adamw(0.1)
+
+    def step(p):
+        updates, state = tx.update(tree.ones_like(p), tx.init(p), p)
+        return optfx.apply_updates(p, updates), state
+
+    for update in (step, torch.func.vmap(step)):
+        with pytest.raises(ValueError, match="'bias' is a leaf that requires grad"):
+            update(stacked)
+        with torch.no_grad():
+            params, _ = update(stacked)
+        assert not any(x.requires_grad for x in tree.leaves(params))
+    through = torch.func.grad(lambda p: tree.sum(step(p)[0]))(tree.map(torch.Tensor.detach, stacked))
+    assert tree.all_finite(through)
+
+
 # ---- selectors ---------------------------------------------------------------------------------
 
 
