@@ -18,10 +18,10 @@ from optfx.interop.groups import Held, Knobs, is_below, own_value
 from optfx.interop.owners import Owner, merged, owners_of
 from optfx.interop.program import Program, Whole
 from optfx.interop.torch_state import Names, State, memory, memory_of, places_of
+from optfx.interop.turns import Turns
 from optfx.tree import leaves
 
 _UNKNOWN = frozenset({""})  # what is kept of a parameter that has not been seen
-TURNS = 4  # how many sets of parameters may take steps of their own, before all are in one program
 PROGRAMS = 16  # the steps of how many sets of parameters are remembered
 
 
@@ -38,7 +38,7 @@ class Members:
         held: the numbers of each group.
         keys: what is kept of each.
         untouched: of those that have taken no step, the state as it was made.
-        takes_turns: whether parameters may rest in a step that is compiled for all.
+        turns: whether they take turns.
         compared: whether the counts have been compared, which a state from elsewhere has once for each parameter.
     """
 
@@ -50,7 +50,6 @@ class Members:
         self._steps = knobs.steps()
         self._last = max((k for k, (_, tx) in enumerate(self._steps) if knobs.one_for_all(tx)), default=-1)
         self._programs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._turns: dict[tuple[int, ...], None] = {}  # which parameters have taken a step together
         self._counts: tuple[str, ...] = ()  # what is kept once for an owner
         self._of_all: set[str] = set()  # what is kept once for all
         self.params: list[Tensor] = []
@@ -60,7 +59,7 @@ class Members:
         self.keys: dict[Tensor, set[str]] = {}
         self.untouched: dict[Tensor, State] = {}
         self.compared = False
-        self.takes_turns = True
+        self.turns = Turns()
 
     # ---- the groups -------------------------------------------------------------------------------
 
@@ -106,7 +105,7 @@ class Members:
         self.group = [k for k, group in enumerate(groups) for _ in group["params"]]
         self.held = [self._knobs.hold(group) for group in groups]
         self._programs.clear()
-        self._turns.clear()
+        self.turns.forget()
         self._let_go()
         before = self._forms
         self._forms = {p: (n, p.shape, p.dtype, p.device) for n, p in zip(self.names, params, strict=True)}
@@ -255,15 +254,10 @@ class Members:
         return {part: (self.held[g], tuple([self.names[i] for i in of])) for part, (g, of) in owners.items()}
 
     def in_turns(self, which: Sequence[int]) -> Whole | None:
-        """A step of all parameters that have taken one, each an owner of its own, for parameters that take turns: other
-        ones have a gradient each time. None where they do not, or where a transform sees all parameters."""
-        if self._last >= 0 or not self.takes_turns:
+        """A step of all parameters that have taken one, each an owner of its own, where parameters take turns. None
+        where they do not, or where a transform sees all parameters."""
+        if self._last >= 0 or not (every := self.turns.everyone(which)):
             return None
-        self._turns.setdefault(tuple(which), None)
-        if len(self._turns) <= TURNS:
-            return None
-        every = sorted({i for turn in self._turns for i in turn})
-        self._turns = dict.fromkeys([*list(self._turns)[: TURNS + 1], tuple(every)])
         self._begin(every)
         return self._whole(tuple([Owner(self.group[i], (i,)) for i in every]), every)
 

@@ -155,7 +155,7 @@ class TorchOptimizer(Evaluating):
             try:
                 self._run_fused(turns, active, given, extra)
             except Together:
-                members.takes_turns = False
+                members.turns.possible = False
                 self._run_fused(members.whole(active, members.kept()), active, given, extra)
         else:
             self._run_fused(members.whole(active, members.kept()), active, given, extra)

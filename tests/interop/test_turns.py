@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import optfx
-from optfx.interop import TorchOptimizer, members
+from optfx.interop import TorchOptimizer, turns
 
 PAIRS = {
     "adamw": (lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1), lambda: optfx.adamw(0.01, weight_decay=0.1)),
@@ -61,7 +61,7 @@ def test_one_program_for_all_turns(theirs, ours):
             plans = {key: list(p.fused._plans) for key, p in programs.items()}
     assert dict(a._members._programs) == programs  # nothing is compiled any more
     assert {key: list(p.fused._plans) for key, p in programs.items()} == plans
-    assert len(programs) <= members.TURNS + 3
+    assert len(programs) <= turns.FEW + 3
 
 
 def test_what_is_saved_and_copied_between_turns():
