@@ -388,3 +388,10 @@ def test_what_is_found_out_late_belongs_to_no_earlier_number():
     first = optfx.stateless(lambda u, p: tree.elementwise(lambda x: x * outside, u))
     biggest = optfx.stateless(lambda u, p: tree.map(lambda x: x * x.abs().max(), u))
     same(optfx.chain(first, biggest, optfx.clip_by_global_norm(1.0), optfx.sgd(0.1)))
+
+
+def test_a_complex_number_made_of_a_leaf():
+    p = {"w": torch.tensor([1.0 + 2.0j, -1.0j]), "b": torch.ones(2)}
+    f = lambda x: x * torch.tensor(0.25).double() + x.sum() * 0.1
+    opt = same(on_leaves(f), p)
+    assert "it makes a complex number of a leaf" in opt.explain()

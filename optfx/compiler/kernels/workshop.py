@@ -97,7 +97,6 @@ class Workshop:
 def _lifted(gm: GraphModule) -> list[Tensor]:
     """The constants that a graph holds, which become arguments: Inductor passes them on as such."""
     found: list[Tensor] = []
-    names = {x.target for x in gm.graph.nodes if x.op == "get_attr"}
     work = next(x for x in gm.graph.nodes if x.op != "placeholder")
     for x in [x for x in gm.graph.nodes if x.op == "get_attr"]:
         found.append(getattr(gm, x.target))
@@ -108,7 +107,7 @@ def _lifted(gm: GraphModule) -> list[Tensor]:
         if x is work:
             work = x.next
         gm.graph.erase_node(x)
-    for name in names:
+    for name in [name for name, _ in gm.named_buffers()]:  # also those that nothing reads
         delattr(gm, name)
     gm.recompile()
     return found

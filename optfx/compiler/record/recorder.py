@@ -142,6 +142,8 @@ class Recorder(Notes, TorchDispatchMode):
         others = {k: x for k, x in given.items() if not isinstance(x, Lazy)}
         place = next((x.device for x in leaves.values()), torch.device("cpu"))
         forms = [Form(x.shape, x.dtype, given.get("device") or place) for x in results]
+        if any(form.dtype.is_complex and not form.shape for form in forms):
+            raise Unfusable("it makes a complex number of a leaf")
         f = Operation(func, tuple(leaves), forms[0].dtype)
         alike = operations.treats_elements_alike(func, [*leaves.values()], [*others.values()], results)
         if alike and not seeded and f not in self.known.opened:
