@@ -22,7 +22,7 @@ from optfx.compiler.plan.groups import Member, Work, groups_of
 from optfx.compiler.plan.layout import Layout, Packing
 from optfx.compiler.record.findings import Changed, Known, Together
 from optfx.compiler.record.inputs import FromCaller, Input
-from optfx.compiler.record.lazy import Event, Form, Partial, Slot
+from optfx.compiler.record.lazy import Event, Form, Partial, Slot, storage_of
 from optfx.compiler.record.levels import Level
 from optfx.compiler.record.recording import Recording
 
@@ -276,18 +276,13 @@ class Plan:
         ys = event.run(leaves, [extra[v.index] if isinstance(v, FromCaller) else v for v in scalars])
         if (forms := [Form.of(y) for y in ys]) != event.forms:
             raise Changed(event.what, event.place, forms)
-        memory = {_memory(x) for x in (*leaves, *(v for v in scalars if isinstance(v, Tensor)))}
+        memory = {storage_of(x) for x in (*leaves, *(v for v in scalars if isinstance(v, Tensor)))}
         for k, number, y in zip(event.to, event.numbers, ys, strict=True):
             if number:
                 self.partials[k].copy_(y)
             else:  # kernels write to leaves while they read results
                 y = y.resolve_conj().resolve_neg()
-                self.values[k] = y.clone(memory_format=PLAIN) if _memory(y) in memory else y.contiguous()
-
-
-def _memory(x: Tensor) -> Any:
-    """What is the same for two tensors that share memory."""
-    return x.untyped_storage()._cdata
+                self.values[k] = y.clone(memory_format=PLAIN) if storage_of(y) in memory else y.contiguous()
 
 
 def _of_nothing(program: Program, device: torch.device) -> list[Tensor]:

@@ -127,3 +127,8 @@ def called(f: Callable[..., Any], args: tuple[Any, ...], scalars: Named) -> str:
     """A call as it would be written."""
     given = [f"{name}={value}" for name, value in scalars]
     return f"{name_of(f)}({', '.join([*map(str, args), *given])})"
+
+
+def storage_of(x: Tensor) -> Any:
+    """What is the same for two tensors that share memory."""
+    return x.untyped_storage()._cdata if type(x) in (Tensor, torch.nn.Parameter) else id(x)

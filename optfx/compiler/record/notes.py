@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optfx.compiler.record.findings import Known, Place
 from optfx.compiler.record.inputs import Input, Unfusable
-from optfx.compiler.record.lazy import Call, Event, Form, Lazy, Named, Partial, Reduction, Slot, Write
+from optfx.compiler.record.lazy import Call, Event, Form, Lazy, Named, Partial, Reduction, Slot, Write, storage_of
 from optfx.compiler.record.tracer import Tracer
 from optfx.tree.verbs import Scalars
 
@@ -56,7 +56,7 @@ class Notes:
         self._brought: dict[int, Tensor] = {}  # tensors from outside, as the step has them
         self._aside = False
         self._stores: dict[tuple[int, int], Lazy] = {}
-        self._own = {_storage(x) for x in inputs}
+        self._own = {storage_of(x) for x in inputs}
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
@@ -75,7 +75,7 @@ class Notes:
             return self._brought[id(x)]
         if type(x) not in (Tensor, torch.nn.Parameter) or x.layout != torch.strided:
             raise Unfusable(f"it uses a {type(x).__name__} from outside")
-        if _storage(x) in self._own:
+        if storage_of(x) in self._own:
             raise Unfusable("it uses what the step is given from outside, too")
         if self.known.complete and id(x) not in self.known.outside:
             raise Unfusable("it makes a tensor of something that is none")
@@ -181,8 +181,3 @@ class Notes:
             self.stored.append(Write(x, self.between(Form.of(x))))
             self._stores[key] = Lazy(self.stored[-1].to, 0, Form.of(x))
         return self._stores[key]
-
-
-def _storage(x: Tensor) -> Any:
-    """What is the same for two tensors that share memory."""
-    return x.untyped_storage()._cdata if type(x) in (Tensor, torch.nn.Parameter) else id(x)
