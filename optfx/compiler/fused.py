@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from optfx import tree
+from optfx.compiler.members import Alone, Members
 from optfx.compiler.memory import Memory, check
 from optfx.compiler.record.findings import Changed, Drifted, Known, NotClosed, Resting
 from optfx.compiler.record.inputs import AsLeaf, AsScalar, Input, kind_of
@@ -38,6 +40,14 @@ class fuse:
 
     Args:
         tx: a transform, usually a whole optimizer, or a foreign `init`/`update` pair.
+        members: how many optimizers `tx` is at once, or None for one. Then each of its tensors has a leading dimension
+            over the members, as `vmap` and `sweep.stack` give them, unless all share a () tensor. So has each leaf of
+            params, gradients and state, and an extra argument that is a tensor with dimensions. The optimizer is read
+            once, for one of them, and the number of members compiles nothing new. What cannot be fused runs under
+            `vmap`.
+
+    Raises:
+        ValueError: a tensor of `tx` without the dimension over the members, naming its path.
 
     Reference: TorchInductor's and XLA's fusion of pointwise operations; `torch.optim`'s `fused=True` kernels.
 
@@ -53,8 +63,12 @@ class fuse:
     _memory: Memory
     _workshop: Workshop
 
-    def __init__(self, tx: Any):
+    def __init__(self, tx: Any, members: int | None = None):
         self.tx: GradientTransformation = as_transform(tx)
+        self._members = Alone() if members is None else Members(members)
+        if members is not None:
+            self.tx = tree.map(lambda x: x if x.ndim else self._members.every(x), self.tx)
+        self._members.check("the optimizer", self.tx)
         self._extra_args = self.tx.extra_args
         self._plans: dict[Any, Plan] = {}  # by what gradients and extra arguments look like
         self._plan: Plan | None = None  # that of the last step
@@ -92,14 +106,15 @@ class fuse:
             if isinstance(x, Tensor) and (is_wrapped(x) or type(x) not in (Tensor, nn.Parameter)):
                 kind = "inside a function transform" if is_wrapped(x) else f"a {type(x).__name__}"
                 raise TypeError(f"fuse: the parameter at {path!r} is {kind}, expected a plain tensor")
-        like = self.tx.init(params)
+        self._members.check("the parameter", params)
+        like = self._members.init(self.tx, params)
         for path, x in zip(paths(like), flatten(like)[0], strict=True):
             if not isinstance(x, Tensor):
                 raise TypeError(f"fuse: the state at {path!r} is a {type(x).__name__}, expected a tensor")
         if state is not None:
             check("the state", like, state)
         self._memory = Memory(params, like if state is None else state, live, copy, module)
-        self._workshop, self._plans, self._plan = Workshop(), {}, None
+        self._workshop, self._plans, self._plan = Workshop(self._members), {}, None
         # only the kind of an argument matters here, and that of the common ones is known
         guessed = dict.fromkeys(EXTRA_ARGS, _some_function) | {"value": 0.0, "grad": self.params}
         extra = self._declared(guessed | extra)
@@ -190,9 +205,14 @@ class fuse:
     def _declared(self, extra: dict[str, Any]) -> dict[str, Any]:
         return {name: x for name, x in sorted(extra.items()) if name in self._extra_args}
 
+    def _kinds(self, extra: dict[str, Any]) -> list[Any]:
+        """What a step is compiled for, of its extra arguments."""
+        one = self._members.one
+        return [(name, flatten(x)[1], *(kind_of(one(leaf)) for leaf in flatten(x)[0])) for name, x in extra.items()]
+
     def _plan_for(self, grads: list[Any], extra: dict[str, Any]) -> Plan | None:
         """The plan that was made for such gradients and extra arguments."""
-        forms, kinds = [_form(x) for x in grads], _kinds(extra)
+        forms, kinds = [_form(x) for x in grads], self._kinds(extra)
         if self._plan is None or forms != self._plan.forms or kinds != self._plan.kinds:
             self._plan = self._plans.get((*forms, *kinds))
         return self._plan
@@ -200,15 +220,19 @@ class fuse:
     def _compile(self, grads: list[Tensor], extra: dict[str, Any], known: Known | None = None) -> Plan:
         """Compile the step for such gradients and extra arguments."""
         from optfx.compiler.plan.plan import Plan
+        from optfx.compiler.plan.whole import whole
         from optfx.compiler.record.recording import record
 
-        memory, known = self._memory, Known() if known is None else known
-        gradients, n = unflatten(memory.structure, grads), memory.n
+        memory, known, n = self._memory, Known() if known is None else known, self._memory.n
+        forms, kinds, members = [_form(x) for x in grads], self._kinds(extra), self._members
         while True:
-            params, state = unflatten(memory.structure, memory.own[:n]), unflatten(memory.of_state, memory.own[n:])
+            one = [*map(members.one, (*grads, *memory.own))]
+            gradients, params = unflatten(memory.structure, one[:n]), unflatten(memory.structure, one[n : 2 * n])
             try:
-                recording = record(self.tx, gradients, state, params, extra, known)
-                plan = Plan(recording, self._workshop, SMALL, [_form(x) for x in grads], _kinds(extra))
+                tx, given = tree.map(members.one, self.tx), {k: tree.map(members.one, x) for k, x in extra.items()}
+                recording = record(tx, gradients, unflatten(memory.of_state, one[2 * n :]), params, given, known)
+                every = whole(recording, [*grads, *memory.own], flatten(self.tx)[0], _leaves(extra), members)
+                plan = Plan(recording, every, self._workshop, SMALL, forms, kinds)
             except NotClosed as found:
                 if found.codes <= known.opened:
                     raise
@@ -249,7 +273,8 @@ class fuse:
             if kind is AsLeaf:
                 rebound.append((what.input, _plain(x)))  # type: ignore[union-attr]
             elif kind is AsScalar:
-                inputs.scalars[what.index].fill_(x)  # type: ignore[union-attr]
+                place = plan.scalars[what.index]  # type: ignore[union-attr]
+                place.copy_(x) if isinstance(x, Tensor) else place.fill_(x)
         kept = [memory.own[memory.n + k] for k in resting]
         values = [x.clone() for x in kept]
         plan.run(rebound, given)
@@ -276,11 +301,6 @@ def _form(x: Any) -> Any:
     if not isinstance(x, Tensor):
         return None
     return x.shape, x.dtype, x.device, x.is_contiguous() and not x.is_conj() and not x.is_neg()
-
-
-def _kinds(extra: dict[str, Any]) -> list[Any]:
-    """What a step is compiled for, of its extra arguments."""
-    return [(name, flatten(x)[1], *map(kind_of, flatten(x)[0])) for name, x in extra.items()]
 
 
 def _leaves(extra: dict[str, Any]) -> list[Any]:

@@ -331,6 +331,16 @@ class Run:
             params, state = vmap(one)(two(g), state, params)
         return tree.map(lambda x: x[1], (params, state))
 
+    def members(self) -> Any:
+        """The same, as one kernel for both."""
+        two = lambda t: tree.map(lambda x: torch.stack([x * 0.5, x]), t)
+        opt = optfx.fuse(tree.map(lambda x: torch.stack([x, x]), self.tx), members=2)
+        params, state = opt.init(tree.map(lambda x: torch.stack([x, x]), self.params))
+        for k in range(STEPS):
+            g, extra = self.before(k)
+            params, state = opt.step(two(g), state, params, **extra)
+        return tree.map(lambda x: x[1], (params, state))
+
 
 def outcome(run: Any) -> Any:
     """What a run gives: its numbers, or its error."""
@@ -369,14 +379,14 @@ def interpreted():
         }
         at = [x in written for x in [x for x in loop.graph.nodes if x.op == "placeholder"][:n]]
 
-        def launch(owners, values, rebound):
+        def launch(owners, values, rebound, members):
             def run():
                 for rows, scalars, partials in owners:
-                    columns = [[flat(values[i]) for i in column] for column in zip(*rows, strict=True)]
-                    joined = [torch.cat(column) for column in columns]
-                    loop(*joined, *(p[0] for p in partials), *scalars)
+                    columns = [[flat(values[i], members) for i in column] for column in zip(*rows, strict=True)]
+                    joined = [torch.cat(column, -1) for column in columns]
+                    members.run(loop, *joined, *(p[..., 0] for p in partials), *scalars)
                     for column, whole, stored in zip(columns, joined, at, strict=True):
-                        for x, part in zip(column, whole.split([x.numel() for x in column]), strict=True):
+                        for x, part in zip(column, whole.split([x.shape[-1] for x in column], -1), strict=True):
                             if stored:
                                 x.copy_(part)
 
@@ -384,8 +394,8 @@ def interpreted():
 
         return launch
 
-    def scalar_work(graph, args, compilers):
-        return Bound(lambda: graph(*args), lambda: None)
+    def scalar_work(graph, args, compilers, members):
+        return Bound(lambda: members.run(graph, *args), lambda: None)
 
     before = cpp.launcher, cpp.scalar_work
     cpp.launcher, cpp.scalar_work = launcher, scalar_work
@@ -402,6 +412,8 @@ def check(program: Program, number: int) -> None:
         compare(expected, outcome(lambda: Run(program).fused()), "fused")
     if not program.reads:
         compare(expected, outcome(lambda: Run(program).mapped()), "mapped")
+        with interpreted() if number % 10 else contextlib.nullcontext():
+            compare(expected, outcome(lambda: Run(program).members()), "members")
     if number % 50 == 0:
         compare(expected, outcome(lambda: Run(program).compiled()), "compiled")
 

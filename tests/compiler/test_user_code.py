@@ -395,3 +395,22 @@ def test_a_complex_number_made_of_a_leaf():
     f = lambda x: x * torch.tensor(0.25).double() + x.sum() * 0.1
     opt = same(on_leaves(f), p)
     assert "it makes a complex number of a leaf" in opt.explain()
+
+
+def test_a_number_among_the_params_is_read_before_it_is_written():
+    """Where scalar work gives a parameter without dimensions its new value, and a kernel keeps the old one."""
+    late = optfx.stateless(lambda u, p: tree.map(lambda x: x.reshape(-1).cumsum(0).view(x.shape), u))
+    same(optfx.chain(late, previous_of_all()), {"w": torch.tensor(2.0)})
+
+
+@tree.record
+class previous_of_all(core.GradientTransformation):
+    """Moves against the last params, which it keeps."""
+
+    needs_params = True
+
+    def begin(self, params):
+        return State(tree.zeros_like(params))
+
+    def step(self, updates, state, params):
+        return tree.map(lambda u, p, old: u + 0.1 * p - old, updates, params, state.kept), State(params)

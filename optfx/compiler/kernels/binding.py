@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
 
 CELL = 8  # bytes: the largest scalar
@@ -20,7 +21,7 @@ class Owned(NamedTuple):
     """Leaves that take the same scalars, and what they take."""
 
     rows: list[Row]
-    scalars: list[Tensor]  # () each, from `cells`
+    scalars: list[Tensor]  # from `cells`
     partials: list[Tensor]  # where the parts of reductions go: a number for each call of compiled code
 
 
@@ -32,15 +33,17 @@ class Bound(NamedTuple):
     leave_out: Callable[[Set[Input]], None] | None = None  # rows with such inputs, from now on; None where it cannot
 
 
-def cells(dtypes: Sequence[torch.dtype], device: torch.device) -> list[Tensor]:
-    """() tensors of these dtypes, one after the other in memory: what a kernel finds by one address."""
-    memory = torch.zeros(len(dtypes), CELL, dtype=torch.uint8, device=device)
-    return [cell[: dtype.itemsize].view(dtype)[0] for cell, dtype in zip(memory, dtypes, strict=True)]
+def cells(dtypes: Sequence[torch.dtype], device: torch.device, members: Alone) -> list[Tensor]:
+    """Scalars of these dtypes, one after the other in memory: what a kernel finds by one address."""
+    memory = torch.zeros(*members.shape(torch.Size((len(dtypes), CELL))), dtype=torch.uint8, device=device)
+    rows = memory.unbind(-2)
+    return [cell[..., : dtype.itemsize].view(dtype)[..., 0] for cell, dtype in zip(rows, dtypes, strict=True)]
 
 
-def flat(x: Tensor) -> Tensor:
+def flat(x: Tensor, members: Alone) -> Tensor:
     """The real numbers of a leaf in a row: the leaf's own memory, where it is contiguous."""
-    return (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).reshape(-1)
+    x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    return x.reshape(members.shape(torch.Size((-1,))))
 
 
 def numbers_in(x: Any) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from optfx.compiler.kernels.binding import Bound, Owned, flat
+from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
 
 
@@ -51,7 +52,7 @@ def launcher(loop: GraphModule, args: Sequence[Tensor]) -> Callable[..., Bound]:
     """The `launch` of a kernel: a call for each leaf."""
     run = compiled(loop, args)
 
-    def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input]) -> Bound:
+    def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
         calls: list[tuple[list[Any], list[tuple[int, Input]], list[tuple[int, Input]]]] = []
         for rows, scalars, partials in owners:
             for k, row in enumerate(rows):
@@ -62,12 +63,12 @@ def launcher(loop: GraphModule, args: Sequence[Tensor]) -> Callable[..., Bound]:
         def look_up() -> None:
             for given, _, resting in calls:
                 for j, i in resting:
-                    given[j] = flat(values[i])
+                    given[j] = flat(values[i], members)
 
         def call() -> None:
             for given, moving, _ in calls:
                 for j, i in moving:
-                    given[j] = flat(values[i])
+                    given[j] = flat(values[i], members)
                 run(given)
 
         return Bound(call, look_up)

@@ -11,17 +11,18 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from optfx.compiler.kernels import cpp, inductor
+from optfx.compiler.kernels import cpp, inductor, mapped
 from optfx.compiler.kernels.binding import Bound, Owned
 from optfx.compiler.kernels.program import Program
 from optfx.compiler.kernels.split import example, split
+from optfx.compiler.members import Alone, Members
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.tracer import traced
 from optfx.core.donate import fresh
 
-Launch = Callable[[list[Owned], list[Tensor], set[Input]], Bound]
-"""`launch(owners, values, rebound)` binds a kernel to the leaves of some owners. `values` has the tensor that each
-input is; those of the inputs `rebound` are others in each step."""
+Launch = Callable[[list[Owned], list[Tensor], set[Input], Alone], Bound]
+"""`launch(owners, values, rebound, members)` binds a kernel to the leaves of some owners. `values` has the tensor that
+each input is; those of the inputs `rebound` are others in each step."""
 
 
 class Kernel(NamedTuple):
@@ -35,9 +36,14 @@ class Kernel(NamedTuple):
 
 
 class Workshop:
-    """The kernels of one optimizer, each compiled once, and the compilers that are still at work."""
+    """The kernels of one optimizer, each compiled once, and the compilers that are still at work.
 
-    def __init__(self) -> None:
+    Args:
+        members: whose kernels they are.
+    """
+
+    def __init__(self, members: Alone) -> None:
+        self.members = members
         self._kernels: dict[tuple[Program, torch.device], Kernel] = {}
         self._compilers = cpp.Compilers()
 
@@ -51,16 +57,20 @@ class Workshop:
     def _make(self, program: Program, device: torch.device) -> Kernel:
         n, k = len(program.dtypes), len(program.parts)
         prelude, loop, dtypes = split(program, device)
-        by = "Inductor"
+        reason = ""
         if device.type == "cpu":
             try:
                 return Kernel(prelude, dtypes, cpp.launcher(loop, n, k, self._compilers), True, "C++")
             except cpp.Unsupported as why:
-                by = f"Inductor, for {why} is not written in C++"
+                reason = f", for {why} is not written in C++"
+        if isinstance(self.members, Members):
+            return Kernel(prelude, dtypes, mapped.launcher(loop), False, f"vmap{reason}")
         prelude, loop, dtypes = split(program, device, decomposed=True)
         leaves, places, _ = example(program, device)
         scalars = [torch.ones((), dtype=d, device=device) for d in dtypes]
-        return Kernel(prelude, dtypes, inductor.launcher(loop, [*leaves, *places, *scalars]), False, by)
+        return Kernel(
+            prelude, dtypes, inductor.launcher(loop, [*leaves, *places, *scalars]), False, f"Inductor{reason}"
+        )
 
     def scalar_work(self, f: Callable[..., list[Tensor]], args: list[Tensor], targets: list[Tensor]) -> Bound:
         """`f(*args)` written to `targets`, compiled as one function."""
@@ -75,10 +85,13 @@ class Workshop:
             return ()
 
         # copies, for what is traced runs, and Inductor takes tensors of one memory for one tensor
+        examples = [self.members.one(x).clone() for x in every]
         if all(x.device.type == "cpu" for x in every):
             with contextlib.suppress(cpp.Unsupported):
-                return cpp.scalar_work(traced(run, [x.clone() for x in every]), every, self._compilers)
-        graph = make_fx(run)(*(x.clone() for x in every))
+                return cpp.scalar_work(traced(run, examples), every, self._compilers, self.members)
+        graph = make_fx(run)(*examples)
+        if isinstance(self.members, Members):
+            return Bound(lambda: self.members.run(graph, *every), lambda: None)
         graph.graph.eliminate_dead_code()
         graph.recompile()
         every += _lifted(graph)

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from optfx.compiler.members import Alone
 from optfx.compiler.plan.groups import Member
 from optfx.compiler.record.inputs import AsLeaf, Input
-from optfx.compiler.record.lazy import Event, Form
+from optfx.compiler.record.lazy import Event
 from optfx.compiler.record.levels import Level
 from optfx.compiler.record.recording import Recording
 
@@ -31,17 +32,27 @@ class Packing(NamedTuple):
 
 
 class Layout:
-    """The tensor that each input is now."""
+    """The tensor that each input is now.
 
-    def __init__(self, recording: Recording, small: int):
+    Args:
+        recording: what is done.
+        small: how many elements a leaf has that may be packed with others.
+        leaves: the tensors that the step is given.
+        members: whose they are.
+    """
+
+    def __init__(self, recording: Recording, small: int, leaves: list[Tensor], members: Alone):
         recorder, inputs = recording.recorder, recording.inputs
         results = [i for e in recorder.log if isinstance(e, Event) for i in e.results]
         extra = [x.input for x in inputs.extra if type(x) is AsLeaf]  # not isinstance: see Given
         outside = [i for i, _ in recorder.outside]
         self.rebound = {*map(Input, range(inputs.n)), *extra, *outside, *results}
-        self.values: list[Tensor] = [
-            torch.empty(x.shape, dtype=x.dtype, device=x.device) if isinstance(x, Form) else x for x in recorder.inputs
+        empty = [
+            torch.empty(members.shape(x.shape), dtype=x.dtype, device=x.device) for x in recorder.inputs[len(leaves) :]
         ]
+        self.values: list[Tensor] = [*leaves, *empty]
+        for i, x in recorder.outside:
+            self.values[i] = members.every(x.contiguous())
         self.moved: set[Input] = set()  # those that have been given other memory
         self.packings: dict[Level, Packing] = defaultdict(lambda: Packing([], []))  # what is packed before a stage
         self._levels, self._small = recording.levels, small

@@ -18,8 +18,10 @@ from torch.fx import GraphModule
 from optfx.compiler.kernels.binding import Bound, Owned, Row, cells
 from optfx.compiler.kernels.program import Program
 from optfx.compiler.kernels.workshop import Kernel, Workshop
+from optfx.compiler.members import Members
 from optfx.compiler.plan.groups import Member, Work, groups_of
 from optfx.compiler.plan.layout import Layout, Packing
+from optfx.compiler.plan.whole import Whole
 from optfx.compiler.record.findings import Changed, Known, Together
 from optfx.compiler.record.inputs import FromCaller, Input
 from optfx.compiler.record.lazy import Event, Form, Partial, Slot, storage_of
@@ -80,8 +82,9 @@ class Plan:
     """A step, laid out in memory.
 
     Args:
-        recording: what is done.
-        workshop: has the kernels.
+        recording: what is done, by one member.
+        given: what all members are given.
+        workshop: has the kernels, and knows whose they are.
         small: how many elements a leaf has that may be packed with others.
         forms: what the gradients look like.
         kinds: what the extra arguments look like.
@@ -94,10 +97,14 @@ class Plan:
         addresses: where they were when they were looked up.
     """
 
-    def __init__(self, recording: Recording, workshop: Workshop, small: int, forms: list[Any], kinds: list[Any]):
+    def __init__(
+        self, recording: Recording, given: Whole, workshop: Workshop, small: int, forms: list[Any], kinds: list[Any]
+    ):
         self.recording, self._recorder, self._levels = recording, recording.recorder, recording.levels
         self.forms, self.kinds = forms, kinds
-        self._layout, self._workshop = Layout(recording, small), workshop
+        self._workshop, self._members = workshop, workshop.members
+        self._layout = Layout(recording, small, given.leaves, self._members)
+        self.scalars = given.scalars
         self.values = self._layout.values
         self._loaded: list[Loaded] = []
         self._deferred: list[tuple[Tensor, Tensor]] = []  # written when all else is done: kernels read what was there
@@ -108,7 +115,7 @@ class Plan:
         ]
         self.moved = self._layout.moved
         inputs = recording.inputs
-        self.numbers = inputs.scalars[len(inputs.of_state) :]  # beside those of the state
+        self.numbers = self.scalars[len(inputs.of_state) :]  # beside those of the state
         own = self.values[inputs.n : 2 * inputs.n + recording.n_state]
         self.memory = [Form.of(x) for x in (*own, *self.numbers)]
         self.addresses: list[int] = []
@@ -122,11 +129,15 @@ class Plan:
         for share in [share for unit in unbound for share in unit.shares]:
             for p in share.partials:
                 numbers[p].append(share.numbers)
-        self.partials = [
-            torch.zeros(sum(numbers[Partial(p)]) if p in numbers else x.shape, dtype=x.dtype, device=x.device)
+        shapes = [
+            torch.Size([sum(numbers[Partial(p)])]) if p in numbers else x.shape
             for p, x in enumerate(self._recorder.partials)
         ]
-        places = {p: iter(self.partials[p].split(lengths)) for p, lengths in numbers.items()}
+        self.partials = [
+            torch.zeros(self._members.shape(shape), dtype=x.dtype, device=x.device)
+            for shape, x in zip(shapes, self._recorder.partials, strict=True)
+        ]
+        places = {p: iter(self.partials[p].split(lengths, -1)) for p, lengths in numbers.items()}
         units: dict[Level, list[Unit]] = defaultdict(list)
         for work, device, kernel, members, shares in unbound:
             owners = []
@@ -136,11 +147,11 @@ class Plan:
                     for place, number in zip(partials, _of_nothing(work.program, device), strict=True):
                         place.copy_(number)
                 else:
-                    scalars = cells(kernel.dtypes, device)
+                    scalars = cells(kernel.dtypes, device, self._members)
                     self._loaded.append(Loaded(work.level, kernel.prelude, share.slots, scalars))
                     owners.append(Owned(share.rows, scalars, partials))
             if kernel is not None:
-                bound = kernel.launch(owners, self.values, self._layout.rebound)
+                bound = kernel.launch(owners, self.values, self._layout.rebound, self._members)
                 calls = 1 if kernel.together else sum(len(o.rows) for o in owners)
                 units[work.level].append(Unit(bound, kernel, work, members, calls))
         return units
@@ -151,6 +162,7 @@ class Plan:
             members = [m for ms in full.values() for m in ms]
             kernels = [self._workshop.kernel(w.program, group.device) if members else None for w in group.stages]
             together = all(kernel is None or kernel.together for kernel in kernels)
+            together |= isinstance(self._members, Members)  # whose leaves are not packed either
             places = {owner: self._layout.places(ms, together) for owner, ms in full.items()}
             for k, (work, kernel) in enumerate(zip(group.stages, kernels, strict=True)):
                 shares = []
@@ -173,12 +185,17 @@ class Plan:
         if not isinstance(v, Slot):
             return v
         value = self._recorder.slots[v.index]
-        return torch.zeros_like(value) if isinstance(value, Tensor) else value
+        if not isinstance(value, Tensor):
+            return value
+        return torch.zeros(self._members.shape(value.shape), dtype=value.dtype, device=value.device)
 
     def _scalar_work(self, level: Level, events: list[tuple[Event, list[Any]]]) -> Bound | None:
         """One function of all scalars and partials, which writes what kernels and events of a stage take."""
         graph, slots = self.recording.graph, self._recorder.slots
-        floats = torch.tensor([v for v in slots if isinstance(v, float)], dtype=torch.float64).unbind()
+        floats = [
+            self._members.every(x)
+            for x in torch.tensor([v for v in slots if isinstance(v, float)], dtype=torch.float64).unbind()
+        ]
         loaded = [x for x in self._loaded if x.level == level]
         taken = [
             (v.index, x)
@@ -206,12 +223,13 @@ class Plan:
 
         targets = [*(y for x in loaded for y in x.targets), *(x for _, x in taken)]
         targets += [self._place_of(self.recording.filled[k]) for k in filled]
-        args = [*self.recording.inputs.scalars, *self.partials, *floats]
+        args = [*self.scalars, *self.partials, *floats]
         return self._workshop.scalar_work(work, args, targets) if targets else None
 
     def _place_of(self, i: Input) -> Tensor:
-        """Where the scalar that is input `i` is written: elsewhere first, where a kernel reads the old one."""
-        if i not in self._recorder.as_leaves:
+        """Where the scalar that is input `i` is written: elsewhere first, where a kernel may read the old one: it may
+        read every parameter."""
+        if i not in self._recorder.as_leaves and i >= 2 * self.recording.inputs.n:
             return self.values[i]
         self._deferred.append((self.values[i], torch.empty_like(self.values[i])))
         return self._deferred[-1][1]
@@ -259,7 +277,7 @@ class Plan:
         for i, x in rebound:
             values[i] = x
         for i, x in self._recorder.outside:
-            values[i] = x.contiguous()
+            values[i] = self._members.every(x.contiguous())
         for packing, work, units, events in self.stages:
             packing.run(values)
             if work is not None:
@@ -273,8 +291,9 @@ class Plan:
 
     def _run_event(self, event: Event, scalars: list[Any], extra: list[Any]) -> None:
         leaves = [self.values[x.source] for x in event.leaves]  # type: ignore[index]
-        ys = event.run(leaves, [extra[v.index] if isinstance(v, FromCaller) else v for v in scalars])
-        if (forms := [Form.of(y) for y in ys]) != event.forms:
+        now = [extra[v.index] if isinstance(v, FromCaller) else v for v in scalars]
+        ys = self._members.run(event.run, leaves, now)
+        if (forms := [Form.of(self._members.one(y)) for y in ys]) != event.forms:
             raise Changed(event.what, event.place, forms)
         memory = {storage_of(x) for x in (*leaves, *(v for v in scalars if isinstance(v, Tensor)))}
         for k, number, y in zip(event.to, event.numbers, ys, strict=True):

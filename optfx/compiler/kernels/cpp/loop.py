@@ -7,6 +7,9 @@ know that no store changes them), and memory is fetched ahead across the borders
 Leaves of one owner stand together. Where a leaf begins, the loop reads the scalars of its owner, so another owner costs
 a row of scalars and not another kernel. Sums are kept for each owner chunk by chunk, so they do not depend on the
 number of threads.
+
+Where there are many optimizers, the loop goes from one to the next: each is a row of its own, so that the sums of a
+member do not depend on the others.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from optfx.compiler.kernels.binding import CELL, Bound, Owned, numbers_in
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, Accumulator, accumulator
+from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
 
 CHUNK = 4096  # elements that one thread does in one go
@@ -36,19 +40,22 @@ THREADS = 32768  # elements from which on threads are worth their start
 def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Callable[..., Bound]:
     """The `launch` of a kernel: one call for the leaves of all owners."""
     P, N = ctypes.c_void_p, ctypes.c_int64
-    library = compilers.library(Loop(gm, n, k).source(), "-O3", N, P, P, N, P, P, P, ctypes.c_int)
+    library = compilers.library(Loop(gm, n, k).source(), "-O3", N, N, P, P, P, N, P, P, N, P, P, ctypes.c_int)
 
-    def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input]) -> Bound:
+    def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
         rows = [row for owner in owners for row in owner.rows]
-        count, lengths = len(rows), [numbers_in(values[row[0]]) for row in rows]
+        count, lengths = len(rows), [numbers_in(values[row[0]]) // members.count for row in rows]
         for row, length in zip(rows, lengths, strict=True):  # C++ does not look: it would write anywhere
-            assert all(numbers_in(values[i]) == length for i in row)
+            assert all(numbers_in(values[i]) == length * members.count for i in row)
         ends = (N * count)(*itertools.accumulate(lengths))
         until = (N * len(owners))(*itertools.accumulate(len(owner.rows) for owner in owners))
         columns = list(zip(*rows, strict=True))
         leaves = (P * (len(columns) * count))()
-        scalars = build.pointers([x for owner in owners for x in owner.scalars[:1]])
-        parts = build.pointers([x for owner in owners for x in owner.partials])
+        apart = (N * (len(columns) * count))(*(members.apart(values[i]) for column in columns for i in column))
+        own, partials = [x for o in owners for x in o.scalars[:1]], [x for o in owners for x in o.partials]
+        scalars, parts = build.pointers(own), build.pointers(partials)
+        cells_apart = members.apart(own[0]) if own else 0
+        parts_apart = (N * len(partials))(*map(members.apart, partials))
         places = [(slice(j * count, (j + 1) * count), column) for j, column in enumerate(columns)]
         moving = [(where, column) for where, column in places if not rebound.isdisjoint(column)]
         resting = [(where, column) for where, column in places if rebound.isdisjoint(column)]
@@ -59,7 +66,12 @@ def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Cal
 
         def run() -> None:
             look_up(moving)
-            library.run(count, ends, leaves, len(owners), until, scalars, parts, torch.get_num_threads())
+            library.run(
+                members.count,
+                *(count, ends, leaves, apart),
+                *(len(owners), until, scalars, cells_apart),
+                *(parts, parts_apart, torch.get_num_threads()),
+            )
 
         def leave_out(inputs: Set[Input]) -> None:
             """Those rows have no elements, as far as the loop knows."""
@@ -72,10 +84,11 @@ def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Cal
 
 
 class Loop(Writer):
-    """The function of a program: `run(leaves, ends, P, owners, until, scalars, parts, threads)`.
+    """The function of a program: `run(members, leaves, ends, P, dP, owners, until, scalars, dS, parts, dR, threads)`.
 
     Leaf number l ends at element ends[l] of the row, and owner number o at leaf until[o]. P has the addresses of the
     leaves, argument by argument; `scalars` of each owner's scalars, and `parts` of the numbers it gives to reductions.
+    All are those of the first member; dP, dS and dR tell how many bytes further those of the next one are.
 
     Args:
         gm: a graph of n leaves, k places of parts, then scalars, all but the leaves ().
@@ -120,8 +133,8 @@ class Loop(Writer):
         if to in self.leaves:
             self.stores.append(f"a{self.leaves.index(to)}[i] = {value};")
         else:
-            place = f"parts[o * {len(self.places)} + {self.places.index(to)}]"
-            self.ends.append(f"*({IN_MEMORY[dtype]}*){place} = {value};")
+            k = f"o * {len(self.places)} + {self.places.index(to)}"
+            self.ends.append(f"*({IN_MEMORY[dtype]}*)((char*)parts[{k}] + j * dR[{k}]) = {value};")
 
     # ---- the parts of the function ---------------------------------------------------------------
 
@@ -130,7 +143,7 @@ class Loop(Writer):
         lines = []
         for j, x in enumerate(self.scalars):
             dtype = x.meta["val"].dtype
-            place = f"*(const {IN_MEMORY[dtype]}*)((const char*)scalars[o] + {j * CELL})"
+            place = f"*(const {IN_MEMORY[dtype]}*)((const char*)scalars[o] + j * dS + {j * CELL})"
             lines.append(f"const {ctype(dtype)} s{j} = {load(place, dtype)};")
         return lines
 
@@ -139,7 +152,8 @@ class Loop(Writer):
         lines = []
         for j, x in enumerate(self.leaves):
             T = f"{'' if x in self.written else 'const '}{IN_MEMORY[x.meta['val'].dtype]}"
-            lines.append(f"{T}* const a{j} = ({T}*)P[{j} * leaves + l] - start;")
+            k = f"{j} * leaves + l"
+            lines.append(f"{T}* const a{j} = ({T}*)((char*)P[{k}] + j * dP[{k}]) - start;")
         return lines
 
     def fetches(self) -> list[str]:
@@ -168,9 +182,9 @@ class Loop(Writer):
 
         Chunks and owners follow each other, so c + o is another number for each pair of which there are elements.
         """
-        every = [f"std::vector<{r.type}> p{j}(chunks + owners, {r.begin});" for j, r in enumerate(self.sums)]
-        fresh = [f"{r.type} r{j} = {r.begin};" for j, r in enumerate(self.sums)]
-        keep = [r.merge.format(f"p{j}[c + o]", f"r{j}") for j, r in enumerate(self.sums)]
+        every = [f"std::vector<{r.type}> p{k}(members * kept, {r.begin});" for k, r in enumerate(self.sums)]
+        fresh = [f"{r.type} r{k} = {r.begin};" for k, r in enumerate(self.sums)]
+        keep = [r.merge.format(f"p{k}[j * kept + c + o]", f"r{k}") for k, r in enumerate(self.sums)]
         return every, fresh, keep
 
     def finish(self) -> str:
@@ -178,10 +192,10 @@ class Loop(Writer):
         if not self.places:
             return ""
         merge = []
-        for j, r in enumerate(self.sums):
-            each = r.merge.format(f"m{j}", f"p{j}[c + o]")
-            merge.append(f"{r.type} m{j} = {r.begin}; for (int64_t c = first; c <= last; ++c) {{ {each} }}")
-        return f"""for (int64_t o = 0; o < owners; ++o) {{
+        for k, r in enumerate(self.sums):
+            each = r.merge.format(f"m{k}", f"p{k}[j * kept + c + o]")
+            merge.append(f"{r.type} m{k} = {r.begin}; for (int64_t c = first; c <= last; ++c) {{ {each} }}")
+        return f"""for (int64_t j = 0; j < members; ++j) for (int64_t o = 0; o < owners; ++o) {{
     const int64_t l = o ? until[o - 1] : 0;
     const int64_t first = (l ? ends[l - 1] : 0) / {CHUNK}, last = (ends[until[o] - 1] - 1) / {CHUNK};
     {_lines(4, self.row() + merge + self.ends)}
@@ -189,16 +203,20 @@ class Loop(Writer):
 
     def source(self) -> str:
         every, fresh, keep = self.accumulators()
+        kept = ", kept = chunks + owners" if self.sums else ""
         text = f"""{HEAD}
-extern "C" void run(int64_t leaves, const int64_t* ends, void* const* P, int64_t owners, const int64_t* until,
-                    void* const* scalars, void* const* parts, int threads) {{
-  const int64_t total = ends[leaves - 1], chunks = (total + {CHUNK - 1}) / {CHUNK};
+extern "C" void run(int64_t members, int64_t leaves, const int64_t* ends, void* const* P, const int64_t* dP,
+                    int64_t owners, const int64_t* until, void* const* scalars, int64_t dS,
+                    void* const* parts, const int64_t* dR, int threads) {{
+  const int64_t total = ends[leaves - 1], chunks = (total + {CHUNK - 1}) / {CHUNK}{kept};
   {_lines(2, every)}
-  #pragma omp parallel num_threads(threads) if (total > {THREADS})
+  #pragma omp parallel num_threads(threads) if (total * members > {THREADS})
   {{
-    const int64_t t = omp_get_thread_num(), T = omp_get_num_threads();
+    const int64_t t = omp_get_thread_num(), T = omp_get_num_threads(), all = members * chunks;
     int64_t l = 0, o = 0;
-    for (int64_t c = chunks * t / T; c < chunks * (t + 1) / T; ++c) {{
+    for (int64_t n = all * t / T; n < all * (t + 1) / T; ++n) {{
+      const int64_t j = n / chunks, c = n % chunks;
+      if (c == 0) l = o = 0;
       int64_t at = c * {CHUNK};
       const int64_t to = at + {CHUNK} < total ? at + {CHUNK} : total;
       while (at < to) {{

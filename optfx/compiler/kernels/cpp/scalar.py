@@ -12,25 +12,28 @@ from optfx.compiler.kernels.binding import Bound
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, accumulator
+from optfx.compiler.members import Alone
 
 SAME = {"view", "reshape", "_unsafe_view", "expand", "squeeze", "unsqueeze", "slice"}  # of one element
 
 
-def scalar_work(gm: GraphModule, args: list[Tensor], compilers: build.Compilers) -> Bound:
-    """The function of a graph of numbers, bound to its arguments."""
-    writer = ScalarWriter(gm)
-    library = compilers.library(writer.source(), "-O1", ctypes.c_void_p)  # straight on, and as long as owners are many
-    tensors = [*args, *writer.constants]
-    pointers = build.pointers(tensors)
+def scalar_work(gm: GraphModule, args: list[Tensor], compilers: build.Compilers, members: Alone) -> Bound:
+    """The function of a graph of numbers, bound to its arguments, once for each member."""
+    P, writer = ctypes.c_void_p, ScalarWriter(gm)
+    # straight on, and as long as owners are many
+    library = compilers.library(writer.source(), "-O1", ctypes.c_int64, P, P)
+    tensors = [*args, *map(members.every, writer.constants)]
+    pointers, apart = build.pointers(tensors), (ctypes.c_int64 * len(tensors))(*map(members.apart, tensors))
 
     def look_up() -> None:
         pointers[:] = [x.data_ptr() for x in tensors]
 
-    return Bound(lambda: library.run(pointers), look_up)
+    return Bound(lambda: library.run(members.count, pointers, apart), look_up)
 
 
 class ScalarWriter(Writer):
-    """`run(P)` for a graph: P has the addresses of its arguments, then of the constants that it holds."""
+    """`run(members, P, dP)` for a graph: P has the addresses of its arguments, then of the constants that it holds, for
+    the first member, and dP how many bytes further those of the next one are."""
 
     def __init__(self, gm: GraphModule):
         super().__init__()
@@ -47,7 +50,19 @@ class ScalarWriter(Writer):
             elif x.op == "call_function":
                 self.lines.append(self.statement(x))
         body = "\n  ".join(self.lines + self.stores)
-        return f'{HEAD}\nextern "C" void run(void* const* P) {{\n  {body}\n}}\n'
+        n = max(len(self.places), 1)
+        return f"""{HEAD}
+static inline void one(char* const* P) {{
+  {body}
+}}
+extern "C" void run(int64_t members, char* const* P, const int64_t* dP) {{
+  for (int64_t j = 0; j < members; ++j) {{
+    char* at[{n}];
+    for (int k = 0; k < {n}; ++k) at[k] = P[k] + j * dP[k];
+    one(at);
+  }}
+}}
+"""
 
     def bind(self, x: Node) -> None:
         """Give an argument or a constant its place, and read it where it is one number."""
