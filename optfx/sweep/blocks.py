@@ -1,0 +1,185 @@
+"""Members in blocks, which workers train side by side: one block is the work of one thread, and nobody waits for another.
+
+Threads that share out each operation wait for each other hundreds of times a step; where another process takes one of
+their cores for a moment, all of them stand still. So a worker takes a block for many steps, and each of its operations
+runs in one thread. A member has the same bits in every block and with any number of workers: nothing that it is computed
+from depends on the members beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from optfx import fuse, tree
+from optfx.core import apply_updates, donate
+from optfx.sweep.gradients import Gradients
+from optfx.sweep.members import owned
+from optfx.tree import Tree
+
+Update = Callable[[Tree, Tensor], Any]
+"""`(gradients, losses)`: an update in place."""
+
+MOST = 64  # members in a block: more gain nothing, and leave the cache
+FEWEST = 2  # a product of one matrix is rounded as no other
+
+
+def block_size(n: int, workers: int) -> int:
+    """How many members a block has: all workers get as many blocks.
+
+    Example:
+        >>> block_size(256, 2), block_size(20, 2), block_size(160, 2), block_size(1, 8)
+        (64, 10, 40, 2)
+    """
+    blocks = workers * math.ceil(n / (workers * MOST))
+    return max(math.ceil(n / blocks), FEWEST)
+
+
+class Worker:
+    """The memory of one thread: a block, its optimizers, and the compiled step.
+
+    Args:
+        gradients: of the loss.
+        txs, params, state: a block to begin with.
+    """
+
+    def __init__(self, gradients: Gradients, txs: Any, params: Tree, state: Tree) -> None:
+        self.gradient, self.txs = gradients.bind(), owned(txs)
+        self.params, self.state = owned(params), owned(state)
+        self.step = self._fused() or self._mapped()
+        self.own = tree.leaves((self.txs, self.params, self.state))
+
+    def _fused(self) -> Update | None:
+        opt = fuse(self.txs, members=len(tree.leaves(self.params)[0]))
+        try:
+            self.params, self.state = opt.init(self.params, self.state)
+        except Exception as why:  # vmap has run it before
+            warnings.warn(f"the optimizer is not fused, and runs under vmap, which is slower: {why}", stacklevel=5)
+            return None
+        self.txs = opt.tx
+        return lambda grads, losses: opt.step(grads, self.state, self.params, value=losses, grad=grads)
+
+    def _mapped(self) -> Update:
+        step = donate(vmap(update), (2, 3))
+        return lambda grads, losses: step(self.txs, grads, self.params, self.state, losses)
+
+    def train(self, block: list[Tensor], batches: list[Any], losses: Tensor, stop: threading.Event) -> None:
+        """Some steps of a block.
+
+        Args:
+            block: the numbers, parameters and states of its members, which are written to.
+            batches: one for each step.
+            losses: (steps, members), where they are written.
+            stop: whether to stop early.
+        """
+        n = losses.shape[1]
+        for mine, x in zip(self.own, block, strict=True):
+            mine[:n].copy_(x)
+            mine[n:].copy_(x[-1:].expand_as(mine[n:]))  # of a last block that is not full
+        for k, batch in enumerate(batches):
+            if stop.is_set():
+                return
+            grads, found = self.gradient(self.params, batch)
+            losses[k].copy_(found[:n])
+            self.step(grads, found)
+        for mine, x in zip(self.own, block, strict=True):
+            x.copy_(mine[:n])
+
+
+class Blocks:
+    """Trains members in blocks, on as many workers as torch has threads.
+
+    Args:
+        loss_fn: (params, batch) -> () tensor, for one member.
+    """
+
+    def __init__(self, loss_fn: Callable[[Tree, Any], Tensor]) -> None:
+        self.gradients = Gradients(loss_fn)
+        self.threads = torch.get_num_threads()
+        self.workers: list[Worker] = []
+        self.pool: ThreadPoolExecutor | None = None
+
+    def load(self, txs: Any, params: Tree, state: Tree, batch: Any) -> None:
+        """Take members to train, which are written to; the first time, compile.
+
+        Args:
+            txs, params, state: theirs, with a leading dimension over them.
+            batch: what batches look like.
+        """
+        self.txs, self.params, self.state = txs, params, state
+        if not self.workers:
+            self.n = n = len(tree.leaves(params)[0])
+            captured = self.gradients.prepare(tree.map(lambda x: _first(x, FEWEST), params), batch)
+            self.size = block_size(n, self.threads) if captured else n
+            first = tree.map(lambda x: _first(x, self.size), (txs, params, state))
+            self.gradients.prepare(first[1], batch)
+            workers = min(self.threads, math.ceil(n / self.size)) if captured else 1
+            self.workers = [Worker(self.gradients, *first) for _ in range(workers)]
+            self.gradients.finish()
+            if workers > 1:
+                self.pool = _pool(workers)
+        self.state = tree.map(lambda x, like: x.to(like.dtype), state, self.workers[0].state)
+        self.own = tree.leaves((self.txs, self.params, self.state))
+
+    def advance(self, batches: list[Any]) -> Tensor:
+        """Train all members on these batches; their losses, (steps, n)."""
+        losses = torch.empty(len(batches), self.n, dtype=self.dtype)
+        begins, stop = iter(range(0, self.n, self.size)), threading.Event()
+
+        def work(worker: Worker) -> None:
+            with torch.no_grad():
+                for begin in begins:
+                    part = slice(begin, begin + self.size)
+                    worker.train([x[part] for x in self.own], batches, losses[:, part], stop)
+
+        if self.pool is None:
+            work(self.workers[0])
+            return losses
+        jobs = [self.pool.submit(work, worker) for worker in self.workers]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:  # also where the user stops: no thread is left behind
+            stop.set()
+            wait(jobs)
+            raise
+        return losses
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        if self.pool is not None:
+            self.pool.shutdown()
+
+
+def update(tx: Any, grads: Tree, params: Tree, state: Tree, loss: Tensor) -> tuple[Tree, Tree]:
+    """One member's update, in eager code."""
+    updates, state = tx.update(grads, state, params, value=loss, grad=grads)
+    return apply_updates(params, updates), state
+
+
+def _first(x: Tensor, n: int) -> Tensor:
+    """The first n members; where there are fewer, the last one stands for those that are missing."""
+    return x[torch.arange(n).clamp(max=len(x) - 1)]
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    """Threads in which torch uses one thread."""
+    started, before = threading.Barrier(workers), torch.get_num_threads()
+
+    def alone(_: int) -> None:
+        torch.get_num_threads()  # a thread takes over the number of all once, when it is first asked
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(workers, "optfx-sweep")
+    list(pool.map(alone, range(workers)))
+    torch.set_num_threads(before)  # of all threads to come, too
+    return pool
