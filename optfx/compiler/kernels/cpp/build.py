@@ -58,10 +58,11 @@ class Library:
 
     run: Any  # from `finish` on
 
-    def __init__(self, source: str, effort: str, *takes: Any):
+    def __init__(self, source: str, effort: str, *takes: Any, gives: Any = None):
         name, version = compiler()
         key = hashlib.sha256("\n".join((source, effort, FLAGS, version, processor())).encode()).hexdigest()[:32]
         self.path, self.takes = folder() / f"{key}.so", takes
+        self.gives = gives
         self.process: subprocess.Popen[str] | None = None
         if not self.path.exists():
             self.work = Path(tempfile.mkdtemp(dir=folder()))
@@ -78,7 +79,7 @@ class Library:
             os.replace(self.work / "run.so", self.path)  # whole or not at all: others may be at the same work
             shutil.rmtree(self.work)
         self.run = ctypes.CDLL(str(self.path)).run
-        self.run.restype, self.run.argtypes = None, self.takes
+        self.run.restype, self.run.argtypes = self.gives, self.takes
 
 
 class Compilers:
@@ -87,9 +88,9 @@ class Compilers:
     def __init__(self) -> None:
         self._at_work: list[Library] = []
 
-    def library(self, source: str, effort: str, *takes: Any) -> Library:
+    def library(self, source: str, effort: str, *takes: Any, gives: Any = None) -> Library:
         """A source whose compiler starts now, and whose function is there after `finish`."""
-        self._at_work.append(Library(source, effort, *takes))
+        self._at_work.append(Library(source, effort, *takes, gives=gives))
         return self._at_work[-1]
 
     def finish(self) -> None:

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch.fx import Node
 
+from optfx.compiler.kernels.cpp.elementary import ELEMENTARY
+
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 IN_MEMORY = {
     torch.float32: "float",
@@ -30,15 +32,19 @@ IN_MEMORY = {
     torch.float16: "_Float16",
 }
 
-HEAD = """#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <limits>
-#include <vector>
-#include <omp.h>
-static inline float load_bf16(uint16_t b) { uint32_t x = uint32_t(b) << 16; float y; std::memcpy(&y, &x, 4); return y; }
+CORE = """typedef __INT64_TYPE__ int64_t;
+typedef __INT32_TYPE__ int32_t;
+typedef __INT16_TYPE__ int16_t;
+typedef __INT8_TYPE__ int8_t;
+typedef __UINT64_TYPE__ uint64_t;
+typedef __UINT32_TYPE__ uint32_t;
+typedef __UINT16_TYPE__ uint16_t;
+typedef __UINT8_TYPE__ uint8_t;
+static inline float load_bf16(uint16_t b) {
+  uint32_t x = uint32_t(b) << 16; float y; __builtin_memcpy(&y, &x, 4); return y;
+}
 static inline uint16_t to_bf16(float y) {
-  uint32_t x; std::memcpy(&x, &y, 4);
+  uint32_t x; __builtin_memcpy(&x, &y, 4);
   return y != y ? uint16_t(0x7fc0) : uint16_t((x + 0x7fff + ((x >> 16) & 1)) >> 16);
 }
 static inline float round_bf16(float y) { return load_bf16(to_bf16(y)); }
@@ -48,20 +54,36 @@ template <class T> static inline T smaller(T a, T b) { return a < b || a != a ? 
 template <class T> static inline T sign_of(T a) { return T(T(0) < a) - T(a < T(0)); }
 template <class T> static inline T multiply_add(T a, T b, T c) { return a * b + c; }
 #if defined(__FMA__) || defined(__aarch64__)
-template <> inline float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
-template <> inline double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
+template <> inline float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+template <> inline double multiply_add(double a, double b, double c) { return __builtin_fma(a, b, c); }
 #endif
+#define OF_FLOATS(name, of) \\
+  static inline float name(float x) { return __builtin_##of##f(x); } \\
+  static inline double name(double x) { return __builtin_##of(x); }
+#define OF_TWO_FLOATS(name) \\
+  static inline float name(float x, float y) { return __builtin_##name##f(x, y); } \\
+  static inline double name(double x, double y) { return __builtin_##name(x, y); }
+namespace op {
+template <class T> static inline T abs(T a) { return a < T(0) ? T(-a) : a; }
+OF_FLOATS(abs, fabs) OF_FLOATS(sqrt, sqrt) OF_FLOATS(exp2, exp2) OF_FLOATS(log2, log2) OF_FLOATS(log10, log10)
+OF_FLOATS(sin, sin) OF_FLOATS(cos, cos) OF_FLOATS(erf, erf) OF_FLOATS(floor, floor) OF_FLOATS(ceil, ceil)
+OF_FLOATS(trunc, trunc) OF_FLOATS(round, nearbyint)
+OF_TWO_FLOATS(pow) OF_TWO_FLOATS(fmod) OF_TWO_FLOATS(copysign)
+"""
+CORE += ELEMENTARY
+CORE += """}
 template <class T> static inline T blend(T a, T b, T w) {
-  const bool near = std::abs(w) < T(0.5);
+  const bool near = op::abs(w) < T(0.5);
   return multiply_add<T>(near ? w : w - T(1), b - a, near ? a : b);
 }
 template <class T> static inline T modulo(T a, T b) {
-  T r = std::fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+  T r = op::fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }
 static inline int64_t modulo(int64_t a, int64_t b) {
   int64_t r = a % b; return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }
 """
+HEAD = "#include <limits>\n#include <vector>\n#include <omp.h>\n" + CORE
 
 # what each operation is of its arguments, which are of the type T of the result
 PLAIN = {
@@ -70,25 +92,25 @@ PLAIN = {
     "neg": "-{0}",
     "reciprocal": "T(1) / {0}",
     "relu": "larger<T>({0}, T(0))",
-    "sigmoid": "T(1) / (T(1) + std::exp(-{0}))",
-    "sqrt": "std::sqrt({0})",
-    "rsqrt": "T(1) / std::sqrt({0})",
-    "abs": "std::abs({0})",
+    "sigmoid": "T(1) / (T(1) + op::exp(-{0}))",
+    "sqrt": "op::sqrt({0})",
+    "rsqrt": "T(1) / op::sqrt({0})",
+    "abs": "op::abs({0})",
     "square": "{0} * {0}",
     "sign": "sign_of<T>({0})",
-    "exp": "std::exp({0})",
-    "exp2": "std::exp2({0})",
-    "expm1": "std::expm1({0})",
-    "log": "std::log({0})",
-    "log1p": "std::log1p({0})",
-    "log2": "std::log2({0})",
-    "sin": "std::sin({0})",
-    "cos": "std::cos({0})",
-    "tanh": "std::tanh({0})",
-    "floor": "std::floor({0})",
-    "ceil": "std::ceil({0})",
-    "trunc": "std::trunc({0})",
-    "round": "std::nearbyint({0})",
+    "exp": "op::exp({0})",
+    "exp2": "op::exp2({0})",
+    "expm1": "op::expm1({0})",
+    "log": "op::log({0})",
+    "log1p": "op::log1p({0})",
+    "log2": "op::log2({0})",
+    "sin": "op::sin({0})",
+    "cos": "op::cos({0})",
+    "tanh": "op::tanh({0})",
+    "floor": "op::floor({0})",
+    "ceil": "op::ceil({0})",
+    "trunc": "op::trunc({0})",
+    "round": "op::round({0})",
     "maximum": "larger<T>({0}, {1})",
     "minimum": "smaller<T>({0}, {1})",
     "clamp_min": "larger<T>({0}, {1})",
@@ -113,7 +135,7 @@ PLAIN = {
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 TESTS = {
     "isnan": "{0} != {0}",
-    "isinf": "std::abs({0}) == std::numeric_limits<T>::infinity()",
+    "isinf": "op::abs({0}) == T(__builtin_inf())",
     "logical_and": "{0} != 0 && {1} != 0",
     "logical_or": "{0} != 0 || {1} != 0",
     "logical_not": "{0} == 0",
@@ -143,8 +165,8 @@ def stored(value: str, dtype: torch.dtype) -> str:
 
 def literal(value: Any, T: str) -> str:
     if isinstance(value, float) and not math.isfinite(value):
-        name = "quiet_NaN" if value != value else "infinity"
-        return f"{'-' if value < 0 else ''}std::numeric_limits<{T}>::{name}()"
+        number = '__builtin_nan("")' if value != value else "__builtin_inf()"
+        return f"{'-' if value < 0 else ''}{T}({number})"
     return f"{T}({value!r})" if not isinstance(value, bool) else f"{T}({int(value)})"
 
 
@@ -177,12 +199,14 @@ class Writer:
 
     def define(self, node: Node) -> str:
         """The statement that computes a node."""
-        dtype = node.meta["val"].dtype
-        value = self.expression(node)
-        if dtype in HALF:
-            value = f"round_{HALF[dtype]}({value})"
+        value = self.rounded(node)
         self.names[node] = f"t{len(self.names)}"
-        return f"const {ctype(dtype)} {self.names[node]} = {value};"
+        return f"const {ctype(node.meta['val'].dtype)} {self.names[node]} = {value};"
+
+    def rounded(self, node: Node) -> str:
+        """What a node is, rounded to its dtype."""
+        value, dtype = self.expression(node), node.meta["val"].dtype
+        return f"round_{HALF[dtype]}({value})" if dtype in HALF else value
 
     def expression(self, node: Node) -> str:
         name, T = name_of(node), ctype(node.meta["val"].dtype)
@@ -237,7 +261,7 @@ class Writer:
             return f"{x} * {x}"
         if exponent == 3:
             return f"{x} * {x} * {x}"
-        return f"std::sqrt({x})" if exponent == 0.5 else f"std::pow({x}, {self.value(exponent, T)})"
+        return f"op::sqrt({x})" if exponent == 0.5 else f"op::pow({x}, {self.value(exponent, T)})"
 
     def add_product(self, node: Node, T: str) -> str:
         a, b, c = (self.value(x, T) for x in node.args[:3])

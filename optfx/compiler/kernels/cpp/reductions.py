@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
 from torch.fx import Node
 
-from optfx.compiler.kernels.cpp.expressions import Unsupported, Writer, ctype, name_of
+from optfx.compiler.kernels.cpp.expressions import Unsupported, Writer, ctype, literal, name_of
 
 REDUCTIONS = ("sum", "any", "all", "amax", "amin", "max", "min", "linalg_vector_norm")
 
@@ -23,6 +24,15 @@ class Accumulator(NamedTuple):
     clause: str | None  # what OpenMP calls it; None for what it does not know
 
 
+def first(dtype: torch.dtype, low: bool) -> float | int:
+    """What no number is above (low), or below."""
+    if dtype.is_floating_point:
+        return math.inf if low else -math.inf
+    if dtype == torch.bool:
+        return low
+    return torch.iinfo(dtype).max if low else torch.iinfo(dtype).min
+
+
 def accumulator(node: Node, writer: Writer) -> Accumulator:
     """The accumulator of a reduction, whose elements the writer has a name for."""
     name, x = name_of(node), node.args[0]
@@ -36,11 +46,8 @@ def accumulator(node: Node, writer: Writer) -> Accumulator:
     value = writer.value(x, T)
     if name in ("amax", "max", "amin", "min") or order in (math.inf, -math.inf):
         low = name in ("amin", "min") or order == -math.inf
-        f, limit = ("smaller", "max") if low else ("larger", "lowest")
-        if dtype.is_floating_point:
-            limit = "infinity"
-        begin = f"{'-' if dtype.is_floating_point and not low else ''}std::numeric_limits<{T}>::{limit}()"
-        value = f"std::abs({value})" if order else value
+        f, begin = "smaller" if low else "larger", literal(first(dtype, low), T)
+        value = f"op::abs({value})" if order else value
         take, merge = f"{{0}} = {f}<{T}>({value}, {{0}});", f"{{0}} = {f}<{T}>({{1}}, {{0}});"
         return Accumulator(T, begin, take, merge, f"{result}({{0}})", None)  # a NaN wins, which OpenMP does not know
     if name in ("any", "all"):
@@ -50,7 +57,7 @@ def accumulator(node: Node, writer: Writer) -> Accumulator:
     if name == "sum" or order in (1, 2):
         wide = "double" if dtype.is_floating_point else "int64_t"
         value = f"{wide}({value})"
-        value = value if name == "sum" else f"std::abs({value})" if order == 1 else f"{value} * {value}"
-        end = "std::sqrt({0})" if order == 2 else "{0}"
+        value = value if name == "sum" else f"op::abs({value})" if order == 1 else f"{value} * {value}"
+        end = "op::sqrt({0})" if order == 2 else "{0}"
         return Accumulator(wide, "0", f"{{0}} += {value};", "{0} += {1};", f"{result}({end})", "+")
     raise Unsupported(f"{node.target} of order {order}" if order else f"{node.target}")

@@ -1,0 +1,17 @@
+"""A function of trees of tensors as a list of calls that is fast on one thread: `capture`.
+
+    trace.py     the function runs once: a graph of ATen operations, and where each value lies
+    rows.py      operations over short rows in smaller words
+    cleaning.py  without what need not be done
+    groups.py    which operations share a kernel
+    nest.py      the C++ of a kernel
+    tiles.py     the C++ of a kernel of rows
+    program.py   the calls in order, and the compiler
+    memory.py    where results lie
+    bound.py     a program with memory of its own
+"""
+
+from optfx.compiler.captured.program import Program, capture
+from optfx.compiler.captured.trace import NotCaptured
+
+__all__ = ["NotCaptured", "Program", "capture"]

@@ -1,0 +1,246 @@
+"""Which operations share a kernel.
+
+The operations of a kernel walk over one space, a box of elements. Each has a frame: which dimension of the space each of
+its own dimensions is. Two kernels become one where what one makes is used at the very element that the other is at,
+and nothing on the way waits for both. In a kernel of rows one dimension of the space is the column: reductions go
+along it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from optfx.compiler.captured.cleaning import computes, is_random
+from optfx.compiler.captured.rows import LONGEST
+from optfx.compiler.kernels.cpp.expressions import PLAIN, Unsupported, Writer, ctype, name_of
+
+MOST = 64  # operations of a kernel: a compiler's time grows faster than their number
+COSTLY = {"exp", "log", "tanh", "sin", "cos", "pow", "div", "sigmoid", "erf", "log1p", "expm1", "sqrt", "rsqrt", "gelu"}
+REDUCED = {"sum", "amax", "amin"}
+ALONG = REDUCED | {"gather"}  # a row becomes a number
+PLACED = {"scatter", "scatter_add"}  # an element of each row gets another value
+
+Axes = tuple[int | None, ...]
+
+
+class Span:
+    """What an operation walks over: its box, the column, and which dimensions of the box its result has."""
+
+    def __init__(self, node: Node):
+        name, val = name_of(node), node.meta["val"]
+        self.size, self.column = tuple(val.shape), None
+        self.result: Axes = tuple(range(val.ndim))
+        if name in ALONG:
+            x = node.args[0].meta["val"]  # type: ignore[union-attr]
+            self.size, self.column = tuple(x.shape), column_of(node)
+            kept = [d for d in range(x.ndim) if d != self.column]
+            self.result = tuple(range(x.ndim)) if val.ndim == x.ndim else tuple(kept)
+            self.result = tuple(None if d == self.column else d for d in self.result)
+        elif name in PLACED:
+            self.column = column_of(node)
+
+
+def column_of(node: Node) -> int:
+    x, dim = node.args[0].meta["val"], node.args[1] if len(node.args) > 1 else None  # type: ignore[union-attr]
+    dims = [dim] if isinstance(dim, int) else list(dim or [])  # type: ignore[call-overload]
+    if len(dims) != 1 or not x.ndim or not 0 < x.shape[dims[0]] <= LONGEST:
+        raise Unsupported(f"{node.target} along {dims}")
+    return dims[0] % x.ndim
+
+
+def is_written(node: Node) -> bool:
+    """Whether this room writes C++ for an operation."""
+    val = node.meta.get("val")
+    if not isinstance(val, torch.Tensor) or is_random(node):
+        return False
+    try:
+        name, column = name_of(node), Span(node).column
+        tensors = [x for x in node.all_input_nodes]
+        for x in [node, *tensors]:
+            ctype(x.meta["val"].dtype)
+            size, stride = x.meta["val"].shape, x.meta["val"].stride()
+            if sum((n - 1) * s for n, s in zip(size, stride, strict=True) if n) >= 2**31:
+                raise Unsupported("so large a tensor")
+        if name in REDUCED:
+            x = tensors[0].meta["val"]
+            return x.dtype == val.dtype and val.dtype.is_floating_point and set(node.kwargs) <= {"dtype"}
+        if name in ALONG | PLACED:
+            index = node.args[2].meta["val"]  # type: ignore[union-attr]
+            whole = list(node.args[0].meta["val"].shape)  # type: ignore[union-attr]
+            whole[column] = 1  # type: ignore[index]
+            return list(index.shape) == whole and not node.kwargs
+        shapes = [x.meta["val"].shape for x in tensors]
+        if torch.broadcast_shapes(*shapes) != val.shape:
+            return False
+        writer = Writer()
+        writer.names = dict.fromkeys(tensors, "x")
+        writer.expression(node)
+    except (Unsupported, RuntimeError, KeyError):
+        return False
+    return True
+
+
+def access(node: Node, arg: Node) -> Axes:
+    """Which dimension of the box each dimension of an argument is."""
+    n = len(Span(node).size)
+    return tuple(range(n - arg.meta["val"].ndim, n))
+
+
+class Kernel:
+    """Operations that walk over one space together."""
+
+    def __init__(self, node: Node):
+        span = Span(node)
+        wide = [d for d, n in enumerate(span.size) if n != 1]
+        if span.column is not None and span.column not in wide:
+            wide.append(span.column)  # a row of one element is a row
+        self.size = [span.size[d] for d in wide]
+        self.column = None if span.column is None else wide.index(span.column)
+        self.frames: dict[Node, Axes] = {node: tuple(wide.index(d) if d in wide else None for d in range(len(span.size)))}
+
+    @property
+    def nodes(self) -> list[Node]:
+        return list(self.frames)
+
+    def axes(self, node: Node, arg: Node) -> Axes:
+        """Which dimension of the space each dimension of an argument is."""
+        frame = self.frames[node]
+        return tuple(frame[d] if n != 1 else None for d, n in zip(access(node, arg), arg.meta["val"].shape, strict=True))
+
+    def result(self, node: Node) -> Axes:
+        """Which dimension of the space each dimension of a result is."""
+        frame, shape = self.frames[node], node.meta["val"].shape
+        return tuple(
+            None if d is None or n == 1 else frame[d] for d, n in zip(Span(node).result, shape, strict=True)
+        )
+
+    def domain(self, node: Node) -> set[int]:
+        """The dimensions of the space that an operation walks over."""
+        return {d for d in self.frames[node] if d is not None}
+
+
+def kernels_of(work: list[Node], outputs: set[Node]) -> list[Kernel]:
+    """Share out the written operations of a graph among kernels."""
+    units: dict[Node, Any] = {x: Kernel(x) if is_written(x) else x for x in work}
+    users: dict[Node, list[Node]] = {x: [] for x in work}
+    for x in work:
+        for base in producers(x):
+            users[base].append(x)
+    kept = {x for x in work if x in outputs}
+    joined = True
+    while joined:
+        joined = False
+        for x in work:
+            for arg in x.all_input_nodes if isinstance(units[x], Kernel) else []:
+                p = units.get(arg.meta["place"].base)
+                if isinstance(p, Kernel) and p is not units[x] and (both := _join(p, units[x], units, users, kept)):
+                    units |= dict.fromkeys(both.nodes, both)
+                    joined = True
+    kernels = list({id(k): k for k in units.values() if isinstance(k, Kernel)}.values())
+    order = {x: i for i, x in enumerate(work)}
+    for k in kernels:
+        k.frames = dict(sorted(k.frames.items(), key=lambda item: order[item[0]]))
+    return kernels
+
+
+def _join(
+    p: Kernel, c: Kernel, units: dict[Node, Any], users: dict[Node, list[Node]], kept: set[Node]
+) -> Kernel | None:
+    """One kernel of two, of which c uses what p makes, or None."""
+    if len(p.frames) + len(c.frames) > MOST:
+        return None
+    same: dict[int, int] = {}  # dimension of p -> that of c
+    for x in c.nodes:
+        for arg in x.all_input_nodes:
+            base = arg.meta["place"].base
+            if base not in p.frames:
+                continue
+            found = _matches(p, base, c, x, arg)
+            if found is None or any(same.setdefault(a, b) != b for a, b in found):
+                return None
+    rest = [set(range(len(k.size))) - set(ends) for k, ends in ((p, same), (c, same.values()))]
+    if rest[0] == {p.column} and len(rest[1]) == 1:  # numbers of rows are used by elements of rows
+        same |= dict(zip(*rest, strict=True))  # type: ignore[arg-type]
+    if len(set(same.values())) != len(same) or any(p.size[a] != c.size[b] for a, b in same.items()):
+        return None
+    if len(same) == len(p.size):
+        small, large, to = p, c, same
+    elif len(same) == len(c.size):
+        small, large, to = c, p, {b: a for a, b in same.items()}
+    else:
+        return None
+    column = large.column
+    if small.column is not None:
+        if column not in (None, to[small.column]):
+            return None
+        column = to[small.column]
+    if len(small.size) < len(large.size):
+        rows = column is not None and set(to.values()) == set(range(len(large.size))) - {column}
+        if small is c and not rows:
+            return None
+        if not rows and (
+            any(name_of(x) in COSTLY for x in small.nodes)
+            or any(x in kept or any(units[u] not in (p, c) for u in users[x]) for x in small.nodes)
+        ):
+            return None
+    if _way_around(p, c, units):
+        return None
+    both = Kernel.__new__(Kernel)
+    both.size, both.column = large.size, column
+    moved = {x: tuple(None if d is None else to[d] for d in frame) for x, frame in small.frames.items()}
+    both.frames = large.frames | moved
+    return both
+
+
+def _matches(p: Kernel, base: Node, c: Kernel, x: Node, arg: Node) -> list[tuple[int, int]] | None:
+    """(dimension of p, dimension of c) for each dimension of what p made, as c reads it; None if it is read at another
+    element."""
+    place, val = arg.meta["place"], base.meta["val"]
+    made = {}
+    for d, (n, s) in enumerate(zip(val.shape, val.stride(), strict=True)):
+        if n != 1:
+            if (n, s) in made or s == 0:
+                return None
+            made[n, s] = p.result(base)[d]
+    found = []
+    for n, s, axis in zip(place.size, place.stride, c.axes(x, arg), strict=True):
+        if n != 1 and s != 0:
+            if (n, s) not in made or axis is None or made[n, s] is None:
+                return None
+            found.append((made.pop((n, s)), axis))
+    return found if not made and place.offset == 0 else None
+
+
+def _needs(unit: Any, units: dict[Node, Any]) -> list[Any]:
+    nodes = unit.nodes if isinstance(unit, Kernel) else [unit]
+    bases = itertools.chain.from_iterable(producers(x) for x in nodes)
+    return list({id(units[b]): units[b] for b in bases if b in units and units[b] is not unit}.values())
+
+
+def producers(x: Node) -> list[Node]:
+    """The work that a node needs."""
+    found = []
+    for a in x.all_input_nodes:
+        base = a.meta["place"].base if "place" in a.meta else a
+        if "constant" not in a.meta and computes(base):
+            found.append(base)
+    return found
+
+
+def _way_around(p: Kernel, c: Kernel, units: dict[Node, Any]) -> bool:
+    """Whether c waits for p by a third."""
+    stack = [u for u in _needs(c, units) if u is not p]
+    seen = set()
+    while stack:
+        unit = stack.pop()
+        if unit is p:
+            return True
+        if id(unit) not in seen:
+            seen.add(id(unit))
+            stack += _needs(unit, units)
+    return False

@@ -1,0 +1,143 @@
+"""A captured function as a list of calls: kernels of our own, and ATen for the rest."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.fx import Node
+
+from optfx.compiler.captured.bound import Bound
+from optfx.compiler.captured.cleaning import clean, is_random, needed
+from optfx.compiler.captured.groups import Kernel, kernels_of, producers
+from optfx.compiler.captured.nest import Nest
+from optfx.compiler.captured.rows import in_small_words
+from optfx.compiler.captured.tiles import Tile
+from optfx.compiler.captured.trace import Traced, trace
+from optfx.compiler.kernels.cpp import build
+from optfx.compiler.kernels.cpp.expressions import CORE
+
+Unit = Kernel | Node
+
+
+class Step(NamedTuple):
+    """One call: operations of ATen, or kernels that follow each other."""
+
+    node: Node | None  # for ATen
+    case: int  # which kernels
+    reads: set[Node]  # memory
+    writes: set[Node]
+
+
+def capture(f: Callable[..., Any], *args: Any) -> Program:
+    """Make a program of a function, which runs once, and start the C++ compiler.
+
+    Args:
+        f: a function of trees of tensors. Tensors that it finds outside are read anew at each run.
+        *args: trees of tensors on the CPU. Those of a run have their shapes and dtypes.
+
+    Raises:
+        NotCaptured: the function looks at the values of tensors, or writes to tensors that are not its own.
+    """
+    return Program(in_small_words(trace(f, args)))
+
+
+class Program:
+    """What a function asks of torch, in as few calls as we know how."""
+
+    def __init__(self, traced: Traced):
+        self.traced = traced = clean(traced)
+        work = needed(traced)
+        self.outputs = [x.meta["place"].base if isinstance(x, Node) else None for x in traced.outputs]
+        kept = {x for x in self.outputs if x is not None}
+        units: dict[Node, Unit] = {x: x for x in work}
+        for kernel in kernels_of(work, kept):
+            units |= dict.fromkeys(kernel.nodes, kernel)
+        self.slots: dict[Node, int] = {}  # memory -> its number in the table of addresses
+        self.numbers: list[int] = []  # the sizes and strides of all kernels
+        self.steps: list[Step] = []
+        self.texts: list[str] = []
+        self.cases: list[str] = []
+        for kernels, node in _schedule(work, units):
+            if kernels:
+                self._add_kernels(kernels, units, kept)
+            if node is not None:
+                reads = {a if "constant" in a.meta else a.meta["place"].base for a in node.all_input_nodes}
+                self.steps.append(Step(node, 0, reads, {node}))
+        self._compilers = build.Compilers()
+        P, N = ctypes.c_void_p, ctypes.c_int64
+        self.library = None
+        if self.cases:
+            self.library = self._compilers.library(self.source(), "-O3", N, P, P, gives=ctypes.c_int)
+
+    def _add_kernels(self, kernels: list[Kernel], units: dict[Node, Unit], kept: set[Node]) -> None:
+        reads: set[Node] = set()
+        writes: set[Node] = set()
+        calls = []
+        for kernel in kernels:
+            inside = set(kernel.nodes)
+            used = {b for x, unit in units.items() if unit is not kernel for b in producers(x)}
+            stored = [x for x in kernel.nodes if x in kept or x in used]
+            writer = (Nest if kernel.column is None else Tile)(kernel, stored, self._slot)
+            name = f"kernel{len(self.texts)}"
+            self.texts.append(writer.source(name))
+            call = f"{name}(P, S + {len(self.numbers)});"
+            calls.append(call if kernel.column is None else f"wrong |= {call}")
+            self.numbers += writer.numbers
+            writes |= set(stored)
+            reads |= {at.memory for at in writer.loads} - inside
+        self.steps.append(Step(None, len(self.cases), reads - writes, writes))
+        self.cases.append(f"case {len(self.cases)}: {' '.join(calls)} break;")
+
+    def _slot(self, memory: Node) -> int:
+        return self.slots.setdefault(memory, len(self.slots))
+
+    def source(self) -> str:
+        """The C++ of all kernels: `run(case, P, S)` runs those of a step, on the addresses P, with the numbers S."""
+        cases = "\n    ".join(self.cases)
+        return (
+            f"{CORE}\n" + "\n".join(self.texts) + "\n"
+            'extern "C" int run(int64_t which, void* const* P, const int64_t* S) {\n'
+            f"  int wrong = 0;\n  switch (which) {{\n    {cases}\n  }}\n  return wrong;\n}}\n"
+        )
+
+    def finish(self) -> None:
+        """Wait for the C++ compiler.
+
+        Raises:
+            RuntimeError: with what it said.
+        """
+        self._compilers.finish()
+
+    def bind(self) -> Bound:
+        """The program with memory of its own, for one thread at a time."""
+        return Bound(self)
+
+
+def _schedule(work: list[Node], units: dict[Node, Unit]) -> list[tuple[list[Kernel], Node | None]]:
+    """Kernels that follow each other, then an operation of ATen, and so on: all kernels that can run run first."""
+    waiting: dict[int, tuple[Unit, set[int]]] = {}
+    random: list[Node] = []
+    for x in work:
+        unit = units[x]
+        _, needs = waiting.setdefault(id(unit), (unit, set()))
+        needs |= {id(units[b]) for b in producers(x)} - {id(unit)}
+        if is_random(x):
+            needs |= {id(y) for y in random[-1:]}
+            random.append(x)
+    found: list[tuple[list[Kernel], Node | None]] = []
+    done: set[int] = set()
+    while waiting:
+        kernels: list[Kernel] = []
+        while ready := [k for k, (unit, needs) in waiting.items() if isinstance(unit, Kernel) and needs <= done]:
+            for k in ready:
+                kernels.append(waiting.pop(k)[0])  # type: ignore[arg-type]
+                done.add(k)
+        calls = [k for k, (unit, needs) in waiting.items() if not isinstance(unit, Kernel) and needs <= done]
+        found += [(kernels, None)] if kernels else []
+        for k in calls:
+            found.append(([], waiting.pop(k)[0]))  # type: ignore[arg-type]
+            done.add(k)
+    return found

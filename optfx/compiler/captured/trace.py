@@ -1,0 +1,129 @@
+"""A function of trees of tensors as a graph of ATen operations, and where in memory each value of it lies."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+
+from optfx.compiler.kernels.cpp.expressions import name_of
+from optfx.compiler.record.tracer import traced
+from optfx.tree import flatten, unflatten
+
+
+class NotCaptured(Exception):
+    """A function that no list of operations stands for: it looks at values, or has results of no fixed shape."""
+
+
+class Place(NamedTuple):
+    """A view: where the elements of a value lie in the memory of a base."""
+
+    base: Node
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int = 0  # in elements, from the first of the base
+
+
+class Traced(NamedTuple):
+    """A graph of operations none of which writes to its arguments.
+
+    The meta of a node has `val`, a tensor without memory, its `place`, and `constant` where it depends on no input.
+    """
+
+    graph: Graph
+    inputs: list[Node]  # placeholders, one for each leaf of the arguments
+    closed: dict[Node, Tensor]  # tensors that the function found outside
+    outputs: list[Any]  # nodes, and leaves that are no tensors
+    taken: Any  # the structure of the arguments
+    given: Any  # and of the result
+
+
+def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
+    """Run a function once, and note what it asks of torch.
+
+    Raises:
+        NotCaptured: it cannot be a graph.
+    """
+    leaves, taken = flatten(args)
+    if others := [x for x in leaves if not isinstance(x, Tensor) or x.device.type != "cpu"]:
+        raise NotCaptured(f"an argument is no tensor on the CPU: {others[0]!r}")
+    found: list[Any] = []
+
+    def run(*leaves: Tensor, f: Callable[..., Any] = f) -> list[Tensor]:
+        results, given = flatten(f(*unflatten(taken, leaves)))
+        found[:] = [[x if not isinstance(x, Tensor) else None for x in results], given]
+        return [torch.ops.aten.alias.default(x) for x in results if isinstance(x, Tensor)]
+
+    gm = traced(run, leaves)
+    if any(_writes(x) for x in gm.graph.nodes):
+        gm = traced(torch.func.functionalize(run), leaves)
+    _check(gm)
+    _note_places(gm)
+    closed = {x: getattr(gm, x.target) for x in gm.graph.nodes if x.op == "get_attr"}
+    made = iter(next(x for x in gm.graph.nodes if x.op == "output").args[0])
+    others, given = found
+    outputs = [next(made) if x is None else x for x in others]
+    inputs = [x for x in gm.graph.nodes if x.op == "placeholder"]
+    return Traced(gm.graph, inputs, closed, outputs, taken, given)
+
+
+def _writes(x: Node) -> bool:
+    return x.op == "call_function" and isinstance(x.target, torch._ops.OpOverload) and x.target._schema.is_mutable
+
+
+def _check(gm: GraphModule) -> None:
+    for x in gm.graph.nodes:
+        if x.op != "call_function" or not isinstance(x.target, torch._ops.OpOverload):
+            continue
+        of_input = any(a.op in ("placeholder", "get_attr") or "val" in a.meta for a in x.all_input_nodes)
+        by_mask = "index" in x.target.name() and any(a.meta["val"].dtype in (torch.bool, torch.uint8) for a in _indices(x))
+        tags = x.target.tags
+        if torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags or by_mask:
+            if of_input:
+                raise NotCaptured(f"{x.target} depends on the values of tensors")
+        if _writes(x):
+            raise NotCaptured(f"{x.target} writes to a tensor that is not its own")
+
+
+def _indices(x: Node) -> list[Node]:
+    return [a for a in (x.args[1] if len(x.args) > 1 and isinstance(x.args[1], list) else []) if isinstance(a, Node)]
+
+
+# ---- places --------------------------------------------------------------------------------------
+
+OF_SHAPE = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
+
+
+def _note_places(gm: GraphModule) -> None:
+    """Find views by their memory, constants by what they depend on; then let go of the memory."""
+    values = {x: x.meta["val"] for x in gm.graph.nodes if isinstance(x.meta.get("val"), Tensor)}
+    for x, value in values.items():
+        place, sources = Place(x, tuple(value.shape), tuple(value.stride())), x.all_input_nodes
+        if x.target is operator.getitem:
+            sources = x.args[0].all_input_nodes  # type: ignore[union-attr]
+        for a in sources if x.op == "call_function" else []:
+            of = values.get(a)
+            if of is not None and of.dtype == value.dtype and _memory(of) == _memory(value):
+                base, at = a.meta["place"].base, a.meta["place"].offset
+                place = Place(base, place.size, place.stride, at + value.storage_offset() - of.storage_offset())
+        x.meta["place"] = place
+        if x.op == "call_function" and _is_constant(x, sources):
+            x.meta["constant"] = value
+    for x, value in values.items():
+        x.meta["val"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+def _memory(x: Tensor) -> int:
+    return x.untyped_storage()._cdata
+
+
+def _is_constant(x: Node, sources: list[Node]) -> bool:
+    if torch.Tag.nondeterministic_seeded in getattr(x.target, "tags", ()):
+        return False
+    return name_of(x) in OF_SHAPE or all("constant" in a.meta for a in sources)
+
+
