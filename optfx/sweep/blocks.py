@@ -1,8 +1,8 @@
-"""Members in blocks, which workers train side by side: one block is the work of one thread, and nobody waits for another.
+"""Members in blocks, which workers train side by side: one block is the work of one thread, and nobody waits.
 
 Threads that share out each operation wait for each other hundreds of times a step; where another process takes one of
 their cores for a moment, all of them stand still. So a worker takes a block for many steps, and each of its operations
-runs in one thread. A member has the same bits in every block and with any number of workers: nothing that it is computed
+runs in one thread. A member has the same bits in every block and with any number of workers: nothing that it is made
 from depends on the members beside it.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -19,15 +20,17 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from optfx import fuse, tree
-from optfx.core import apply_updates, donate
+from optfx import tree
+from optfx.compiler import fuse
+from optfx.core import donate
 from optfx.sweep.gradients import Gradients
-from optfx.sweep.members import owned
+from optfx.sweep.members import member_update, owned
 from optfx.tree import Tree
 
 Update = Callable[[Tree, Tensor], Any]
 """`(gradients, losses)`: an update in place."""
 
+SECONDS, BYTES = 0.5, 1 << 26  # what a window takes at most, and what its batches do
 MOST = 64  # members in a block: more gain nothing, and leave the cache
 FEWEST = 2  # a product of one matrix is rounded as no other
 
@@ -68,7 +71,7 @@ class Worker:
         return lambda grads, losses: opt.step(grads, self.state, self.params, value=losses, grad=grads)
 
     def _mapped(self) -> Update:
-        step = donate(vmap(update), (2, 3))
+        step = donate(vmap(member_update), (2, 3))
         return lambda grads, losses: step(self.txs, grads, self.params, self.state, losses)
 
     def train(self, block: list[Tensor], batches: list[Any], losses: Tensor, stop: threading.Event) -> None:
@@ -99,10 +102,14 @@ class Blocks:
 
     Args:
         loss_fn: (params, batch) -> () tensor, for one member.
+        dtype: of the losses.
+
+    Attributes:
+        window: how many batches to give at once, so that workers look up seldom, and a progress bar moves.
     """
 
-    def __init__(self, loss_fn: Callable[[Tree, Any], Tensor]) -> None:
-        self.gradients = Gradients(loss_fn)
+    def __init__(self, loss_fn: Callable[[Tree, Any], Tensor], dtype: torch.dtype) -> None:
+        self.gradients, self.dtype, self.window = Gradients(loss_fn), dtype, 1
         self.threads = torch.get_num_threads()
         self.workers: list[Worker] = []
         self.pool: ThreadPoolExecutor | None = None
@@ -117,11 +124,11 @@ class Blocks:
         self.txs, self.params, self.state = txs, params, state
         if not self.workers:
             self.n = n = len(tree.leaves(params)[0])
-            captured = self.gradients.prepare(tree.map(lambda x: _first(x, FEWEST), params), batch)
-            self.size = block_size(n, self.threads) if captured else n
-            first = tree.map(lambda x: _first(x, self.size), (txs, params, state))
-            self.gradients.prepare(first[1], batch)
-            workers = min(self.threads, math.ceil(n / self.size)) if captured else 1
+            self.size, workers = block_size(n, self.threads), self.threads
+            if not self.gradients.prepare(tree.map(self._block, params), batch):
+                self.size, workers = n, 1
+            first = tree.map(self._block, (txs, params, state))
+            workers = min(workers, math.ceil(n / self.size))
             self.workers = [Worker(self.gradients, *first) for _ in range(workers)]
             self.gradients.finish()
             if workers > 1:
@@ -129,9 +136,13 @@ class Blocks:
         self.state = tree.map(lambda x, like: x.to(like.dtype), state, self.workers[0].state)
         self.own = tree.leaves((self.txs, self.params, self.state))
 
+    def _block(self, x: Tensor) -> Tensor:
+        """The first block; where there are fewer members, the last one stands for those that are missing."""
+        return x[torch.arange(self.size).clamp(max=len(x) - 1)]
+
     def advance(self, batches: list[Any]) -> Tensor:
         """Train all members on these batches; their losses, (steps, n)."""
-        losses = torch.empty(len(batches), self.n, dtype=self.dtype)
+        losses, began = torch.empty(len(batches), self.n, dtype=self.dtype), time.perf_counter()
         begins, stop = iter(range(0, self.n, self.size)), threading.Event()
 
         def work(worker: Worker) -> None:
@@ -142,16 +153,28 @@ class Blocks:
 
         if self.pool is None:
             work(self.workers[0])
-            return losses
-        jobs = [self.pool.submit(work, worker) for worker in self.workers]
-        try:
-            for job in jobs:
-                job.result()
-        except BaseException:  # also where the user stops: no thread is left behind
-            stop.set()
-            wait(jobs)
-            raise
+        else:
+            jobs = [self.pool.submit(work, worker) for worker in self.workers]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:  # also where the user stops: no thread is left behind
+                stop.set()
+                wait(jobs)
+                raise
+        each = (time.perf_counter() - began) / len(batches)  # which decides when workers look up, and no number
+        self.window = max(1, min(4 * self.window, int(SECONDS / each), BYTES // (1 + _bytes(batches[0]))))
         return losses
+
+    def settle(self, batch: Any) -> None:
+        """Warn if the loss is another one than before the first step."""
+        if not self.gradients.still(tree.map(self._block, self.params), batch):
+            warnings.warn(
+                "loss_fn asks something else of torch now than before the first step, when it was captured, so what it "
+                "reads besides params and the batch has changed. The sweep has trained with the first one: put in the "
+                "batch what changes, or give compile=False",
+                stacklevel=4,
+            )
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -159,15 +182,8 @@ class Blocks:
             self.pool.shutdown()
 
 
-def update(tx: Any, grads: Tree, params: Tree, state: Tree, loss: Tensor) -> tuple[Tree, Tree]:
-    """One member's update, in eager code."""
-    updates, state = tx.update(grads, state, params, value=loss, grad=grads)
-    return apply_updates(params, updates), state
-
-
-def _first(x: Tensor, n: int) -> Tensor:
-    """The first n members; where there are fewer, the last one stands for those that are missing."""
-    return x[torch.arange(n).clamp(max=len(x) - 1)]
+def _bytes(batch: Any) -> int:
+    return sum(x.nbytes for x in tree.leaves(batch) if isinstance(x, Tensor))
 
 
 def _pool(workers: int) -> ThreadPoolExecutor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from optfx.sweep.advice import advised
+from optfx.sweep.members import loss_of
 from optfx.tree import Tree, flatten, unflatten
 
 if TYPE_CHECKING:  # it brings the tracer, which takes longer to import than all of optfx
@@ -22,24 +23,11 @@ Gradient = Callable[[Tree, Any], tuple[Tree, Tensor]]
 """`(params, batch) -> (gradients, losses)`, each with a leading dimension over members."""
 
 
-def loss_of(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[[Tree, Any], Tensor]:
-    """`loss_fn`, checked: () and floating."""
-
-    def checked(params: Tree, batch: Any) -> Tensor:
-        loss = loss_fn(params, batch)
-        if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
-            got = f"{tuple(loss.shape)} {loss.dtype}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"loss_fn returned {got}, expected a () floating tensor")
-        return loss
-
-    return checked
-
-
 class Gradients:
     """Programs for the gradient of a loss, one for each kind of batch.
 
-    A captured function is a list of operations, so a loss must do the same in each step. It is captured twice: where
-    it does something else the second time, or cannot be captured, it runs under `vmap`, with a warning.
+    A captured function is a list of operations, so a loss must do the same in each step. Where it does not, or cannot
+    be captured for another reason, it runs under `vmap`, with a warning.
 
     Args:
         loss_fn: (params, batch) -> () tensor, for one member.
@@ -60,10 +48,7 @@ class Gradients:
                 if len(self._programs) == KINDS:
                     raise NotCaptured(f"there are more than {KINDS} kinds of batches")
                 with torch.no_grad(), advised("loss_fn"):
-                    program = capture(of_tensors, params, tensors)
-                    if not program.is_like(of_tensors, params, tensors):
-                        raise NotCaptured("it does something else each time")
-                self._programs[key] = program
+                    self._programs[key] = capture(of_tensors, params, tensors)
             except NotCaptured as why:
                 self.reason = str(why)
                 warnings.warn(f"loss_fn is not captured, and runs under vmap, which is slower: {why}", stacklevel=4)
@@ -79,7 +64,7 @@ class Gradients:
         of_tensors, tensors = _of_tensors(self.mapped, batch)
         program = self._programs.get(_kind(batch))
         with torch.no_grad():
-            return self.reason is not None or program is None or program.is_like(of_tensors, params, tensors)
+            return self.reason is not None or program is None or program.stands_for(of_tensors, params, tensors)
 
     def bind(self) -> Gradient:
         """The gradient with memory of its own, for one thread at a time: results last until the next call."""

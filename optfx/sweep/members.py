@@ -203,20 +203,33 @@ def eval_params(tx: GradientTransformation, params: Tree, state: Tree) -> Tree:
     return tx.eval_params(state, params)
 
 
-def member_step(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[..., tuple[Tree, Tree, Tensor]]:
-    """What one member does in a step: `(tx, params, state, batch) -> (params, state, loss)`."""
+def loss_of(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[[Tree, Any], Tensor]:
+    """`loss_fn`, checked: () and floating."""
 
-    def loss_of(params: Tree, batch: Any) -> Tensor:
+    def checked(params: Tree, batch: Any) -> Tensor:
         loss = loss_fn(params, batch)
         if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
             got = f"{tuple(loss.shape)} {loss.dtype}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"loss_fn returned {got}, expected a () floating tensor")
         return loss
 
+    return checked
+
+
+def member_update(
+    tx: GradientTransformation, grads: Tree, params: Tree, state: Tree, loss: Tensor
+) -> tuple[Tree, Tree]:
+    """What one member does with its gradients: `(params, state)`."""
+    updates, state = tx.update(grads, state, params, value=loss, grad=grads)
+    return apply_updates(params, updates), state
+
+
+def member_step(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[..., tuple[Tree, Tree, Tensor]]:
+    """What one member does in a step: `(tx, params, state, batch) -> (params, state, loss)`."""
+
     def step(tx: GradientTransformation, params: Tree, state: Tree, batch: Any) -> tuple[Tree, Tree, Tensor]:
-        grads, loss = grad_and_value(loss_of)(params, batch)
-        updates, state = tx.update(grads, state, params, value=loss, grad=grads)
-        return apply_updates(params, updates), state, loss
+        grads, loss = grad_and_value(loss_of(loss_fn))(params, batch)
+        return *member_update(tx, grads, params, state, loss), loss
 
     return step
 

@@ -30,17 +30,16 @@ class Progress:
         self.began = self.refreshed = time.perf_counter()
 
     def started(self) -> None:
-        """The first step, which compiles, is done: count the rate from here."""
+        """The first step, which compiles, has been taken: count the rate from here."""
         if self.bar is not None:
-            self.bar.update(1)
             self.bar.set_description_str("training")
             self.began = self.refreshed = time.perf_counter()
 
-    def step(self, losses: Tensor) -> None:
-        """Another step is done, with these losses, (members,)."""
+    def advance(self, steps: int, losses: Tensor) -> None:
+        """Some steps are done, the last one with these losses, (members,)."""
         if self.bar is not None:
-            self.done += 1
-            self.bar.update(1)
+            self.done += steps
+            self.bar.update(steps)
             if time.perf_counter() - self.refreshed > INTERVAL:
                 self.refresh(losses)
 

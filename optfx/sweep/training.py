@@ -6,20 +6,20 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
 from optfx import tree
-from optfx.core import donate
 from optfx.sweep.advice import advised
+from optfx.sweep.blocks import Blocks
 from optfx.sweep.capacity import SHARE, available_bytes, fitting, peak_bytes
 from optfx.sweep.members import Members, eval_params, member_metrics, member_step
 from optfx.sweep.progress import Progress
 from optfx.sweep.result import TRAIN_LOSS, Result, direction
+from optfx.sweep.together import Together
 from optfx.tree import Tree
 
 
@@ -42,12 +42,16 @@ def fit(
 
     With settings $c_1 \dots c_n$, the losses of one step are
     $$ \ell_i = L(\theta_i, B_t), \qquad \theta_i \leftarrow \theta_i + u(c_i, \nabla \ell_i, s_i, \theta_i), $$
-    for all i in one compiled program: `compile(donate(vmap(step)))`. Every member sees the same batches. A member that
-    diverges is marked in the result, and does not affect the others.
+    for all i at once. Every member sees the same batches. A member that diverges is marked in the result, and does not
+    affect the others.
 
-    Members that do not fit in memory together are trained in chunks of equal size, the last one padded, so that nothing
-    compiles twice. The size is found by running one and two members in eager code, which also reveals errors in the
-    functions before they are compiled.
+    On a CPU members train in blocks, each by one thread: `loss_fn` is captured once as a list of operations, and the
+    optimizer is one kernel (`fuse`). The number of members and of steps compiles nothing. The numbers of a member are
+    the same, bit for bit, whatever the other members, the number of threads, and the load of the machine are. Elsewhere
+    the step is compiled as a whole, `compile(donate(vmap(step)))`.
+
+    Members that do not fit in memory together are trained in chunks of equal size. The size is found by running one and
+    two members in eager code, which also reveals errors in the functions before they are compiled.
 
     Args:
         make_optimizer: `{name: () tensor}` -> transform. It is mapped with `torch.func.vmap`, so it must not branch on
@@ -56,17 +60,20 @@ def fit(
             `best().config` is a setting again. `make_optimizer` gets floats as float64. Names that it does not read are
             named in a warning, unless they tell repetitions apart (with an `init` that differs).
         loss_fn: (params, batch) -> () tensor, for one member. For random numbers, put a key in the batch (see
-            `optfx.random`): torch's own generators do not run under vmap.
+            `optfx.random`): torch's own generators do not run under vmap. What else it reads must not change, tensors
+            apart: put in the batch what does.
         init: where training starts: a tree of parameters, the same for all; `stacked(tree)` with a leading dimension
             over the members; or a function `key -> params`, which gets a different key for each (see `optfx.random`).
-        batches: a sequence, repeated as needed, or a function of the step, 0, 1, 2, ... . Batches are trees of the same
-            structure and shapes; other shapes compile again.
+        batches: a sequence, repeated as needed, or a function of the step, 0, 1, 2, ... , which is called once a step
+            (and chunk), some steps ahead. Batches are trees of the same structure and shapes; other shapes compile
+            again.
         steps: how many steps to train each member.
         evaluate: params -> `{metric: () tensor}` for one member, called once after training with the parameters that
             `eval_params` of the optimizer returns. `Result.best` uses the first metric.
         mode: whether less of the first metric is better (`"min"`) or more (`"max"`); None to go by its name, such as
             `val_acc` or `mse`.
-        compile: whether to compile, or a backend of `torch.compile`.
+        compile: True for what is said above; False for eager code; or a backend of `torch.compile` for the whole step,
+            such as `"inductor"`.
         chunk_size: the most members to train at once; None for as many as fit in memory.
         progress: whether to show a bar if stderr is a terminal.
         seed: the seed of the keys for `init`.
@@ -78,6 +85,10 @@ def fit(
         RuntimeError: a function that cannot run for many members at once, with what to do.
         TypeError: `make_optimizer` does not return a transform, or a leaf of `init` is not a floating tensor.
         MemoryError: not even one member fits.
+
+    Warns:
+        UserWarning: `loss_fn` cannot be captured, or the optimizer cannot be fused, and runs under `vmap`; `loss_fn` is
+            another function at the end than it was before the first step.
 
     Example:
         >>> import torch, optfx
@@ -98,24 +109,22 @@ def fit(
         raise ValueError(f"mode is 'min' or 'max', got {mode!r}")
     members = Members(make_optimizer, configs, init, seed)
     batch_at = _batches(batches)
-    step = donate(vmap(member_step(loss_fn), in_dims=(0, 0, 0, None)), argnums=(1, 2))
     metrics = _no_metrics if evaluate is None else vmap(member_metrics(evaluate, {TRAIN_LOSS, "diverged", *configs}))
     # Parameters that the functions close over may require grad; nothing is differentiated from outside.
     with torch.no_grad():
-        size, first = _chunk_size(members, step, metrics, batch_at(0), steps, chunk_size)
-        if first is not None and mode is None and (mode := direction(first)) is None:
-            raise ValueError(f"say whether less or more of {first!r} is better: mode='min' or mode='max'")
-        if compile:
-            backend = "inductor" if compile is True else compile
-            step = torch.compile(_alone(step), fullgraph=True, dynamic=False, backend=backend)
-        result = _run(members, step, metrics, batch_at, steps, size, progress)
+        first = batch_at(0)
+        found = _chunk_size(members, loss_fn, metrics, first, steps, chunk_size)
+        if found.metric is not None and mode is None and (mode := direction(found.metric)) is None:
+            raise ValueError(f"say whether less or more of {found.metric!r} is better: mode='min' or mode='max'")
+        if compile is True and found.device.type == "cpu":
+            engine: Blocks | Together = Blocks(loss_fn, found.dtype)
+        else:
+            engine = Together(loss_fn, "inductor" if compile is True else compile)
+        try:
+            result = _run(members, engine, metrics, batch_at, first, steps, found.size, progress)
+        finally:
+            engine.close()
         return dataclasses.replace(result, mode=mode)
-
-
-def _alone(f: Any) -> Any:
-    """The same function with code of its own: Dynamo counts compilations by code, and would give up after eight sweeps
-    of a process."""
-    return FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
 
 
 def _no_metrics(params: Tree) -> dict[str, Tensor]:
@@ -135,11 +144,18 @@ def _batches(batches: Any) -> Callable[[int], Any]:
     return lambda step: batches[step % len(batches)]
 
 
-def _chunk_size(
-    members: Members, step: Any, metrics: Any, batch: Any, steps: int, chunk_size: int | None
-) -> tuple[int, str | None]:
-    """How many members to train at once: at most `chunk_size` or what memory allows, evened out over the chunks; and
-    the name of the first metric."""
+class _Found(NamedTuple):
+    """What one and two members showed."""
+
+    size: int  # how many to train at once: at most `chunk_size` or what memory allows, evened out over the chunks
+    device: torch.device  # of the losses
+    dtype: torch.dtype
+    metric: str | None  # the name of the first
+
+
+def _chunk_size(members: Members, loss_fn: Any, metrics: Any, batch: Any, steps: int, chunk_size: int | None) -> _Found:
+    """Try the functions on one member, and on two to see how many fit."""
+    step = vmap(member_step(loss_fn), in_dims=(0, 0, 0, None))
     found: dict[str, Any] = {}
 
     def trial(m: int) -> None:
@@ -148,7 +164,7 @@ def _chunk_size(
             params, state, losses = step(txs, params, state, batch)
         with advised("evaluate"):
             found["first"] = next(iter(metrics(vmap(eval_params)(txs, params, state))), None)
-        found["device"] = losses.device
+        found["device"], found["dtype"] = losses.device, losses.dtype
         found["kept"] = sum(x.nbytes for x in tree.leaves(params)) // m + losses.nbytes // m * steps
 
     one = peak_bytes(trial, 1)
@@ -160,7 +176,7 @@ def _chunk_size(
         most = min(most, fitting(one, peak_bytes(trial, 2), free))
         if not most:
             raise MemoryError(f"one member needs {one / 2**20:.0f} MiB, and {max(free, 0) / 2**20:.0f} are free")
-    return math.ceil(members.n / math.ceil(members.n / most)), found["first"]
+    return _Found(math.ceil(members.n / math.ceil(members.n / most)), found["device"], found["dtype"], found["first"])
 
 
 def _chunks(n: int, size: int) -> Iterator[tuple[Tensor, int]]:
@@ -170,29 +186,39 @@ def _chunks(n: int, size: int) -> Iterator[tuple[Tensor, int]]:
 
 
 def _run(
-    members: Members, step: Any, metrics: Any, batch_at: Callable[[int], Any], steps: int, size: int, progress: bool
+    members: Members,
+    engine: Blocks | Together,
+    metrics: Any,
+    batch_at: Callable[[int], Any],
+    first: Any,
+    steps: int,
+    size: int,
+    progress: bool,
 ) -> Result:
     parts, compile_seconds, run_seconds = [], 0.0, 0.0
     with Progress(steps * math.ceil(members.n / size), size, progress) as bar:
         for index, real in _chunks(members.n, size):
-            txs, params, state = members.start(index)
-            curve = []
             began = time.perf_counter()
-            for t in range(steps):
-                params, state, losses = step(txs, params, state, batch_at(t))
-                curve.append(losses)
+            engine.load(*members.start(index), first)
+            curve, given, t = [], [first], 0
+            while t < steps:
+                k = min(engine.window, steps - t) if t else 1
+                # a batch is asked for once a step: `batches` may go through a file
+                given = [batch_at(s) if s or parts else first for s in range(t, t + k)]
+                curve.append(engine.advance(given))
                 if not parts and not t:
-                    _wait(losses)
+                    _wait(curve[-1])
                     compile_seconds = time.perf_counter() - began
                     began = time.perf_counter()
                     bar.started()
-                else:
-                    bar.step(losses)
+                bar.advance(k, curve[-1][-1])
+                t += k
             _wait(curve[-1])
             run_seconds += time.perf_counter() - began
-            bar.refresh(curve[-1])
-            params = vmap(eval_params)(txs, params, state)
-            kept = {"losses": torch.stack(curve, 1), "params": params, "metrics": metrics(params)}
+            bar.refresh(curve[-1][-1])
+            engine.settle(given[-1])
+            params = vmap(eval_params)(engine.txs, engine.params, engine.state)
+            kept = {"losses": torch.cat(curve).T, "params": params, "metrics": metrics(params)}
             parts.append(tree.map(lambda x, real=real: x[:real].cpu(), kept))
     whole = tree.map(lambda *xs: torch.cat(xs), *parts)
     losses = whole["losses"].T.contiguous()

@@ -1,10 +1,14 @@
 """Kernels by Inductor: the way of accelerators, and on the CPU that of operations which are not written in C++."""
 
+import os
+
+import pytest
 import torch
 
 import optfx
 from optfx import select, tree
 from optfx.compiler import fused
+from optfx.compiler.kernels import inductor
 from tests.compiler.harness import distance, eager, grads, params, units
 from tests.compiler.harness import fused as run_fused
 
@@ -67,3 +71,29 @@ def test_numbers_written_in_the_code_of_a_step(no_cpp):
         q, state = (opt := optfx.fuse(tx)).init(p)
         q, state = opt.step(p, state, q)
         assert distance(q, tree.scale(2.5, p)) < 1e-6
+
+
+def test_inductor_skips_its_probes_until_the_guess_was_wrong():
+    from torch._inductor import config
+    from torch._inductor.exc import CppCompileError
+
+    seen = []
+
+    def compile():
+        seen.append((config.cpp.vec_isa_ok, os.environ["TORCHINDUCTOR_CACHE_DIR"]))
+        if len(seen) == 1:
+            raise RuntimeError("lowering failed") from CppCompileError(["g++"], "no such instruction")
+        return "done"
+
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    assert inductor.as_guest(compile) == "done"
+    assert [ok for ok, _ in seen] == [True, None]
+    assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == before
+
+    def wrong():
+        seen.append(None)
+        raise ValueError("the user's own")
+
+    with pytest.raises(ValueError, match="the user's own"):
+        inductor.as_guest(wrong)
+    assert len(seen) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from optfx.compiler.captured.groups import Kernel, kernels_of, producers
 from optfx.compiler.captured.nest import Nest
 from optfx.compiler.captured.rows import in_small_words
 from optfx.compiler.captured.tiles import Tile
-from optfx.compiler.captured.trace import Traced, trace
+from optfx.compiler.captured.trace import NotCaptured, Traced, trace
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.expressions import CORE
 
@@ -32,23 +33,28 @@ class Step(NamedTuple):
 
 
 def capture(f: Callable[..., Any], *args: Any) -> Program:
-    """Make a program of a function, which runs once, and start the C++ compiler.
+    """Make a program of a function, which runs twice, and start the C++ compiler.
 
     Args:
         f: a function of trees of tensors. Tensors that it finds outside are read anew at each run.
         *args: trees of tensors on the CPU. Those of a run have their shapes and dtypes.
 
     Raises:
-        NotCaptured: the function looks at the values of tensors, or writes to tensors that are not its own.
+        NotCaptured: the function looks at the values of tensors, writes to tensors that are not its own, or is another
+            one the second time.
     """
-    return Program(in_small_words(trace(f, args)))
+    first, again = trace(f, args), trace(f, args)
+    if again.asked() != first.asked():
+        raise NotCaptured("it does something else the second time")
+    return Program(first)
 
 
 class Program:
     """What a function asks of torch, in as few calls as we know how."""
 
     def __init__(self, traced: Traced):
-        self.traced = traced = clean(traced)
+        self._asked = traced.asked()
+        self.traced = traced = clean(in_small_words(traced))
         work = needed(traced)
         self.outputs = [x.meta["place"].base if isinstance(x, Node) else None for x in traced.outputs]
         kept = {x for x in self.outputs if x is not None}
@@ -102,6 +108,12 @@ class Program:
             'extern "C" int run(int64_t which, void* const* P, const int64_t* S) {\n'
             f"  int wrong = 0;\n  switch (which) {{\n    {cases}\n  }}\n  return wrong;\n}}\n"
         )
+
+    def stands_for(self, f: Callable[..., Any], *args: Any) -> bool:
+        """Whether a function asks of torch what the one that was captured did."""
+        with contextlib.suppress(NotCaptured):
+            return trace(f, args).asked() == self._asked
+        return False
 
     def finish(self) -> None:
         """Wait for the C++ compiler.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from optfx.compiler.kernels.cpp.expressions import name_of
-from optfx.compiler.record.tracer import traced
+from optfx.compiler.record.tracer import Looks, traced
 from optfx.tree import flatten, unflatten
 
 
@@ -41,6 +41,10 @@ class Traced(NamedTuple):
     taken: Any  # the structure of the arguments
     given: Any  # and of the result
 
+    def asked(self) -> Any:
+        """What was asked of torch: the same for functions that do the same."""
+        return str(self.graph), [id(x) for x in self.closed.values()], [str(x) for x in self.outputs], self.given
+
 
 def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
     """Run a function once, and note what it asks of torch.
@@ -58,7 +62,10 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
         found[:] = [[x if not isinstance(x, Tensor) else None for x in results], given]
         return [torch.ops.aten.alias.default(x) for x in results if isinstance(x, Tensor)]
 
-    gm = traced(run, leaves)
+    try:
+        gm = traced(run, leaves)
+    except Looks as why:
+        raise NotCaptured(str(why)) from why
     if any(_writes(x) for x in gm.graph.nodes):
         gm = traced(torch.func.functionalize(run), leaves)
     _check(gm)

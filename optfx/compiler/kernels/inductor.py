@@ -2,21 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from torch import Tensor
 from torch.fx import GraphModule
 
 from optfx.compiler.kernels.binding import Bound, Owned, flat
+from optfx.compiler.kernels.cpp.build import folder
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
+
+T = TypeVar("T")
 
 
 def decompositions() -> dict[Any, Any]:
     from torch._inductor.decomposition import select_decomp_table
 
     return select_decomp_table()
+
+
+def as_guest(compile: Callable[[], T]) -> T:
+    """Let Inductor compile, without its fourteen probes of the processor, and with its cache beside ours.
+
+    The probes compile and load one small library each, one after another, and take 16 s on a machine where Inductor is
+    new. They ask whether the compiler can do what the processor says it can. If it cannot, Inductor is let ask.
+
+    Args:
+        compile: compiles when it is called, and may be called twice.
+    """
+    from torch._inductor import config
+    from torch._inductor.exc import CppCompileError
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    name, before = "TORCHINDUCTOR_CACHE_DIR", os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if before in (None, default_cache_dir()):  # a temporary folder, if the user has not said another
+        os.environ[name] = str(folder() / "inductor")
+    try:
+        if config.cpp.vec_isa_ok is not None:
+            return compile()
+        try:
+            with config.patch({"cpp.vec_isa_ok": True}):
+                return compile()
+        except Exception as error:
+            if not any(isinstance(e, CppCompileError) for e in _chain(error)):
+                raise
+            return compile()
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def compiled(gm: GraphModule, args: Sequence[Tensor]) -> Callable[[list[Any]], None]:
@@ -33,7 +76,7 @@ def compiled(gm: GraphModule, args: Sequence[Tensor]) -> Callable[[list[Any]], N
     from torch._inductor import config, standalone_compile
 
     with config.patch(size_asserts=False):  # they take another 3 microseconds
-        artifact = standalone_compile(gm, list(args), dynamic_shapes="from_graph")
+        artifact = as_guest(lambda: standalone_compile(gm, list(args), dynamic_shapes="from_graph"))
     todo: list[Any] = [artifact._compiled_fn]
     seen: set[int] = set()
     while todo:

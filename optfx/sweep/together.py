@@ -1,0 +1,65 @@
+"""All members in one step: in eager code, or compiled by torch, as accelerators have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from optfx.core import donate
+from optfx.sweep.members import member_step
+from optfx.tree import Tree
+
+
+class Together:
+    """Trains members by `donate(vmap(step))`.
+
+    Args:
+        loss_fn: (params, batch) -> () tensor, for one member.
+        backend: of `torch.compile`, or False for eager code.
+    """
+
+    window = 1  # how many batches it takes at once
+
+    def __init__(self, loss_fn: Callable[[Tree, Any], Tensor], backend: str | bool) -> None:
+        self.step: Any = donate(vmap(member_step(loss_fn), in_dims=(0, 0, 0, None)), argnums=(1, 2))
+        self.waits = backend == "inductor"  # for a compiler, in the first step
+        if backend:
+            self.step = torch.compile(_alone(self.step), fullgraph=True, dynamic=False, backend=backend)
+
+    def load(self, txs: Any, params: Tree, state: Tree, batch: Any) -> None:
+        """Take members to train, which are written to."""
+        self.txs, self.params, self.state = txs, params, state
+
+    def advance(self, batches: list[Any]) -> Tensor:
+        """Train all members on these batches; their losses, (steps, n)."""
+        losses = []
+        for batch in batches:
+            self.params, self.state, found = self._step(batch)
+            losses.append(found)
+        return torch.stack(losses)
+
+    def _step(self, batch: Any) -> tuple[Tree, Tree, Tensor]:
+        take = lambda: self.step(self.txs, self.params, self.state, batch)
+        if not self.waits:
+            return take()
+        from optfx.compiler.kernels.inductor import as_guest
+
+        self.waits = False
+        return as_guest(take)
+
+    def settle(self, batch: Any) -> None:
+        """The loss was called in each step."""
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def _alone(f: Any) -> Any:
+    """The same function with code of its own: Dynamo counts compilations by code, and would give up after eight sweeps
+    of a process."""
+    return FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)

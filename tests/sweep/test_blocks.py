@@ -1,0 +1,207 @@
+"""Members train in blocks, side by side, with the same bits whatever the blocks and the workers."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+import optfx
+from optfx import random, sweep, tree
+from optfx.sweep.blocks import block_size
+
+STEPS = 12
+MODEL = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+SPACE = {"rate": sweep.log_uniform(1e-3, 0.3), "b1": sweep.uniform(0.5, 0.95), "limit": sweep.log_uniform(0.1, 10.0)}
+
+
+def make_optimizer(config):
+    return optfx.chain(
+        optfx.clip_by_global_norm(config["limit"]),
+        optfx.scale_by_adam(b1=config["b1"]),
+        optfx.add_decayed_weights(0.1),
+        optfx.scale_by_learning_rate(optfx.cosine_decay_schedule(config["rate"], STEPS)),
+    )
+
+
+def init(key):
+    keys = random.split(key, 2)
+    return {
+        "0.weight": random.normal(keys[0], (7, 5)),
+        "0.bias": torch.zeros(7),
+        "2.weight": random.normal(keys[1], (3, 7)) / 3,
+        "2.bias": torch.zeros(3),
+    }
+
+
+def loss_fn(params, batch):
+    return cross_entropy(functional_call(MODEL, params, batch[0]), batch[1])
+
+
+def batches(step):
+    g = torch.Generator().manual_seed(step)
+    return torch.randn(9, 5, generator=g), torch.randint(3, (9,), generator=g)
+
+
+def fit(n=11, *, threads=None, start=None, **options):
+    before, configs = torch.get_num_threads(), sweep.sample(SPACE, n)
+    torch.set_num_threads(threads or before)
+    start = start or sweep.stacked(torch.func.vmap(init)(random.split(random.key(5), n)))
+    given = {"configs": configs, "loss_fn": loss_fn, "batches": batches, "steps": STEPS, "progress": False} | options
+    try:
+        return sweep.fit(make_optimizer, init=start, **given)
+    finally:
+        torch.set_num_threads(before)
+
+
+def part(configs, start, index):
+    return {
+        "configs": {k: x[index] for k, x in configs.items()},
+        "start": sweep.stacked(tree.map(lambda x: x[index], start)),
+    }
+
+
+def same(a, b):
+    return torch.equal(a.losses, b.losses) and all(map(torch.equal, tree.leaves(a.params), tree.leaves(b.params)))
+
+
+def test_it_is_the_eager_sweep():
+    wide = lambda f: lambda *args: tree.map(lambda x: x.double() if x.is_floating_point() else x, f(*args))
+    start = sweep.stacked(wide(torch.func.vmap(init))(random.split(random.key(5), 11)))
+    found, expected = (fit(start=start, batches=wide(batches), compile=c, threads=2) for c in (True, False))
+    torch.testing.assert_close(found.losses, expected.losses, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(found.params, expected.params, rtol=1e-10, atol=1e-11)
+
+
+def test_the_bits_of_a_member_are_the_same_everywhere():
+    start, configs = torch.func.vmap(init)(random.split(random.key(5), 11)), sweep.sample(SPACE, 11)
+    whole = fit(threads=2)
+    assert same(whole, fit(threads=2))
+    assert same(whole, fit(threads=1))
+    assert same(whole, fit(threads=3))
+    assert same(whole, fit(threads=2, chunk_size=4))
+    for index in (torch.tensor([7]), torch.tensor([3, 10]), torch.arange(11).flip(0), torch.arange(11).repeat(8)):
+        some = fit(threads=2, **part(configs, start, index))
+        assert torch.equal(some.losses, whole.losses[:, index])
+        assert all(
+            torch.equal(x, y[index]) for x, y in zip(tree.leaves(some.params), tree.leaves(whole.params), strict=True)
+        )
+
+
+def test_a_block_has_at_least_two_members():
+    assert [block_size(n, 2) for n in (1, 3, 4, 129, 256, 1000)] == [2, 2, 2, 33, 64, 63]
+
+
+def test_any_number_of_members_compiles_once(tmp_path, monkeypatch):
+    from optfx.compiler.kernels.cpp import build
+
+    monkeypatch.setattr(build, "folder", lambda: tmp_path)
+    fit(20)
+    files = sorted(tmp_path.iterdir())
+    for n in (7, 3, 150):
+        fit(n)
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_no_thread_is_left_behind_and_torch_has_its_threads():
+    before = threading.active_count(), torch.get_num_threads()
+
+    def failing(step):
+        if step == 7:
+            raise OSError("no such file")
+        return batches(step)
+
+    with pytest.raises(OSError, match="no such file"):
+        fit(batches=failing)
+    fit()
+    assert (threading.active_count(), torch.get_num_threads()) == before
+
+
+def test_a_loss_that_cannot_be_captured_runs_under_vmap():
+    def branching(params, batch):
+        return loss_fn(params, batch) * (2.0 if float(batch[0].sum()) > 0 else 1.0)
+
+    expected = fit(loss_fn=branching, compile=False)
+    with pytest.warns(UserWarning, match="loss_fn is not captured, and runs under vmap"):
+        found = fit(loss_fn=branching)
+    torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_is_another_one_at_each_call():
+    def counting():
+        calls = []
+
+        def loss(params, batch):
+            calls.append(None)
+            return loss_fn(params, batch) * (1.0 + 0.1 * len(calls))
+
+        return loss
+
+    with pytest.warns(UserWarning, match="it does something else the second time"):
+        fit(loss_fn=counting())
+
+
+def test_a_loss_that_changes_late_is_told():
+    scale = [1.0]
+
+    def changing(step):
+        scale[0] = 1.0 if step < 8 else 2.0
+        return batches(step)
+
+    with pytest.warns(UserWarning, match="when it was captured"):
+        fit(loss_fn=lambda params, batch: loss_fn(params, batch) * scale[0], batches=changing)
+
+
+def test_tensors_from_outside_are_read_at_each_step():
+    scale = torch.tensor(1.0)
+
+    def changing(step):
+        scale.fill_(1.0 if step < 1 else 2.0)
+        return batches(step)
+
+    scaled = lambda params, batch: loss_fn(params, batch) * scale
+    found = [fit(loss_fn=scaled, batches=changing, compile=c, steps=2) for c in (True, False)]
+    torch.testing.assert_close(found[0].losses, found[1].losses)
+
+
+def test_batches_of_several_shapes_and_with_numbers():
+    def several(step):
+        x, y = batches(step)
+        return x[: 5 + step % 3], y[: 5 + step % 3], 1.0 + step % 2
+
+    scaled = lambda params, batch: loss_fn(params, batch[:2]) * batch[2]
+    found, expected = (fit(loss_fn=scaled, batches=several, compile=c) for c in (True, False))
+    torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
+    with pytest.warns(UserWarning, match="more than 8 kinds of batches"):
+        many = fit(loss_fn=scaled, batches=lambda step: (*batches(step), 1.0 + step), compile=True)
+    expected = fit(loss_fn=scaled, batches=lambda step: (*batches(step), 1.0 + step), compile=False)
+    torch.testing.assert_close(many.losses, expected.losses, rtol=1e-4, atol=1e-5)
+
+
+def test_an_optimizer_that_is_not_fused_runs_under_vmap(monkeypatch):
+    def refuse(self, params, state):
+        raise TypeError("nothing of the kind")
+
+    monkeypatch.setattr(optfx.fuse, "init", refuse)
+    with pytest.warns(UserWarning, match="is not fused, and runs under vmap, which is slower: nothing of the kind"):
+        found = fit()
+    torch.testing.assert_close(found.losses, fit(compile=False).losses, rtol=1e-4, atol=1e-5)
+
+
+def test_value_and_noise_and_plateau():
+    def make(config):
+        return optfx.chain(
+            optfx.add_noise(config["rate"], 0.5, 0),
+            optfx.adam(config["rate"], b1=config["b1"]),
+            optfx.reduce_on_plateau(patience=2, factor=0.5),
+            optfx.clip(config["limit"]),
+        )
+
+    start = sweep.stacked(torch.func.vmap(init)(random.split(random.key(5), 11)))
+    found, expected = (
+        sweep.fit(make, sweep.sample(SPACE, 11), loss_fn, start, batches, steps=STEPS, progress=False, compile=c)
+        for c in (True, False)
+    )
+    torch.testing.assert_close(found.losses, expected.losses, rtol=1e-3, atol=1e-4)
