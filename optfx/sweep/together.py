@@ -20,15 +20,15 @@ class Together:
 
     Args:
         loss_fn: (params, batch) -> () tensor, for one member.
-        backend: of `torch.compile`, or False for eager code.
+        backend: of `torch.compile`, or None for eager code.
     """
 
     window = 1  # how many batches it takes at once
 
-    def __init__(self, loss_fn: Callable[[Tree, Any], Tensor], backend: str | bool) -> None:
+    def __init__(self, loss_fn: Callable[[Tree, Any], Tensor], backend: str | None) -> None:
         self.step: Any = donate(vmap(member_step(loss_fn), in_dims=(0, 0, 0, None)), argnums=(1, 2))
         self.waits = backend == "inductor"  # for a compiler, in the first step
-        if backend:
+        if backend is not None:
             self.step = torch.compile(_alone(self.step), fullgraph=True, dynamic=False, backend=backend)
 
     def load(self, txs: Any, params: Tree, state: Tree, batch: Any) -> None:

@@ -119,7 +119,7 @@ def fit(
         if compile is True and found.device.type == "cpu":
             engine: Blocks | Together = Blocks(loss_fn, found.dtype)
         else:
-            engine = Together(loss_fn, "inductor" if compile is True else compile)
+            engine = Together(loss_fn, "inductor" if compile is True else compile or None)
         try:
             result = _run(members, engine, metrics, batch_at, first, steps, found.size, progress)
         finally:
