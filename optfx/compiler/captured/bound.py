@@ -27,7 +27,7 @@ class Bound:
         traced = program.traced
         self.traced = traced
         kept = {x for x in program.outputs if x is not None}
-        self.memory: dict[Node, Tensor] = buffers(program.steps, kept)
+        self.memory: dict[Node, Tensor] = buffers([use for step in program.steps for use in step.uses], kept)
         for x in traced.graph.nodes:
             if "constant" in x.meta:
                 self.memory[x] = x.meta["constant"]
@@ -41,14 +41,14 @@ class Bound:
         self.moving = [*traced.inputs, *traced.closed]
         self.like = [(x.meta["val"].shape, x.meta["val"].stride(), x.meta["val"].dtype) for x in self.moving]
         self.at = [-1] * len(self.moving)
-        self.calls: list[Any] = []
         self.dependent: dict[Node, list[int]] = {x: [] for x in self.moving}  # inputs -> the calls that are given them
         for k, step in enumerate(program.steps):
-            for x in step.reads if step.node is not None else ():
+            for x in step.uses[0].reads if step.node is not None else ():
                 if x in self.dependent:
                     self.dependent[x].append(k)
         self.steps = program.steps
-        self.calls = [None if any(x in self.dependent for x in s.reads) and s.node else self.call(s) for s in self.steps]
+        later = {k for calls in self.dependent.values() for k in calls}
+        self.calls = [None if k in later else self.call(step) for k, step in enumerate(self.steps)]
         self.results: dict[Node, Any] = {}
         self.outputs = [self.output(x) if isinstance(x, Node) else x for x in traced.outputs]
 
@@ -62,7 +62,7 @@ class Bound:
         with torch.no_grad():
             self.take([*leaves, *self.traced.closed.values()])
             for call in self.calls:
-                call()
+                call()  # type: ignore[misc]
             outputs = [x() if callable(x) else x for x in self.outputs]
         return unflatten(self.traced.given, outputs)
 

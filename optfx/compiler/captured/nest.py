@@ -2,7 +2,7 @@
 
 Sizes and strides are arguments: the text depends on the operations, on how many dimensions are left when those that
 follow each other in memory are one, and on what the innermost stride is (0, 1 or another). The arithmetic of an
-element is the same wherever it stands.
+element is the same wherever it stands. What is written may lie over what is read, element upon element.
 """
 
 from __future__ import annotations
@@ -63,6 +63,17 @@ class KernelWriter(Writer):
         for x in kept:
             self.stores.append((operand(kernel, x.meta["place"], kernel.result(x), x.meta["val"].dtype), x))
 
+    def in_place(self) -> dict[Node, Node]:
+        """The memory that each result may be written over: it is read at the very elements that are written."""
+        found: dict[Node, Node] = {}
+        for at, x in self.stores:
+            for given in self.loads:
+                same = given.strides == at.strides and given.offset == at.offset
+                alone = sum(other.memory is given.memory for other in self.loads) == 1
+                if same and alone and given.dtype.itemsize == at.dtype.itemsize and given.memory not in found.values():
+                    found.setdefault(x, given.memory)
+        return found
+
     def number(self, n: int) -> str:
         self.numbers.append(n)
         return f"S[{len(self.numbers) - 1}]"
@@ -114,7 +125,7 @@ class Nest(KernelWriter):
             M = IN_MEMORY[at.dtype]
             const = "const " if k < len(self.loads) else ""
             terms = [self.number(at.offset), *(f"i{d} * {self.number(s)}" for d, s in enumerate(steps[:-1]) if s)]
-            before.append(f"{const}{M}* __restrict a{k} = ({const}{M}*)P[{self.slot(at.memory)}] + {' + '.join(terms)};")
+            before.append(f"{const}{M}* a{k} = ({const}{M}*)P[{self.slot(at.memory)}] + {' + '.join(terms)};")
             step = steps[-1]
             i = "0" if step == 0 else "i" if step == 1 else f"i * s{k}"
             if step not in (0, 1):

@@ -16,6 +16,7 @@ from optfx.compiler.kernels.cpp.expressions import HALF, IN_MEMORY, ctype, liter
 from optfx.compiler.kernels.cpp.reductions import first
 
 LANES = 16
+OVER_COLUMNS = "for (int64_t c = 0; c < columns; ++c)"
 
 
 class Tile(KernelWriter):
@@ -33,10 +34,10 @@ class Tile(KernelWriter):
         self.each: list[list[str]] = [[] for _ in range(self.stages)]  # and of elements
         for x in kernel.nodes:
             self.add_statement(x)
-        ends = [self.end(at, x) for at, x in self.stores]
+        ends = [line for at, x in self.stores for line in self.end(at, x)]
         passes = []
         for lone, begins, each in zip(self.lone, self.begins, self.each, strict=True):
-            passes += _lanes("", [*lone, *begins]) + _lanes("for (int64_t c = 0; c < columns; ++c)", each)
+            passes += _lanes("", [*lone, *begins]) + _lanes(OVER_COLUMNS, each)
         count = " * ".join([self.number(kernel.size[d]) for d in self.rows] or ["1"])
         last = [(f"j{d}", self.number(kernel.size[d])) for d in reversed(self.rows)]
         step = "".join(f" if (++{j} == {n}) {{ {j} = 0;" for j, n in last) + " }" * len(last)
@@ -46,11 +47,11 @@ class Tile(KernelWriter):
             M = IN_MEMORY[at.dtype]
             const = "const " if k < len(self.loads) else ""
             pointers.append(
-                f"{const}{M}* __restrict a{k} = ({const}{M}*)P[{self.slot(at.memory)}] + {self.number(at.offset)};"
+                f"{const}{M}* a{k} = ({const}{M}*)P[{self.slot(at.memory)}] + {self.number(at.offset)};"
             )
             pointers.append(f"const int64_t s{k} = {self.number(at.strides[kernel.column])};")
             terms = [f"j{d} * {self.number(at.strides[d])}" for d in self.rows if at.strides[d]]
-            offsets.append(f"o{k}[l] = {' + '.join(terms) or '0'};")
+            offsets.append(f"o{k}[l] = int({' + '.join(terms) or '0'});")
         lines = [
             f"static int {name}(void* const* P, const int64_t* S) {{",
             f"  const int64_t columns = {self.number(kernel.size[kernel.column])}, rows = {count};",
@@ -59,7 +60,7 @@ class Tile(KernelWriter):
             "  int wrong = 0;",
             f"  for (int64_t r = 0; r < rows; r += {LANES}) {{",
             f"    const int filled = rows - r < {LANES} ? int(rows - r) : {LANES};",
-            *(f"    int64_t o{k}[{LANES}];" for k in range(len(operands))),
+            *(f"    int o{k}[{LANES}];" for k in range(len(operands))),
             f"    for (int l = 0; l < {LANES}; ++l) {{",
             *(f"      {line}" for line in offsets),
             f"      if (r + l + 1 < rows) {{{step} }}",
@@ -133,31 +134,42 @@ class Tile(KernelWriter):
 
     def filled(self, at: Operand) -> str:
         """What is read from memory, laid down in a tile."""
-        if at not in self.loads:
-            k, of_rows = len(self.loads), at.strides[self.kernel.column] == 0  # type: ignore[index]
-            T = ctype(at.dtype)
-            self.loads[at] = self.array(T, f"x{k}", of_rows)
-            place = f"a{k}[o{k}[l]{'' if of_rows else f' + c * s{k}'}]"
-            across = "" if of_rows else "for (int64_t c = 0; c < columns; ++c) "
-            text = f"{across}{self.loads[at]} = {T}({load(place, at.dtype)});"
-            self.fills.append(f"for (int l = 0; l < {LANES}; ++l) {text}")
-        return self.loads[at]
+        if at in self.loads:
+            return self.loads[at]
+        k, of_rows, T = len(self.loads), at.strides[self.kernel.column] == 0, ctype(at.dtype)  # type: ignore[index]
+        x = self.loads[at] = self.array(T, f"x{k}", of_rows)
+        if of_rows:
+            self.fills += _lanes("", [f"{x} = {T}({load(f'a{k}[o{k}[l]]', at.dtype)});"])
+            return x
+        each = _lanes(OVER_COLUMNS, [f"{x} = {T}({load(f'a{k}[o{k}[l] + c * s{k}]', at.dtype)});"])
+        if any(at.strides[d] == 0 for d in self.rows[-1:]):  # most tiles read one row for all lanes
+            value = f"const {T} y = {T}({load(f'a{k}[o{k}[0] + c * s{k}]', at.dtype)});"
+            once = _lanes(OVER_COLUMNS, [f"{x} = y;"])
+            once.insert(1, value)
+            self.fills += [f"int one{k} = 1;", *_lanes("", [f"one{k} &= o{k}[l] == o{k}[0];"], f"&: one{k}")]
+            each = [f"if (one{k}) {{", *once, "} else {", *each, "}"]
+        self.fills += each
+        return x
 
-    def end(self, at: Operand, x: Node) -> str:
+    def end(self, at: Operand, x: Node) -> list[str]:
+        """What is written to memory. A whole tile is scattered, where the processor can."""
         k = len(self.loads) + [y for _, y in self.stores].index(x)
         of_rows = self.kernel.column not in self.kernel.domain(x) or name_of(x) in ALONG
-        across = "" if of_rows else "for (int64_t c = 0; c < columns; ++c) "
-        place = f"a{k}[o{k}[l]{'' if of_rows else f' + c * s{k}'}]"
-        return f"for (int l = 0; l < filled; ++l) {across}{place} = {stored(self.names[x], at.dtype)};"
+        value = stored(self.names[x], at.dtype)
+        if of_rows:
+            return [f"for (int l = 0; l < filled; ++l) a{k}[o{k}[l]] = {value};"]
+        line = f"a{k}[o{k}[l] + c * s{k}] = {value};"
+        one_by_one = f"for (int l = 0; l < filled; ++l) {OVER_COLUMNS} {line}"
+        return [f"if (filled == {LANES}) {{", *_lanes(OVER_COLUMNS, [line]), f"}} else {one_by_one}"]
 
 
-def _lanes(over: str, lines: list[str]) -> list[str]:
+def _lanes(over: str, lines: list[str], reduction: str | None = None) -> list[str]:
     if not lines:
         return []
-    wrong = " reduction(|: wrong)" if any("wrong" in line for line in lines) else ""
+    reduction = reduction or ("|: wrong" if any("wrong" in line for line in lines) else None)
     return [
         *([f"{over} {{"] if over else []),
-        f"#pragma omp simd{wrong}",
+        f"#pragma omp simd{f' reduction({reduction})' if reduction else ''}",
         f"for (int l = 0; l < {LANES}; ++l) {{",
         *(f"  {line}" for line in lines),
         "}",
