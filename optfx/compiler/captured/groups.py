@@ -25,6 +25,8 @@ REDUCED = {"sum", "amax", "amin"}
 ALONG = REDUCED | {"gather"}  # a row becomes a number
 PLACED = {"scatter", "scatter_add"}  # an element of each row gets another value
 
+LONG = 1024  # elements that are summed one by one though they follow each other; ATen is better at more
+
 Axes = tuple[int | None, ...]
 
 
@@ -47,10 +49,13 @@ class Span:
 
 def column_of(node: Node) -> int:
     x, dim = node.args[0].meta["val"], node.args[1] if len(node.args) > 1 else None  # type: ignore[union-attr]
-    dims = [dim] if isinstance(dim, int) else list(dim or [])  # type: ignore[call-overload]
-    if len(dims) != 1 or not x.ndim or not 0 < x.shape[dims[0]] <= LONGEST:
+    dims = [dim] if isinstance(dim, int) else list(dim or range(x.ndim))  # type: ignore[call-overload]
+    if len(dims) != 1 or not x.ndim:
         raise Unsupported(f"{node.target} along {dims}")
-    return dims[0] % x.ndim
+    d, n = dims[0] % x.ndim, x.shape[dims[0]]
+    if not (0 < n <= LONGEST or (name_of(node) == "sum" and (n <= LONG or x.stride(d) > 1))):
+        raise Unsupported(f"{node.target} along {n}")
+    return d
 
 
 def is_written(node: Node) -> bool:
@@ -68,7 +73,7 @@ def is_written(node: Node) -> bool:
                 raise Unsupported("so large a tensor")
         if name in REDUCED:
             x = tensors[0].meta["val"]
-            return x.dtype == val.dtype and val.dtype.is_floating_point and set(node.kwargs) <= {"dtype"}
+            return name == "sum" or (x.dtype == val.dtype and val.dtype.is_floating_point)
         if name in ALONG | PLACED:
             index = node.args[2].meta["val"]  # type: ignore[union-attr]
             whole = list(node.args[0].meta["val"].shape)  # type: ignore[union-attr]
@@ -141,11 +146,7 @@ def kernels_of(work: list[Node], outputs: set[Node]) -> list[Kernel]:
                 if isinstance(p, Kernel) and p is not units[x] and (both := _join(p, units[x], units, users, kept)):
                     units |= dict.fromkeys(both.nodes, both)
                     joined = True
-    kernels = list({id(k): k for k in units.values() if isinstance(k, Kernel)}.values())
-    order = {x: i for i, x in enumerate(work)}
-    for k in kernels:
-        k.frames = dict(sorted(k.frames.items(), key=lambda item: order[item[0]]))
-    return kernels
+    return list({id(k): k for k in units.values() if isinstance(k, Kernel)}.values())
 
 
 def _join(
@@ -192,9 +193,21 @@ def _join(
         return None
     both = Kernel.__new__(Kernel)
     both.size, both.column = large.size, column
+    order = {x: i for i, x in enumerate(units)}
     moved = {x: tuple(None if d is None else to[d] for d in frame) for x, frame in small.frames.items()}
-    both.frames = large.frames | moved
-    return both
+    both.frames = dict(sorted((large.frames | moved).items(), key=lambda item: order[item[0]]))
+    return both if column is None or both.size[column] <= LONGEST or _in_one_pass(both) else None
+
+
+def _in_one_pass(kernel: Kernel) -> bool:
+    """Whether no element waits for a sum."""
+    after: set[Node] = set()
+    for x in kernel.frames:
+        if any(b in after or (name_of(b) in ALONG and b in kernel.frames) for b in producers(x)):
+            after.add(x)
+            if name_of(x) in ALONG or kernel.column in kernel.domain(x):
+                return False
+    return True
 
 
 def _matches(p: Kernel, base: Node, c: Kernel, x: Node, arg: Node) -> list[tuple[int, int]] | None:

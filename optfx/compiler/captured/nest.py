@@ -78,20 +78,29 @@ class KernelWriter(Writer):
         self.numbers.append(n)
         return f"S[{len(self.numbers) - 1}]"
 
-    def read(self, node: Node, arg: Node) -> Operand | None:
-        """The memory that an argument of an operation is read from, if it is."""
+    def memory(self, node: Node, arg: Node) -> Operand | None:
+        """What an argument of an operation is read from, unless it is a number or a result of this kernel."""
         if "constant" in arg.meta:
-            value = arg.meta["constant"]
-            if (number := uniform(arg)) is not None:
-                self.names[arg] = literal(number, ctype(value.dtype))
+            if uniform(arg) is not None:
                 return None
+            value = arg.meta["constant"]
             place = Place(arg, tuple(value.shape), tuple(value.stride()))
         else:
             place = arg.meta["place"]
             if place.base in self.kernel.frames:
-                self.names[arg] = self.names[place.base]
                 return None
         return operand(self.kernel, place, self.kernel.axes(node, arg), arg.meta["val"].dtype)
+
+    def read(self, node: Node, arg: Node) -> Operand | None:
+        """The same, where other arguments get their names."""
+        at = self.memory(node, arg)
+        if at is None and "constant" in arg.meta:
+            number = uniform(arg)
+            assert number is not None
+            self.names[arg] = literal(number, ctype(arg.meta["val"].dtype))
+        elif at is None:
+            self.names[arg] = self.names[arg.meta["place"].base]
+        return at
 
     def expression(self, node: Node) -> str:
         name = name_of(node)

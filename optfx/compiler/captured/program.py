@@ -14,7 +14,8 @@ from optfx.compiler.captured.cleaning import clean, is_random, needed
 from optfx.compiler.captured.groups import Kernel, kernels_of, producers
 from optfx.compiler.captured.memory import Use
 from optfx.compiler.captured.nest import Nest
-from optfx.compiler.captured.rows import in_small_words
+from optfx.compiler.captured.rows import LONGEST, in_small_words
+from optfx.compiler.captured.streams import Stream
 from optfx.compiler.captured.tiles import Tile
 from optfx.compiler.captured.trace import Traced, trace
 from optfx.compiler.kernels.cpp import build
@@ -76,7 +77,7 @@ class Program:
         for kernel in kernels:
             used = {b for x, unit in units.items() if unit is not kernel for b in producers(x)}
             stored = [x for x in kernel.nodes if x in kept or x in used]
-            writer = (Nest if kernel.column is None else Tile)(kernel, stored, self._slot)
+            writer = _writer(kernel)(kernel, stored, self._slot)
             name = f"kernel{len(self.texts)}"
             self.texts.append(writer.source(name))
             call = f"{name}(P, S + {len(self.numbers)});"
@@ -109,6 +110,12 @@ class Program:
     def bind(self) -> Bound:
         """The program with memory of its own, for one thread at a time."""
         return Bound(self)
+
+
+def _writer(kernel: Kernel) -> type[Nest] | type[Tile] | type[Stream]:
+    if kernel.column is None:
+        return Nest
+    return Tile if kernel.size[kernel.column] <= LONGEST else Stream
 
 
 def memory_of(node: Node) -> set[Node]:

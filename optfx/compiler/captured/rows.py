@@ -133,9 +133,11 @@ class Words:
         return self.narrow(self(aten.sub.Tensor, g, less), dtype)
 
     def mean_of_row(self, x: Node, dim: Any, keep: bool = False, *, dtype: Any = None) -> Node | None:
-        d = row_of(x, dim)
-        if d is None or (dtype or x.meta["val"].dtype) != x.meta["val"].dtype:
+        dims = [dim] if isinstance(dim, int) else list(dim or [])
+        val = x.meta["val"]
+        if len(dims) != 1 or not val.ndim or (dtype or val.dtype) != val.dtype:
             return None
+        d = dims[0]
         wide = self.wide(x)
         total = self(aten.sum.dim_IntList, wide, [d], keep)
         return self.narrow(self(aten.div.Tensor, total, float(x.meta["val"].shape[d])), x.meta["val"].dtype)
