@@ -71,7 +71,8 @@ class Bound:
         stale: set[int] = set()
         for k, (x, (shape, stride, dtype)) in enumerate(zip(tensors, self.like, strict=True)):
             if x.shape != shape or x.dtype != dtype:
-                raise ValueError(f"the program takes {dtype} of shape {tuple(shape)}, not {x.dtype} of {tuple(x.shape)}")
+                want, got = f"{dtype} of shape {tuple(shape)}", f"{x.dtype} of {tuple(x.shape)}"
+                raise ValueError(f"the program takes {want}, not {got}")
             if x.stride() != stride:
                 x = torch.empty_strided(shape, stride, dtype=dtype).copy_(x)
             if self.at[k] != (address := x.data_ptr()) or not address:
@@ -107,7 +108,7 @@ class Bound:
                 name = next(a.name for a in target._schema.arguments if a.is_out)
                 kwargs = {**kwargs, name: to}
                 return lambda: target(*args, **kwargs)
-            f = node.target
+            f: Any = node.target
             if f is operator.getitem:
                 return lambda: to.copy_(self.results[args[0]][args[1]])
             return lambda: to.copy_(f(*args, **kwargs))
@@ -137,9 +138,9 @@ class Bound:
         if "constant" not in x.meta and base not in self.dependent:
             return self.view(x.meta["place"], x)
         val = x.meta["val"]
-        to = torch.empty_strided(val.shape, val.stride(), dtype=val.dtype) if 0 not in val.stride() else torch.empty(
-            val.shape, dtype=val.dtype
-        )
+        to = torch.empty_strided(val.shape, val.stride(), dtype=val.dtype)
+        if 0 in val.stride():  # expanded: each element needs a place
+            to = torch.empty(val.shape, dtype=val.dtype)
         return lambda: to.copy_(self.value(x))
 
 

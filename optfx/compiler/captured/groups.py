@@ -1,7 +1,7 @@
 """Which operations share a kernel.
 
-The operations of a kernel walk over one space, a box of elements. Each has a frame: which dimension of the space each of
-its own dimensions is. Two kernels become one where what one makes is used at the very element that the other is at,
+The operations of a kernel walk over one space, a box of elements. Each has a frame: which dimension of the space each
+of its own dimensions is. Two kernels become one where what one makes is used at the very element that the other is at,
 and nothing on the way waits for both. In a kernel of rows one dimension of the space is the column: reductions go
 along it.
 """
@@ -9,7 +9,6 @@ along it.
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch.fx import Node
 
 from optfx.compiler.captured.cleaning import computes, is_random
 from optfx.compiler.captured.rows import LONGEST
-from optfx.compiler.kernels.cpp.expressions import PLAIN, Unsupported, Writer, ctype, name_of
+from optfx.compiler.kernels.cpp.expressions import Unsupported, Writer, ctype, name_of
 
 MOST = 64  # operations of a kernel: a compiler's time grows faster than their number
 COSTLY = {"exp", "log", "tanh", "sin", "cos", "pow", "div", "sigmoid", "erf", "log1p", "expm1", "sqrt", "rsqrt", "gelu"}
@@ -65,7 +64,7 @@ def is_written(node: Node) -> bool:
         return False
     try:
         name, column = name_of(node), Span(node).column
-        tensors = [x for x in node.all_input_nodes]
+        tensors = list(node.all_input_nodes)
         for x in [node, *tensors]:
             ctype(x.meta["val"].dtype)
             size, stride = x.meta["val"].shape, x.meta["val"].stride()
@@ -90,7 +89,7 @@ def is_written(node: Node) -> bool:
     return True
 
 
-def access(node: Node, arg: Node) -> Axes:
+def access(node: Node, arg: Node) -> tuple[int, ...]:
     """Which dimension of the box each dimension of an argument is."""
     n = len(Span(node).size)
     return tuple(range(n - arg.meta["val"].ndim, n))
@@ -106,7 +105,8 @@ class Kernel:
             wide.append(span.column)  # a row of one element is a row
         self.size = [span.size[d] for d in wide]
         self.column = None if span.column is None else wide.index(span.column)
-        self.frames: dict[Node, Axes] = {node: tuple(wide.index(d) if d in wide else None for d in range(len(span.size)))}
+        frame = tuple(wide.index(d) if d in wide else None for d in range(len(span.size)))
+        self.frames: dict[Node, Axes] = {node: frame}
 
     @property
     def nodes(self) -> list[Node]:
@@ -114,15 +114,13 @@ class Kernel:
 
     def axes(self, node: Node, arg: Node) -> Axes:
         """Which dimension of the space each dimension of an argument is."""
-        frame = self.frames[node]
-        return tuple(frame[d] if n != 1 else None for d, n in zip(access(node, arg), arg.meta["val"].shape, strict=True))
+        frame, shape = self.frames[node], arg.meta["val"].shape
+        return tuple(frame[d] if n != 1 else None for d, n in zip(access(node, arg), shape, strict=True))
 
     def result(self, node: Node) -> Axes:
         """Which dimension of the space each dimension of a result is."""
         frame, shape = self.frames[node], node.meta["val"].shape
-        return tuple(
-            None if d is None or n == 1 else frame[d] for d, n in zip(Span(node).result, shape, strict=True)
-        )
+        return tuple(None if d is None or n == 1 else frame[d] for d, n in zip(Span(node).result, shape, strict=True))
 
     def domain(self, node: Node) -> set[int]:
         """The dimensions of the space that an operation walks over."""

@@ -163,9 +163,7 @@ class Nest(KernelWriter):
         return "\n".join(lines)
 
 
-def _collapsed(
-    size: list[int], strides: list[tuple[int, ...]], loads: int
-) -> tuple[list[int], list[tuple[int, ...]]]:
+def _collapsed(size: list[int], strides: list[tuple[int, ...]], loads: int) -> tuple[list[int], list[tuple[int, ...]]]:
     """The loops from the outermost to the innermost, as few as they can be, in the order of what is written."""
     lead = max(strides[loads:], key=lambda steps: sum(s != 0 for s in steps))
     order = sorted(range(len(size)), key=lambda d: (-lead[d], -size[d]))

@@ -6,7 +6,6 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from torch import Tensor
 from torch.fx import Node
 
 from optfx.compiler.captured.bound import Bound

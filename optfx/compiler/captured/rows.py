@@ -109,13 +109,13 @@ class Words:
         return self.narrow(self(aten.div.Tensor, e, self.sum(e, d)), dtype)
 
     def safe_softmax(self, x: Node, dim: int, dtype: torch.dtype | None = None) -> Node | None:
-        d, dtype = row_of(x, dim), dtype or x.meta["val"].dtype
+        d = row_of(x, dim)
         if d is None:
             return None
         empty = self(aten.eq.Scalar, self(aten.amax.default, x, [d], True), -math.inf)
         y = self.softmax(x, dim, False)
         assert y is not None
-        return self.narrow(self(aten.masked_fill.Scalar, y, empty, 0.0), dtype)
+        return self.narrow(self(aten.masked_fill.Scalar, y, empty, 0.0), dtype or x.meta["val"].dtype)
 
     def log_sum_exp(self, x: Node, dim: Any, keep: bool = False) -> Node | None:
         d = row_of(x, dim)

@@ -42,7 +42,8 @@ class Stream(Rows):
             near = [self.neighbour(line) for line in [*each, *writes]]
             body = ["if (straight) {", *self.along(near), "} else {", *body, "}"]
         begins = self.lanes("", [*self.lone[0], *self.begins[0]])
-        after = self.lanes("", [*(f"{r} = {total} + {r};" for r, total in self.sums), *sum(self.lone[1:], [])])
+        totals = [f"{r} = {total} + {r};" for r, total in self.sums]
+        after = self.lanes("", [*totals, *(line for lone in self.lone[1:] for line in lone)])
         return self.function(name, [*self.fills, *begins, *body, *after, *ends])
 
     def along(self, each: list[str]) -> list[str]:

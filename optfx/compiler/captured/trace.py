@@ -122,5 +122,3 @@ def _is_constant(x: Node, sources: list[Node]) -> bool:
     if torch.Tag.nondeterministic_seeded in getattr(x.target, "tags", ()):
         return False
     return name_of(x) in OF_SHAPE or all("constant" in a.meta for a in sources)
-
-

@@ -9,7 +9,6 @@ def _inner(x: str) -> str:
     return f"{GELU} * ({x} + {CUBIC} * ({x} * {x} * {x}))"
 
 
-
 ACTIVATIONS = {
     "threshold_backward": "{1} <= {2} ? T(0) : {0}",
     "tanh_backward": "{0} * (T(1) - {1} * {1})",
@@ -18,7 +17,8 @@ ACTIVATIONS = {
     "leaky_relu": "{0} > T(0) ? {0} : {0} * {1}",
     "leaky_relu_backward": "{1} > T(0) ? {0} : {0} * {2}",
     "elu": "{0} < T(0) ? op::expm1({0} * {3}) * ({1} * {2}) : {0} * {2}",
-    "elu_backward": "{5} <= T(0) ? {0} * {3} * ({4} != T(0) ? {5} + {1} * {2} : {1} * {2} * op::exp({5} * {3})) : {0} * {2}",
+    "elu_backward": "{5} > T(0) ? {0} * {2}"
+    " : {0} * {3} * ({4} != T(0) ? {5} + {1} * {2} : {1} * {2} * op::exp({5} * {3}))",
     "hardtanh": "smaller<T>(larger<T>({0}, {1}), {2})",
     "hardtanh_backward": "{1} <= {2} || {1} >= {3} ? T(0) : {0}",
     "hardsigmoid": "smaller<T>(larger<T>({0} + T(3), T(0)), T(6)) / T(6)",

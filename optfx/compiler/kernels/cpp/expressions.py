@@ -34,7 +34,7 @@ IN_MEMORY = {
     torch.float16: "_Float16",
 }
 
-CORE = """typedef __INT64_TYPE__ int64_t;
+_TYPES = """typedef __INT64_TYPE__ int64_t;
 typedef __INT32_TYPE__ int32_t;
 typedef __INT16_TYPE__ int16_t;
 typedef __INT8_TYPE__ int8_t;
@@ -72,7 +72,7 @@ OF_FLOATS(sin, sin) OF_FLOATS(cos, cos) OF_FLOATS(erf, erf) OF_FLOATS(floor, flo
 OF_FLOATS(trunc, trunc) OF_FLOATS(round, nearbyint)
 OF_TWO_FLOATS(pow) OF_TWO_FLOATS(fmod) OF_TWO_FLOATS(copysign)
 """
-CORE += ELEMENTARY + """}
+_AND = """}
 template <class T> static inline T blend(T a, T b, T w) {
   const bool near = op::abs(w) < T(0.5);
   return multiply_add<T>(near ? w : w - T(1), b - a, near ? a : b);
@@ -84,7 +84,7 @@ static inline int64_t modulo(int64_t a, int64_t b) {
   int64_t r = a % b; return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }
 """
-CORE += SLOPE
+CORE = _TYPES + ELEMENTARY + _AND + SLOPE
 HEAD = "#include <limits>\n#include <vector>\n#include <omp.h>\n" + CORE
 
 # what each operation is of its arguments, which are of the type T of the result
@@ -238,7 +238,7 @@ class Writer:
 
     def test(self, node: Node, T: str) -> str:
         C = ctype(node.args[0].meta["val"].dtype)  # type: ignore[union-attr]
-        return TESTS[name_of(node)].replace("T>", f"{C}>").format(*(self.value(x, C) for x in node.args))
+        return TESTS[name_of(node)].replace("T(", f"{C}(").format(*(self.value(x, C) for x in node.args))
 
     def compare(self, node: Node, T: str) -> str:
         a, b = (x.meta["val"] if isinstance(x, Node) else x for x in node.args)
