@@ -145,7 +145,7 @@ class Nest(KernelWriter):
                 writes.append(f"{place} = {stored(value, at.dtype)};")
             else:
                 T = ctype(at.dtype)
-                (reads if step else before).append(f"const {T} {self.loads[at]} = {T}({load(place, at.dtype)});")
+                (reads if step else before).append(f"const {T} {self.loads[at]} = {load(place, at.dtype)};")
         loops = [f"for (int64_t i{d} = 0; i{d} < {texts[d]}; ++i{d})" for d in range(inner)]
         lines = [
             f"static void {name}(void* const* P, const int64_t* S) {{",

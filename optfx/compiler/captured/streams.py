@@ -86,7 +86,7 @@ class Stream(Rows):
             if at not in self.loads and at.strides[self.kernel.column]:  # type: ignore[index]
                 k, T = len(self.loads), ctype(at.dtype)
                 self.loads[at] = f"x{k}"
-                self.each[0].append(f"const {T} x{k} = {T}({load(f'a{k}[o{k}[l] + c * s{k}]', at.dtype)});")
+                self.each[0].append(f"const {T} x{k} = {load(f'a{k}[o{k}[l] + c * s{k}]', at.dtype)};")
             self.names[arg] = self.loads[at] if at in self.loads else self.filled_row(at)
         if name_of(x) in ALONG:
             self.add_sum(x)

@@ -128,7 +128,7 @@ class Rows(KernelWriter):
         if at not in self.loads:
             k, T = len(self.loads), ctype(at.dtype)
             self.loads[at] = self.array(T, f"x{k}", True)
-            self.fills += self.lanes("", [f"{self.loads[at]} = {T}({load(f'a{k}[o{k}[l]]', at.dtype)});"])
+            self.fills += self.lanes("", [f"{self.loads[at]} = {load(f'a{k}[o{k}[l]]', at.dtype)};"])
         return self.loads[at]
 
 
@@ -189,9 +189,9 @@ class Tile(Rows):
             return self.filled_row(at)
         k, T = len(self.loads), ctype(at.dtype)
         x = self.loads[at] = self.array(T, f"x{k}", False)
-        each = self.lanes(OVER_COLUMNS, [f"{x} = {T}({load(f'a{k}[o{k}[l] + c * s{k}]', at.dtype)});"])
+        each = self.lanes(OVER_COLUMNS, [f"{x} = {load(f'a{k}[o{k}[l] + c * s{k}]', at.dtype)};"])
         if any(at.strides[d] == 0 for d in self.rows[-1:]):  # most tiles read one row for all lanes
-            value = f"const {T} y = {T}({load(f'a{k}[o{k}[0] + c * s{k}]', at.dtype)});"
+            value = f"const {T} y = {load(f'a{k}[o{k}[0] + c * s{k}]', at.dtype)};"
             once = self.lanes(OVER_COLUMNS, [f"{x} = y;"])
             once.insert(1, value)
             self.fills += [f"int one{k} = 1;", *self.lanes("", [f"one{k} &= o{k}[l] == o{k}[0];"], f"&: one{k}")]
