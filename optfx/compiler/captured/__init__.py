@@ -1,14 +1,17 @@
 """A function of trees of tensors as a list of calls that is fast on one thread: `capture`.
 
-    trace.py     the function runs once: a graph of ATen operations, and where each value lies
-    rows.py      operations over short rows in smaller words
-    cleaning.py  without what need not be done
-    groups.py    which operations share a kernel
-    nest.py      the C++ of a kernel
-    tiles.py     the C++ of a kernel of rows
-    program.py   the calls in order, and the compiler
-    memory.py    where results lie
-    bound.py     a program with memory of its own
+| file | its part |
+|---|---|
+| `trace.py` | the function runs once: a graph of ATen operations, and where in memory each value lies |
+| `rows.py` | operations over short rows in smaller words |
+| `cleaning.py` | the graph without what need not be done |
+| `groups.py` | which operations share a kernel |
+| `nest.py` | the C++ of a kernel |
+| `tiles.py` | the C++ of a kernel of rows |
+| `streams.py` | the C++ of sums along long rows |
+| `program.py` | the calls in their order, and the compiler |
+| `memory.py` | where results lie |
+| `bound.py` | a program with memory of its own, which can be called |
 """
 
 from optfx.compiler.captured.program import Program, capture

@@ -27,7 +27,7 @@ class Bound:
         traced = program.traced
         self.traced = traced
         kept = {x for x in program.outputs if x is not None}
-        self.memory: dict[Node, Tensor] = buffers(program.steps, kept)
+        self.memory: dict[Node, Tensor] = buffers([use for step in program.steps for use in step.uses], kept)
         for x in traced.graph.nodes:
             if "constant" in x.meta:
                 self.memory[x] = x.meta["constant"]
@@ -41,14 +41,14 @@ class Bound:
         self.moving = [*traced.inputs, *traced.closed]
         self.like = [(x.meta["val"].shape, x.meta["val"].stride(), x.meta["val"].dtype) for x in self.moving]
         self.at = [-1] * len(self.moving)
-        self.calls: list[Any] = []
         self.dependent: dict[Node, list[int]] = {x: [] for x in self.moving}  # inputs -> the calls that are given them
         for k, step in enumerate(program.steps):
-            for x in step.reads if step.node is not None else ():
+            for x in step.uses[0].reads if step.node is not None else ():
                 if x in self.dependent:
                     self.dependent[x].append(k)
         self.steps = program.steps
-        self.calls = [None if any(x in self.dependent for x in s.reads) and s.node else self.call(s) for s in self.steps]
+        later = {k for calls in self.dependent.values() for k in calls}
+        self.calls = [None if k in later else self.call(step) for k, step in enumerate(self.steps)]
         self.results: dict[Node, Any] = {}
         self.outputs = [self.output(x) if isinstance(x, Node) else x for x in traced.outputs]
 
@@ -62,7 +62,7 @@ class Bound:
         with torch.no_grad():
             self.take([*leaves, *self.traced.closed.values()])
             for call in self.calls:
-                call()
+                call()  # type: ignore[misc]
             outputs = [x() if callable(x) else x for x in self.outputs]
         return unflatten(self.traced.given, outputs)
 
@@ -71,7 +71,8 @@ class Bound:
         stale: set[int] = set()
         for k, (x, (shape, stride, dtype)) in enumerate(zip(tensors, self.like, strict=True)):
             if x.shape != shape or x.dtype != dtype:
-                raise ValueError(f"the program takes {dtype} of shape {tuple(shape)}, not {x.dtype} of {tuple(x.shape)}")
+                want, got = f"{dtype} of shape {tuple(shape)}", f"{x.dtype} of {tuple(x.shape)}"
+                raise ValueError(f"the program takes {want}, not {got}")
             if x.stride() != stride:
                 x = torch.empty_strided(shape, stride, dtype=dtype).copy_(x)
             if self.at[k] != (address := x.data_ptr()) or not address:
@@ -107,7 +108,7 @@ class Bound:
                 name = next(a.name for a in target._schema.arguments if a.is_out)
                 kwargs = {**kwargs, name: to}
                 return lambda: target(*args, **kwargs)
-            f = node.target
+            f: Any = node.target
             if f is operator.getitem:
                 return lambda: to.copy_(self.results[args[0]][args[1]])
             return lambda: to.copy_(f(*args, **kwargs))
@@ -137,9 +138,9 @@ class Bound:
         if "constant" not in x.meta and base not in self.dependent:
             return self.view(x.meta["place"], x)
         val = x.meta["val"]
-        to = torch.empty_strided(val.shape, val.stride(), dtype=val.dtype) if 0 not in val.stride() else torch.empty(
-            val.shape, dtype=val.dtype
-        )
+        to = torch.empty_strided(val.shape, val.stride(), dtype=val.dtype)
+        if 0 in val.stride():  # expanded: each element needs a place
+            to = torch.empty(val.shape, dtype=val.dtype)
         return lambda: to.copy_(self.value(x))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.fx.node import map_aggregate
+from torch.fx.node import map_arg
 
 from optfx.compiler.captured.trace import Traced
 from optfx.compiler.kernels.cpp.expressions import name_of
@@ -24,8 +24,7 @@ def clean(traced: Traced) -> Traced:
     for x in traced.graph.nodes:
         if x.op == "output":
             continue
-        x.args = map_aggregate(x.args, lambda a: instead.get(a, a))
-        x.kwargs = map_aggregate(x.kwargs, lambda a: instead.get(a, a))  # type: ignore[assignment]
+        x.args, x.kwargs = (map_arg(given, lambda a: instead.get(a, a)) for given in (x.args, x.kwargs))
         if x.op != "call_function":
             continue
         if isinstance(x.meta.get("val"), Tensor):
@@ -91,7 +90,7 @@ def _changes_nothing(x: Node) -> bool:
     if x.meta["place"].base is not x:
         same = x.meta["place"] == a.meta["place"]
     old, new = a.meta["val"], x.meta["val"]
-    return same and (old.dtype, old.shape, old.stride()) == (new.dtype, new.shape, new.stride())
+    return bool(same) and (old.dtype, old.shape, old.stride()) == (new.dtype, new.shape, new.stride())
 
 
 def _key(x: Node) -> Hashable:

@@ -1,7 +1,7 @@
 """Which operations share a kernel.
 
-The operations of a kernel walk over one space, a box of elements. Each has a frame: which dimension of the space each of
-its own dimensions is. Two kernels become one where what one makes is used at the very element that the other is at,
+The operations of a kernel walk over one space, a box of elements. Each has a frame: which dimension of the space each
+of its own dimensions is. Two kernels become one where what one makes is used at the very element that the other is at,
 and nothing on the way waits for both. In a kernel of rows one dimension of the space is the column: reductions go
 along it.
 """
@@ -9,7 +9,6 @@ along it.
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import torch
@@ -17,13 +16,15 @@ from torch.fx import Node
 
 from optfx.compiler.captured.cleaning import computes, is_random
 from optfx.compiler.captured.rows import LONGEST
-from optfx.compiler.kernels.cpp.expressions import PLAIN, Unsupported, Writer, ctype, name_of
+from optfx.compiler.kernels.cpp.expressions import Unsupported, Writer, ctype, name_of
 
 MOST = 64  # operations of a kernel: a compiler's time grows faster than their number
 COSTLY = {"exp", "log", "tanh", "sin", "cos", "pow", "div", "sigmoid", "erf", "log1p", "expm1", "sqrt", "rsqrt", "gelu"}
 REDUCED = {"sum", "amax", "amin"}
 ALONG = REDUCED | {"gather"}  # a row becomes a number
 PLACED = {"scatter", "scatter_add"}  # an element of each row gets another value
+
+LONG = 1024  # elements that are summed one by one though they follow each other; ATen is better at more
 
 Axes = tuple[int | None, ...]
 
@@ -47,10 +48,13 @@ class Span:
 
 def column_of(node: Node) -> int:
     x, dim = node.args[0].meta["val"], node.args[1] if len(node.args) > 1 else None  # type: ignore[union-attr]
-    dims = [dim] if isinstance(dim, int) else list(dim or [])  # type: ignore[call-overload]
-    if len(dims) != 1 or not x.ndim or not 0 < x.shape[dims[0]] <= LONGEST:
+    dims = [dim] if isinstance(dim, int) else list(dim or range(x.ndim))  # type: ignore[call-overload]
+    if len(dims) != 1 or not x.ndim:
         raise Unsupported(f"{node.target} along {dims}")
-    return dims[0] % x.ndim
+    d, n = dims[0] % x.ndim, x.shape[dims[0]]
+    if not (0 < n <= LONGEST or (name_of(node) == "sum" and (n <= LONG or x.stride(d) > 1))):
+        raise Unsupported(f"{node.target} along {n}")
+    return d
 
 
 def is_written(node: Node) -> bool:
@@ -60,7 +64,7 @@ def is_written(node: Node) -> bool:
         return False
     try:
         name, column = name_of(node), Span(node).column
-        tensors = [x for x in node.all_input_nodes]
+        tensors = list(node.all_input_nodes)
         for x in [node, *tensors]:
             ctype(x.meta["val"].dtype)
             size, stride = x.meta["val"].shape, x.meta["val"].stride()
@@ -68,7 +72,7 @@ def is_written(node: Node) -> bool:
                 raise Unsupported("so large a tensor")
         if name in REDUCED:
             x = tensors[0].meta["val"]
-            return x.dtype == val.dtype and val.dtype.is_floating_point and set(node.kwargs) <= {"dtype"}
+            return name == "sum" or (x.dtype == val.dtype and val.dtype.is_floating_point)
         if name in ALONG | PLACED:
             index = node.args[2].meta["val"]  # type: ignore[union-attr]
             whole = list(node.args[0].meta["val"].shape)  # type: ignore[union-attr]
@@ -85,7 +89,7 @@ def is_written(node: Node) -> bool:
     return True
 
 
-def access(node: Node, arg: Node) -> Axes:
+def access(node: Node, arg: Node) -> tuple[int, ...]:
     """Which dimension of the box each dimension of an argument is."""
     n = len(Span(node).size)
     return tuple(range(n - arg.meta["val"].ndim, n))
@@ -101,7 +105,8 @@ class Kernel:
             wide.append(span.column)  # a row of one element is a row
         self.size = [span.size[d] for d in wide]
         self.column = None if span.column is None else wide.index(span.column)
-        self.frames: dict[Node, Axes] = {node: tuple(wide.index(d) if d in wide else None for d in range(len(span.size)))}
+        frame = tuple(wide.index(d) if d in wide else None for d in range(len(span.size)))
+        self.frames: dict[Node, Axes] = {node: frame}
 
     @property
     def nodes(self) -> list[Node]:
@@ -109,15 +114,13 @@ class Kernel:
 
     def axes(self, node: Node, arg: Node) -> Axes:
         """Which dimension of the space each dimension of an argument is."""
-        frame = self.frames[node]
-        return tuple(frame[d] if n != 1 else None for d, n in zip(access(node, arg), arg.meta["val"].shape, strict=True))
+        frame, shape = self.frames[node], arg.meta["val"].shape
+        return tuple(frame[d] if n != 1 else None for d, n in zip(access(node, arg), shape, strict=True))
 
     def result(self, node: Node) -> Axes:
         """Which dimension of the space each dimension of a result is."""
         frame, shape = self.frames[node], node.meta["val"].shape
-        return tuple(
-            None if d is None or n == 1 else frame[d] for d, n in zip(Span(node).result, shape, strict=True)
-        )
+        return tuple(None if d is None or n == 1 else frame[d] for d, n in zip(Span(node).result, shape, strict=True))
 
     def domain(self, node: Node) -> set[int]:
         """The dimensions of the space that an operation walks over."""
@@ -141,11 +144,7 @@ def kernels_of(work: list[Node], outputs: set[Node]) -> list[Kernel]:
                 if isinstance(p, Kernel) and p is not units[x] and (both := _join(p, units[x], units, users, kept)):
                     units |= dict.fromkeys(both.nodes, both)
                     joined = True
-    kernels = list({id(k): k for k in units.values() if isinstance(k, Kernel)}.values())
-    order = {x: i for i, x in enumerate(work)}
-    for k in kernels:
-        k.frames = dict(sorted(k.frames.items(), key=lambda item: order[item[0]]))
-    return kernels
+    return list({id(k): k for k in units.values() if isinstance(k, Kernel)}.values())
 
 
 def _join(
@@ -192,9 +191,21 @@ def _join(
         return None
     both = Kernel.__new__(Kernel)
     both.size, both.column = large.size, column
+    order = {x: i for i, x in enumerate(units)}
     moved = {x: tuple(None if d is None else to[d] for d in frame) for x, frame in small.frames.items()}
-    both.frames = large.frames | moved
-    return both
+    both.frames = dict(sorted((large.frames | moved).items(), key=lambda item: order[item[0]]))
+    return both if column is None or both.size[column] <= LONGEST or _in_one_pass(both) else None
+
+
+def _in_one_pass(kernel: Kernel) -> bool:
+    """Whether no element waits for a sum."""
+    after: set[Node] = set()
+    for x in kernel.frames:
+        if any(b in after or (name_of(b) in ALONG and b in kernel.frames) for b in producers(x)):
+            after.add(x)
+            if name_of(x) in ALONG or kernel.column in kernel.domain(x):
+                return False
+    return True
 
 
 def _matches(p: Kernel, base: Node, c: Kernel, x: Node, arg: Node) -> list[tuple[int, int]] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,39 +12,55 @@ from torch.fx import Node
 ALIGNED = 64  # bytes
 
 
-def buffers(steps: list[Any], kept: set[Node]) -> dict[Node, Tensor]:
+class Use(NamedTuple):
+    """What happens to memory at one time."""
+
+    reads: set[Node]
+    writes: set[Node]
+    in_place: dict[Node, Node]  # what is written -> what it may be written over, where that is not read again
+
+
+def buffers(uses: list[Use], kept: set[Node]) -> dict[Node, Tensor]:
     """The memory of each result.
 
     Args:
-        steps: what reads and writes, in order.
+        uses: what is read and written, in order.
         kept: results that must outlast the run, each in memory of its own.
     """
-    last = {x: k for k, step in enumerate(steps) for x in step.reads | step.writes}
-    found: dict[Node, Tensor] = {}
+    last = {x: k for k, use in enumerate(uses) for x in use.reads | use.writes}
+    alive: dict[Node, tuple[int, int]] = {}  # from where to where
     starts: dict[Node, int] = {}
-    alive: list[tuple[int, int, Node]] = []  # (start, end)
-    total = 0
-    for k, step in enumerate(steps):
-        alive = [one for one in alive if last[one[2]] >= k]
-        for x in sorted((x for x in step.writes if "place" in x.meta), key=lambda x: x.name):
-            if x in kept:
-                val = x.meta["val"]
-                found[x] = torch.empty_strided(val.shape, val.stride(), dtype=val.dtype)
-                continue
-            size = -(-_bytes(x) // ALIGNED) * ALIGNED
-            start = 0
-            for begin, end, _ in sorted(alive, key=lambda one: one[:2]):
-                if begin - start >= size:
-                    break
-                start = max(start, end)
-            alive.append((start, start + size, x))
-            starts[x], total = start, max(total, start + size)
-    stretch = torch.empty(total, dtype=torch.uint8)
-    for x, start in starts.items():
+    for k, use in enumerate(uses):
+        for x in sorted((x for x in use.writes - kept if "place" in x.meta), key=lambda x: x.name):
+            over = use.in_place.get(x)
+            if over in alive and last[over] == k and _bytes(over) == _bytes(x):
+                alive[x] = alive.pop(over)  # type: ignore[arg-type]
+            else:
+                start = _free(alive.values(), _bytes(x))
+                alive[x] = start, start + _bytes(x)
+            starts[x] = alive[x][0]
+        alive = {x: stretch for x, stretch in alive.items() if last[x] > k}
+    total = max((start + _bytes(x) for x, start in starts.items()), default=0)
+    memory = torch.empty(total, dtype=torch.uint8)
+    found: dict[Node, Tensor] = {}
+    for x in {x for use in uses for x in use.writes if "place" in x.meta}:
         val = x.meta["val"]
-        part = stretch[start : start + _bytes(x)].view(val.dtype)
-        found[x] = part.as_strided(val.shape, val.stride())
+        if x in kept:
+            found[x] = torch.empty_strided(val.shape, val.stride(), dtype=val.dtype)
+        else:
+            part = memory[starts[x] : starts[x] + _bytes(x)].view(val.dtype)
+            found[x] = part.as_strided(val.shape, val.stride())
     return found
+
+
+def _free(taken: Iterable[tuple[int, int]], size: int) -> int:
+    """Where the first gap of a size begins."""
+    start = 0
+    for begin, end in sorted(taken):
+        if begin - start >= size:
+            break
+        start = max(start, -(-end // ALIGNED) * ALIGNED)
+    return start
 
 
 def _bytes(x: Node) -> int:

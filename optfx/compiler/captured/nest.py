@@ -2,7 +2,7 @@
 
 Sizes and strides are arguments: the text depends on the operations, on how many dimensions are left when those that
 follow each other in memory are one, and on what the innermost stride is (0, 1 or another). The arithmetic of an
-element is the same wherever it stands.
+element is the same wherever it stands. What is written may lie over what is read, element upon element.
 """
 
 from __future__ import annotations
@@ -63,24 +63,44 @@ class KernelWriter(Writer):
         for x in kept:
             self.stores.append((operand(kernel, x.meta["place"], kernel.result(x), x.meta["val"].dtype), x))
 
+    def in_place(self) -> dict[Node, Node]:
+        """The memory that each result may be written over: it is read at the very elements that are written."""
+        found: dict[Node, Node] = {}
+        for at, x in self.stores:
+            for given in self.loads:
+                same = given.strides == at.strides and given.offset == at.offset
+                alone = sum(other.memory is given.memory for other in self.loads) == 1
+                if same and alone and given.dtype.itemsize == at.dtype.itemsize and given.memory not in found.values():
+                    found.setdefault(x, given.memory)
+        return found
+
     def number(self, n: int) -> str:
         self.numbers.append(n)
         return f"S[{len(self.numbers) - 1}]"
 
-    def read(self, node: Node, arg: Node) -> Operand | None:
-        """The memory that an argument of an operation is read from, if it is."""
+    def memory(self, node: Node, arg: Node) -> Operand | None:
+        """What an argument of an operation is read from, unless it is a number or a result of this kernel."""
         if "constant" in arg.meta:
-            value = arg.meta["constant"]
-            if (number := uniform(arg)) is not None:
-                self.names[arg] = literal(number, ctype(value.dtype))
+            if uniform(arg) is not None:
                 return None
+            value = arg.meta["constant"]
             place = Place(arg, tuple(value.shape), tuple(value.stride()))
         else:
             place = arg.meta["place"]
             if place.base in self.kernel.frames:
-                self.names[arg] = self.names[place.base]
                 return None
         return operand(self.kernel, place, self.kernel.axes(node, arg), arg.meta["val"].dtype)
+
+    def read(self, node: Node, arg: Node) -> Operand | None:
+        """The same, where other arguments get their names."""
+        at = self.memory(node, arg)
+        if at is None and "constant" in arg.meta:
+            number = uniform(arg)
+            assert number is not None
+            self.names[arg] = literal(number, ctype(arg.meta["val"].dtype))
+        elif at is None:
+            self.names[arg] = self.names[arg.meta["place"].base]
+        return at
 
     def expression(self, node: Node) -> str:
         name = name_of(node)
@@ -114,7 +134,7 @@ class Nest(KernelWriter):
             M = IN_MEMORY[at.dtype]
             const = "const " if k < len(self.loads) else ""
             terms = [self.number(at.offset), *(f"i{d} * {self.number(s)}" for d, s in enumerate(steps[:-1]) if s)]
-            before.append(f"{const}{M}* __restrict a{k} = ({const}{M}*)P[{self.slot(at.memory)}] + {' + '.join(terms)};")
+            before.append(f"{const}{M}* a{k} = ({const}{M}*)P[{self.slot(at.memory)}] + {' + '.join(terms)};")
             step = steps[-1]
             i = "0" if step == 0 else "i" if step == 1 else f"i * s{k}"
             if step not in (0, 1):
@@ -125,7 +145,7 @@ class Nest(KernelWriter):
                 writes.append(f"{place} = {stored(value, at.dtype)};")
             else:
                 T = ctype(at.dtype)
-                (reads if step else before).append(f"const {T} {self.loads[at]} = {T}({load(place, at.dtype)});")
+                (reads if step else before).append(f"const {T} {self.loads[at]} = {load(place, at.dtype)};")
         loops = [f"for (int64_t i{d} = 0; i{d} < {texts[d]}; ++i{d})" for d in range(inner)]
         lines = [
             f"static void {name}(void* const* P, const int64_t* S) {{",
@@ -143,9 +163,7 @@ class Nest(KernelWriter):
         return "\n".join(lines)
 
 
-def _collapsed(
-    size: list[int], strides: list[tuple[int, ...]], loads: int
-) -> tuple[list[int], list[tuple[int, ...]]]:
+def _collapsed(size: list[int], strides: list[tuple[int, ...]], loads: int) -> tuple[list[int], list[tuple[int, ...]]]:
     """The loops from the outermost to the innermost, as few as they can be, in the order of what is written."""
     lead = max(strides[loads:], key=lambda steps: sum(s != 0 for s in steps))
     order = sorted(range(len(size)), key=lambda d: (-lead[d], -size[d]))

@@ -7,14 +7,15 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from torch import Tensor
 from torch.fx import Node
 
 from optfx.compiler.captured.bound import Bound
 from optfx.compiler.captured.cleaning import clean, is_random, needed
 from optfx.compiler.captured.groups import Kernel, kernels_of, producers
+from optfx.compiler.captured.memory import Use
 from optfx.compiler.captured.nest import Nest
-from optfx.compiler.captured.rows import in_small_words
+from optfx.compiler.captured.rows import LONGEST, in_small_words
+from optfx.compiler.captured.streams import Stream
 from optfx.compiler.captured.tiles import Tile
 from optfx.compiler.captured.trace import NotCaptured, Traced, trace
 from optfx.compiler.kernels.cpp import build
@@ -24,12 +25,11 @@ Unit = Kernel | Node
 
 
 class Step(NamedTuple):
-    """One call: operations of ATen, or kernels that follow each other."""
+    """One call: an operation of ATen, or kernels that follow each other."""
 
     node: Node | None  # for ATen
     case: int  # which kernels
-    reads: set[Node]  # memory
-    writes: set[Node]
+    uses: list[Use]
 
 
 def capture(f: Callable[..., Any], *args: Any) -> Program:
@@ -70,31 +70,26 @@ class Program:
             if kernels:
                 self._add_kernels(kernels, units, kept)
             if node is not None:
-                reads = {a if "constant" in a.meta else a.meta["place"].base for a in node.all_input_nodes}
-                self.steps.append(Step(node, 0, reads, {node}))
+                self.steps.append(Step(node, 0, [Use(memory_of(node), {node}, {})]))
         self._compilers = build.Compilers()
         P, N = ctypes.c_void_p, ctypes.c_int64
         self.library = None
         if self.cases:
-            self.library = self._compilers.library(self.source(), "-O3", N, P, P, gives=ctypes.c_int)
+            self.library = self._compilers.library(self.source(), "-O1", N, P, P, gives=ctypes.c_int)
 
     def _add_kernels(self, kernels: list[Kernel], units: dict[Node, Unit], kept: set[Node]) -> None:
-        reads: set[Node] = set()
-        writes: set[Node] = set()
-        calls = []
+        calls, uses = [], []
         for kernel in kernels:
-            inside = set(kernel.nodes)
             used = {b for x, unit in units.items() if unit is not kernel for b in producers(x)}
             stored = [x for x in kernel.nodes if x in kept or x in used]
-            writer = (Nest if kernel.column is None else Tile)(kernel, stored, self._slot)
+            writer = _writer(kernel)(kernel, stored, self._slot)
             name = f"kernel{len(self.texts)}"
             self.texts.append(writer.source(name))
             call = f"{name}(P, S + {len(self.numbers)});"
             calls.append(call if kernel.column is None else f"wrong |= {call}")
             self.numbers += writer.numbers
-            writes |= set(stored)
-            reads |= {at.memory for at in writer.loads} - inside
-        self.steps.append(Step(None, len(self.cases), reads - writes, writes))
+            uses.append(Use({at.memory for at in writer.loads}, set(stored), writer.in_place()))
+        self.steps.append(Step(None, len(self.cases), uses))
         self.cases.append(f"case {len(self.cases)}: {' '.join(calls)} break;")
 
     def _slot(self, memory: Node) -> int:
@@ -126,6 +121,20 @@ class Program:
     def bind(self) -> Bound:
         """The program with memory of its own, for one thread at a time."""
         return Bound(self)
+
+
+def _writer(kernel: Kernel) -> type[Nest] | type[Tile] | type[Stream]:
+    if kernel.column is None:
+        return Nest
+    return Tile if kernel.size[kernel.column] <= LONGEST else Stream
+
+
+def memory_of(node: Node) -> set[Node]:
+    """What an operation of ATen reads."""
+    found: set[Node] = set()
+    for a in node.all_input_nodes:
+        found.add(a.meta["place"].base if "place" in a.meta and "constant" not in a.meta else a)
+    return found
 
 
 def _schedule(work: list[Node], units: dict[Node, Unit]) -> list[tuple[list[Kernel], Node | None]]:

@@ -6,6 +6,7 @@ there. Long rows stay with ATen, which is good at those.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -107,6 +108,40 @@ class Words:
         e = self(aten.exp.default, self(aten.sub.Tensor, x, self(aten.amax.default, x, [d], True)))
         return self.narrow(self(aten.div.Tensor, e, self.sum(e, d)), dtype)
 
+    def safe_softmax(self, x: Node, dim: int, dtype: torch.dtype | None = None) -> Node | None:
+        d = row_of(x, dim)
+        if d is None:
+            return None
+        empty = self(aten.eq.Scalar, self(aten.amax.default, x, [d], True), -math.inf)
+        y = self.softmax(x, dim, False)
+        assert y is not None
+        return self.narrow(self(aten.masked_fill.Scalar, y, empty, 0.0), dtype or x.meta["val"].dtype)
+
+    def log_sum_exp(self, x: Node, dim: Any, keep: bool = False) -> Node | None:
+        d = row_of(x, dim)
+        if d is None:
+            return None
+        dtype, x = x.meta["val"].dtype, self.wide(x)
+        top = self(aten.amax.default, x, [d], True)
+        top = self(aten.masked_fill.Scalar, top, self(aten.eq.Scalar, self(aten.abs.default, top), math.inf), 0.0)
+        y = self(aten.log.default, self.sum(self(aten.exp.default, self(aten.sub.Tensor, x, top)), d))
+        y = self(aten.add.Tensor, y, top)
+        return self.narrow(y if keep else self(aten.sum.dim_IntList, y, [d]), dtype)
+
+    def norm(self, x: Node, order: Any = 2, dim: Any = None, keep: bool = False, *, dtype: Any = None) -> Node | None:
+        d = row_of(x, dim)
+        if d is None or order != 2 or dtype is not None:
+            return None
+        dtype, x = x.meta["val"].dtype, self.wide(x)
+        total = self(aten.sum.dim_IntList, self(aten.mul.Tensor, x, x), [d], keep)
+        return self.narrow(self(aten.sqrt.default, total), dtype)
+
+    def log_sigmoid(self, x: Node) -> tuple[Node, ...] | None:
+        if x.meta["val"].dtype in HALF:
+            return None
+        z = self(aten.exp.default, self(aten.neg.default, self(aten.abs.default, x)))
+        return self(aten.sub.Tensor, self(aten.clamp_max.default, x, 0), self(aten.log1p.default, z)), z
+
     def log_softmax(self, x: Node, dim: int, to_float: bool) -> Node | None:
         d, dtype = row_of(x, dim), torch.float32 if to_float else x.meta["val"].dtype
         if d is None:
@@ -133,9 +168,11 @@ class Words:
         return self.narrow(self(aten.sub.Tensor, g, less), dtype)
 
     def mean_of_row(self, x: Node, dim: Any, keep: bool = False, *, dtype: Any = None) -> Node | None:
-        d = row_of(x, dim)
-        if d is None or (dtype or x.meta["val"].dtype) != x.meta["val"].dtype:
+        dims = [dim] if isinstance(dim, int) else list(dim or [])
+        val = x.meta["val"]
+        if len(dims) != 1 or not val.ndim or (dtype or val.dtype) != val.dtype:
             return None
+        d = dims[0]
         wide = self.wide(x)
         total = self(aten.sum.dim_IntList, wide, [d], keep)
         return self.narrow(self(aten.div.Tensor, total, float(x.meta["val"].shape[d])), x.meta["val"].dtype)
@@ -170,8 +207,12 @@ class Words:
     written_by: ClassVar[dict[str, Callable[..., Any]]] = {
         "_log_softmax": log_softmax,
         "_log_softmax_backward_data": log_softmax_backward,
+        "_safe_softmax": safe_softmax,
         "_softmax": softmax,
         "_softmax_backward_data": softmax_backward,
+        "linalg_vector_norm": norm,
+        "log_sigmoid_forward": log_sigmoid,
+        "logsumexp": log_sum_exp,
         "mean": mean_of_row,
         "native_layer_norm": layer_norm,
         "native_layer_norm_backward": layer_norm_backward,

@@ -1,4 +1,4 @@
-"""C++ for operations along short rows.
+"""C++ for operations along rows.
 
 Sixteen rows are done at a time. What is read of them is laid down with the rows side by side, so each pass over the
 columns is a loop over sixteen lanes, and a sum adds up in the order of the columns, whatever else is in the tile. The
@@ -15,56 +15,64 @@ from optfx.compiler.captured.rows import LONGEST
 from optfx.compiler.kernels.cpp.expressions import HALF, IN_MEMORY, ctype, literal, load, name_of, stored
 from optfx.compiler.kernels.cpp.reductions import first
 
-LANES = 16
+OVER_COLUMNS = "for (int64_t c = 0; c < columns; ++c)"
 
 
-class Tile(KernelWriter):
-    """The text of a kernel of rows. Stage number k is arithmetic of rows, then the k-th pass over the columns."""
+class Rows(KernelWriter):
+    """A function that walks over the rows of a kernel, some at a time, which no result depends on."""
 
-    def source(self, name: str) -> str:
+    count = 16  # rows at a time
+
+    def prepare(self) -> None:
+        """Look at the operations before they are written."""
         kernel = self.kernel
         assert kernel.column is not None
-        self.rows = [d for d in range(len(kernel.size)) if d != kernel.column]
+        self.rows = sorted((d for d in range(len(kernel.size)) if d != kernel.column), key=lambda d: -self.lead()[d])
         self.arrays: list[str] = []
         self.fills: list[str] = []
         self.find_stages()
         self.lone: list[list[str]] = [[] for _ in range(self.stages)]  # the statements of each stage, of rows
         self.begins: list[list[str]] = [[] for _ in range(self.stages)]
         self.each: list[list[str]] = [[] for _ in range(self.stages)]  # and of elements
-        for x in kernel.nodes:
-            self.add_statement(x)
-        ends = [self.end(at, x) for at, x in self.stores]
-        passes = []
-        for lone, begins, each in zip(self.lone, self.begins, self.each, strict=True):
-            passes += _lanes("", [*lone, *begins]) + _lanes("for (int64_t c = 0; c < columns; ++c)", each)
+
+    def lead(self) -> tuple[int, ...]:
+        """The strides of what is read most: the rows follow each other as they do there."""
+        read = [self.memory(x, arg) for x in self.kernel.nodes for arg in x.all_input_nodes]
+        found = [at.strides for at in [*read, *(at for at, _ in self.stores)] if at is not None]
+        return max(found, key=lambda strides: sum(s != 0 for s in strides))
+
+    def function(self, name: str, body: list[str]) -> str:
+        """The text, of which the body is for some rows."""
+        kernel = self.kernel
         count = " * ".join([self.number(kernel.size[d]) for d in self.rows] or ["1"])
-        last = [(f"j{d}", self.number(kernel.size[d])) for d in reversed(self.rows)]
-        step = "".join(f" if (++{j} == {n}) {{ {j} = 0;" for j, n in last) + " }" * len(last)
+        ends = [(f"j{d}", self.number(kernel.size[d])) for d in reversed(self.rows)]
+        step = "".join(f" if (++{j} == {n}) {{ {j} = 0;" for j, n in ends) + " }" * len(ends)
         operands = [*self.loads, *(at for at, _ in self.stores)]
         pointers, offsets = [], []
         for k, at in enumerate(operands):
             M = IN_MEMORY[at.dtype]
             const = "const " if k < len(self.loads) else ""
-            pointers.append(
-                f"{const}{M}* __restrict a{k} = ({const}{M}*)P[{self.slot(at.memory)}] + {self.number(at.offset)};"
-            )
-            pointers.append(f"const int64_t s{k} = {self.number(at.strides[kernel.column])};")
+            pointers.append(f"{const}{M}* a{k} = ({const}{M}*)P[{self.slot(at.memory)}] + {self.number(at.offset)};")
+            pointers.append(f"const int64_t s{k} = {self.number(at.strides[kernel.column])};")  # type: ignore[index]
             terms = [f"j{d} * {self.number(at.strides[d])}" for d in self.rows if at.strides[d]]
-            offsets.append(f"o{k}[l] = {' + '.join(terms) or '0'};")
+            offsets.append(f"o{k}[l] = int({' + '.join(terms) or '0'});")
+        inner = f"{ends[0][0]} + {self.count} <= {ends[0][1]}" if ends else "false"
+        columns = self.number(kernel.size[kernel.column])  # type: ignore[index]
         lines = [
             f"static int {name}(void* const* P, const int64_t* S) {{",
-            f"  const int64_t columns = {self.number(kernel.size[kernel.column])}, rows = {count};",
+            f"  const int64_t columns = {columns}, rows = {count};",
             *(f"  {line}" for line in pointers),
             *(f"  int64_t j{d} = 0;" for d in self.rows),
             "  int wrong = 0;",
-            f"  for (int64_t r = 0; r < rows; r += {LANES}) {{",
-            f"    const int filled = rows - r < {LANES} ? int(rows - r) : {LANES};",
-            *(f"    int64_t o{k}[{LANES}];" for k in range(len(operands))),
-            f"    for (int l = 0; l < {LANES}; ++l) {{",
+            f"  for (int64_t r = 0; r < rows; r += {self.count}) {{",
+            f"    const int filled = rows - r < {self.count} ? int(rows - r) : {self.count};",
+            f"    const bool straight = {inner};",  # the lanes are neighbours
+            *(f"    int o{k}[{self.count}];" for k in range(len(operands))),
+            f"    for (int l = 0; l < {self.count}; ++l) {{",
             *(f"      {line}" for line in offsets),
             f"      if (r + l + 1 < rows) {{{step} }}",
             "    }",
-            *(f"    {line}" for line in [*self.arrays, *self.fills, *passes, *ends]),
+            *(f"    {line}" for line in [*self.arrays, *body]),
             "  }",
             "  return wrong;",
             "}",
@@ -75,7 +83,7 @@ class Tile(KernelWriter):
 
     def array(self, T: str, name: str, of_rows: bool) -> str:
         """Memory of a tile: the text of one element."""
-        self.arrays.append(f"alignas(64) {T} {name}{'' if of_rows else f'[{LONGEST}]'}[{LANES}];")
+        self.arrays.append(f"alignas(64) {T} {name}{'' if of_rows else f'[{LONGEST}]'}[{self.count}];")
         return f"{name}[l]" if of_rows else f"{name}[c][l]"
 
     def find_stages(self) -> None:
@@ -92,6 +100,50 @@ class Tile(KernelWriter):
             self.lasting |= {b for b in bases if b in ready and (along or self.when[b] != self.when[x])}
             self.lasting |= {x} if along else set()
         self.stages = 1 + max(ready.values())
+
+    def lanes(self, over: str, lines: list[str], reduction: str | None = None) -> list[str]:
+        """Statements for each lane, within a loop or not."""
+        if not lines:
+            return []
+        reduction = reduction or ("|: wrong" if any("wrong" in line for line in lines) else None)
+        return [
+            *([f"{over} {{"] if over else []),
+            f"#pragma omp simd{f' reduction({reduction})' if reduction else ''}",
+            f"for (int l = 0; l < {self.count}; ++l) {{",
+            *(f"  {line}" for line in lines),
+            "}",
+            *(["}"] if over else []),
+        ]
+
+    def of_rows(self, x: Node) -> bool:
+        """Whether a result has one number for each row."""
+        return name_of(x) in ALONG or self.kernel.column not in self.kernel.domain(x)
+
+    def end_of_row(self, at: Operand, x: Node) -> str:
+        k = len(self.loads) + [y for _, y in self.stores].index(x)
+        return f"for (int l = 0; l < filled; ++l) a{k}[o{k}[l]] = {stored(self.names[x], at.dtype)};"
+
+    def filled_row(self, at: Operand) -> str:
+        """What is read from memory, a number for each row."""
+        if at not in self.loads:
+            k, T = len(self.loads), ctype(at.dtype)
+            self.loads[at] = self.array(T, f"x{k}", True)
+            self.fills += self.lanes("", [f"{self.loads[at]} = {load(f'a{k}[o{k}[l]]', at.dtype)};"])
+        return self.loads[at]
+
+
+class Tile(Rows):
+    """The text of a kernel of short rows. Stage number k is arithmetic of rows, then the k-th pass over the columns."""
+
+    def source(self, name: str) -> str:
+        self.prepare()
+        for x in self.kernel.nodes:
+            self.add_statement(x)
+        ends = [line for at, x in self.stores for line in self.end(at, x)]
+        passes = []
+        for lone, begins, each in zip(self.lone, self.begins, self.each, strict=True):
+            passes += self.lanes("", [*lone, *begins]) + self.lanes(OVER_COLUMNS, each)
+        return self.function(name, [*self.fills, *passes, *ends])
 
     def add_statement(self, x: Node) -> None:
         for arg in x.all_input_nodes:
@@ -133,33 +185,26 @@ class Tile(KernelWriter):
 
     def filled(self, at: Operand) -> str:
         """What is read from memory, laid down in a tile."""
-        if at not in self.loads:
-            k, of_rows = len(self.loads), at.strides[self.kernel.column] == 0  # type: ignore[index]
-            T = ctype(at.dtype)
-            self.loads[at] = self.array(T, f"x{k}", of_rows)
-            place = f"a{k}[o{k}[l]{'' if of_rows else f' + c * s{k}'}]"
-            across = "" if of_rows else "for (int64_t c = 0; c < columns; ++c) "
-            text = f"{across}{self.loads[at]} = {T}({load(place, at.dtype)});"
-            self.fills.append(f"for (int l = 0; l < {LANES}; ++l) {text}")
-        return self.loads[at]
+        if at in self.loads or at.strides[self.kernel.column] == 0:  # type: ignore[index]
+            return self.filled_row(at)
+        k, T = len(self.loads), ctype(at.dtype)
+        x = self.loads[at] = self.array(T, f"x{k}", False)
+        each = self.lanes(OVER_COLUMNS, [f"{x} = {load(f'a{k}[o{k}[l] + c * s{k}]', at.dtype)};"])
+        if any(at.strides[d] == 0 for d in self.rows[-1:]):  # most tiles read one row for all lanes
+            value = f"const {T} y = {load(f'a{k}[o{k}[0] + c * s{k}]', at.dtype)};"
+            once = self.lanes(OVER_COLUMNS, [f"{x} = y;"])
+            once.insert(1, value)
+            self.fills += [f"int one{k} = 1;", *self.lanes("", [f"one{k} &= o{k}[l] == o{k}[0];"], f"&: one{k}")]
+            each = [f"if (one{k}) {{", *once, "} else {", *each, "}"]
+        self.fills += each
+        return x
 
-    def end(self, at: Operand, x: Node) -> str:
+    def end(self, at: Operand, x: Node) -> list[str]:
+        """What is written to memory. A whole tile is scattered, where the processor can."""
+        if self.of_rows(x):
+            return [self.end_of_row(at, x)]
         k = len(self.loads) + [y for _, y in self.stores].index(x)
-        of_rows = self.kernel.column not in self.kernel.domain(x) or name_of(x) in ALONG
-        across = "" if of_rows else "for (int64_t c = 0; c < columns; ++c) "
-        place = f"a{k}[o{k}[l]{'' if of_rows else f' + c * s{k}'}]"
-        return f"for (int l = 0; l < filled; ++l) {across}{place} = {stored(self.names[x], at.dtype)};"
-
-
-def _lanes(over: str, lines: list[str]) -> list[str]:
-    if not lines:
-        return []
-    wrong = " reduction(|: wrong)" if any("wrong" in line for line in lines) else ""
-    return [
-        *([f"{over} {{"] if over else []),
-        f"#pragma omp simd{wrong}",
-        f"for (int l = 0; l < {LANES}; ++l) {{",
-        *(f"  {line}" for line in lines),
-        "}",
-        *(["}"] if over else []),
-    ]
+        value = stored(self.names[x], at.dtype)
+        line = f"a{k}[o{k}[l] + c * s{k}] = {value};"
+        one_by_one = f"for (int l = 0; l < filled; ++l) {OVER_COLUMNS} {line}"
+        return [f"if (filled == {self.count}) {{", *self.lanes(OVER_COLUMNS, [line]), f"}} else {one_by_one}"]

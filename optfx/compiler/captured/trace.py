@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from optfx.compiler.kernels.cpp.expressions import name_of
 from optfx.compiler.record.tracer import Looks, traced
@@ -58,7 +59,8 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
     found: list[Any] = []
 
     def run(*leaves: Tensor, f: Callable[..., Any] = f) -> list[Tensor]:
-        results, given = flatten(f(*unflatten(taken, leaves)))
+        with _Refusing():
+            results, given = flatten(f(*unflatten(taken, leaves)))
         found[:] = [[x if not isinstance(x, Tensor) else None for x in results], given]
         return [torch.ops.aten.alias.default(x) for x in results if isinstance(x, Tensor)]
 
@@ -68,7 +70,8 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
         raise NotCaptured(str(why)) from why
     if any(_writes(x) for x in gm.graph.nodes):
         gm = traced(torch.func.functionalize(run), leaves)
-    _check(gm)
+        if others := [x for x in gm.graph.nodes if _writes(x)]:
+            raise NotCaptured(f"{others[0].target} writes to a tensor that is not its own")
     _note_places(gm)
     closed = {x: getattr(gm, x.target) for x in gm.graph.nodes if x.op == "get_attr"}
     made = iter(next(x for x in gm.graph.nodes if x.op == "output").args[0])
@@ -82,22 +85,16 @@ def _writes(x: Node) -> bool:
     return x.op == "call_function" and isinstance(x.target, torch._ops.OpOverload) and x.target._schema.is_mutable
 
 
-def _check(gm: GraphModule) -> None:
-    for x in gm.graph.nodes:
-        if x.op != "call_function" or not isinstance(x.target, torch._ops.OpOverload):
-            continue
-        of_input = any(a.op in ("placeholder", "get_attr") or "val" in a.meta for a in x.all_input_nodes)
-        by_mask = "index" in x.target.name() and any(a.meta["val"].dtype in (torch.bool, torch.uint8) for a in _indices(x))
-        tags = x.target.tags
-        if torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags or by_mask:
-            if of_input:
-                raise NotCaptured(f"{x.target} depends on the values of tensors")
-        if _writes(x):
-            raise NotCaptured(f"{x.target} writes to a tensor that is not its own")
+class _Refusing(TorchDispatchMode):
+    """What looks at values is no operation of a graph."""
 
-
-def _indices(x: Node) -> list[Node]:
-    return [a for a in (x.args[1] if len(x.args) > 1 and isinstance(x.args[1], list) else []) if isinstance(a, Node)]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        by_mask = func is torch.ops.aten.index.Tensor and any(
+            x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1]
+        )
+        if by_mask or torch.Tag.dynamic_output_shape in func.tags or torch.Tag.data_dependent_output in func.tags:
+            raise NotCaptured(f"{func} depends on the values of tensors")
+        return func(*args, **(kwargs or {}))
 
 
 # ---- places --------------------------------------------------------------------------------------
@@ -132,5 +129,3 @@ def _is_constant(x: Node, sources: list[Node]) -> bool:
     if torch.Tag.nondeterministic_seeded in getattr(x.target, "tags", ()):
         return False
     return name_of(x) in OF_SHAPE or all("constant" in a.meta for a in sources)
-
-

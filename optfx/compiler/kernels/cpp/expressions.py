@@ -10,12 +10,14 @@ place.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch.fx import Node
 
+from optfx.compiler.kernels.cpp.activations import ACTIVATIONS, SLOPE
 from optfx.compiler.kernels.cpp.elementary import ELEMENTARY
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -32,7 +34,7 @@ IN_MEMORY = {
     torch.float16: "_Float16",
 }
 
-CORE = """typedef __INT64_TYPE__ int64_t;
+_TYPES = """typedef __INT64_TYPE__ int64_t;
 typedef __INT32_TYPE__ int32_t;
 typedef __INT16_TYPE__ int16_t;
 typedef __INT8_TYPE__ int8_t;
@@ -70,8 +72,7 @@ OF_FLOATS(sin, sin) OF_FLOATS(cos, cos) OF_FLOATS(erf, erf) OF_FLOATS(floor, flo
 OF_FLOATS(trunc, trunc) OF_FLOATS(round, nearbyint)
 OF_TWO_FLOATS(pow) OF_TWO_FLOATS(fmod) OF_TWO_FLOATS(copysign)
 """
-CORE += ELEMENTARY
-CORE += """}
+_AND = """}
 template <class T> static inline T blend(T a, T b, T w) {
   const bool near = op::abs(w) < T(0.5);
   return multiply_add<T>(near ? w : w - T(1), b - a, near ? a : b);
@@ -83,6 +84,7 @@ static inline int64_t modulo(int64_t a, int64_t b) {
   int64_t r = a % b; return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }
 """
+CORE = _TYPES + ELEMENTARY + _AND + SLOPE
 HEAD = "#include <limits>\n#include <vector>\n#include <omp.h>\n" + CORE
 
 # what each operation is of its arguments, which are of the type T of the result
@@ -98,6 +100,7 @@ PLAIN = {
     "abs": "op::abs({0})",
     "square": "{0} * {0}",
     "sign": "sign_of<T>({0})",
+    "sgn": "sign_of<T>({0})",
     "exp": "op::exp({0})",
     "exp2": "op::exp2({0})",
     "expm1": "op::expm1({0})",
@@ -117,6 +120,7 @@ PLAIN = {
     "clamp_max": "smaller<T>({0}, {1})",
     "lerp": "blend<T>({0}, {1}, {2})",
     "remainder": "modulo({0}, {1})",
+    "erf": "op::erf({0})",
     "clone": "{0}",
     "detach": "{0}",
     "alias": "{0}",
@@ -131,6 +135,7 @@ PLAIN = {
     "logical_and": "{0} && {1}",
     "logical_or": "{0} || {1}",
     "logical_not": "!{0}",
+    **ACTIVATIONS,
 }
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 TESTS = {
@@ -180,6 +185,12 @@ def _alpha(node: Node) -> Any:
     return torch.tensor(alpha, dtype=dtype).item() if dtype in HALF else alpha
 
 
+def _arguments(node: Node) -> list[Any]:
+    """The arguments of an operation, with those that are left out."""
+    known = node.target._schema.arguments[len(node.args) :]  # type: ignore[union-attr]
+    return [*node.args, *(node.kwargs.get(a.name, a.default_value) for a in known if not a.is_out)]
+
+
 class Writer:
     """Statements for the nodes of a graph."""
 
@@ -217,15 +228,17 @@ class Writer:
 
     def plain(self, node: Node, T: str) -> str:
         name = name_of(node)
+        if node.kwargs.get("approximate") == "tanh":
+            name += " of tanh"
         if name not in PLAIN or node.kwargs.get("rounding_mode") or node.kwargs.get("decimals"):
             raise Unsupported(f"{node.target}")
-        wanted = {int(c) for c in "012" if f"{{{c}}}" in PLAIN[name]}
-        text = PLAIN[name].replace("T(", f"{T}(").replace("<T>", f"<{T}>")
-        return text.format(*(self.value(x, T) if k in wanted else "" for k, x in enumerate(node.args)))
+        wanted = {int(c) for c in "012345" if f"{{{c}}}" in PLAIN[name]}
+        text = re.sub(r"\bT\(", f"{T}(", PLAIN[name]).replace("<T>", f"<{T}>")
+        return text.format(*(self.value(x, T) if k in wanted else "" for k, x in enumerate(_arguments(node))))
 
     def test(self, node: Node, T: str) -> str:
         C = ctype(node.args[0].meta["val"].dtype)  # type: ignore[union-attr]
-        return TESTS[name_of(node)].replace("T>", f"{C}>").format(*(self.value(x, C) for x in node.args))
+        return TESTS[name_of(node)].replace("T(", f"{C}(").format(*(self.value(x, C) for x in node.args))
 
     def compare(self, node: Node, T: str) -> str:
         a, b = (x.meta["val"] if isinstance(x, Node) else x for x in node.args)
@@ -248,6 +261,10 @@ class Writer:
     def where(self, node: Node, T: str) -> str:
         condition, a, b = node.args
         return f"{self.value(condition, 'bool')} ? {self.value(a, T)} : {self.value(b, T)}"
+
+    def masked_fill(self, node: Node, T: str) -> str:
+        x, mask, value = node.args
+        return f"{self.value(mask, 'bool')} ? {self.value(value, T)} : {self.value(x, T)}"
 
     def clamp(self, node: Node, T: str) -> str:
         x, low, high = self.value(node.args[0], T), *[*node.args[1:], None, None][:2]
@@ -289,6 +306,7 @@ class Writer:
         "convert_element_type": cast,
         "full": constant,
         "full_like": constant,
+        "masked_fill": masked_fill,
         "pow": power,
         "rsub": subtract,
         "scalar_tensor": constant,
