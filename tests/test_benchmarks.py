@@ -101,4 +101,4 @@ def test_successive_halving(load, fresh_dynamo):
     with torch.compiler.set_stance(force_backend="aot_eager"):
         times = whole.halve((6, 3, 2), hidden=4, steps=3)
     assert len(times) == 3
-    assert all(0 < compiling <= seconds for seconds, compiling in times)
+    assert all(0 <= compiling < seconds for seconds, compiling in times)
