@@ -1,207 +1,155 @@
 """Many optimizers at once: a sweep with optfx, side by side with optax under jax, and with a loop of torch.optim.
 
-The same task for everybody: N members, each a 64-h-10 network with an AdamW of its own (rate, b1 and decay are swept),
-all on one batch of 128 rows, float32, from the same initial values. All take five steps and must agree before any is
-timed; then each is timed in turn with optfx compiled.
+What a sweep takes from the call to the answer (`whole.py`), and what a step takes when all has begun: in quiet, and
+beside processes that keep a core busy.
 
-    python benchmarks/sweep.py                      # the four sizes of the page, rewrites its section
-    python benchmarks/sweep.py --sizes 64x32
+    python benchmarks/sweep.py                      # all tables, rewrites its section of the page
+    python benchmarks/sweep.py --tables step --sizes 64x32
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import contextlib
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when jax is imported
-
-import jax
+import job
 import measure
-import optax
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+import ways
+import whole
 
-import optfx
-from optfx import tree
-
-SIZES = {"64x32": (64, 32), "64x128": (64, 128), "256x32": (256, 32), "256x128": (256, 128)}  # members x hidden units
-ROWS = 128
+DEMO = (256, 64)  # members and hidden units of examples/sweep_digits.py
+SIZES = [(64, 32), (64, 128), (256, 32), (256, 128), DEMO]
+LONG = [(64, 32), DEMO]  # which also take 6000 steps
+NEIGHBOURS = (0, 1, 2)
 
 
-class Task:
-    """What all contenders start from."""
+# ---- the step ---------------------------------------------------------------------------------
 
-    def __init__(self, members: int, hidden: int) -> None:
-        torch.manual_seed(0)
-        self.members = members
-        self.model = nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10))
-        self.x, self.y = torch.rand(ROWS, 64), torch.randint(10, (ROWS,))
-        self.rate = torch.logspace(-4, -2, members, dtype=torch.float64)
-        self.b1 = torch.linspace(0.8, 0.95, members, dtype=torch.float64)
-        self.decay = torch.linspace(0.0, 0.1, members, dtype=torch.float64)
-        self.params = tree.map(lambda p: p.expand(members, *p.shape).contiguous(), optfx.params(self.model))
-
-
-# ---- the contenders ---------------------------------------------------------------------------
-# Each is made from the task, which it does not change. `run` takes some steps and returns when they are done; `params`
-# is what they led to, {name: (members, ...)}.
+BUSY = """
+import os
+import numpy
+parent = os.getppid()
+x = numpy.random.default_rng(0).random((256, 256)) / 128
+print("busy", flush=True)
+while os.getppid() == parent:  # it does not outlive the benchmark
+    x = x @ x + 0.1 * x
+    x /= abs(x).max()
+"""
 
 
-class Optfx:
-    def __init__(self, task: Task, wrap: Callable[[Any], Any]):
-        def loss_fn(params, x, y):
-            return nn.functional.cross_entropy(functional_call(task.model, params, x), y)
-
-        def step(tx, params, state, x, y):
-            grads, loss = grad_and_value(loss_fn)(params, x, y)
-            updates, state = tx.update(grads, state, params)
-            return optfx.apply_updates(params, updates), state, loss
-
-        self.txs = optfx.adamw(task.rate, b1=task.b1, weight_decay=task.decay)
-        self.params = tree.map(torch.clone, task.params)
-        state = vmap(lambda tx, params: tx.init(params))(self.txs, self.params)
-        self.state = tree.map(lambda x: x.clone(memory_format=torch.contiguous_format), state)
-        self.step = wrap(optfx.donate(vmap(step, in_dims=(0, 0, 0, None, None)), argnums=(1, 2)))
-        self.batch = task.x, task.y
-
-    def run(self, steps: int) -> None:
-        for _ in range(steps):
-            self.params, self.state, _ = self.step(self.txs, self.params, self.state, *self.batch)
+@contextlib.contextmanager
+def neighbours(n: int) -> Iterator[None]:
+    """So many other processes, each of which keeps one core busy with floating point."""
+    alone = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    command = [sys.executable, "-c", BUSY]
+    with contextlib.ExitStack() as stack:
+        for _ in range(n):
+            process = stack.enter_context(subprocess.Popen(command, env=os.environ | alone, stdout=subprocess.PIPE))
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            process.stdout.readline()  # it has begun
+        yield
 
 
-def eager(step):
-    return step
+def lengths(members: int, hidden: int) -> tuple[int, int]:
+    """Two lengths of a run that differ by about half a second."""
+    return 20, 20 + max(20, 2**20 // (members * hidden))
 
 
-def compiled(step):
-    return torch.compile(step, fullgraph=True, dynamic=False)
+def slope(way: Any, short: int, long: int) -> float:
+    """The seconds of a step: by how much the longer run takes longer, without what either waits for compilers. So what
+    precedes the first step falls out."""
+    times = []
+    for steps in (short, long):
+        time.sleep(measure.PAUSE)
+        run = way.run(steps)
+        times.append(run.seconds - run.compiling)
+    return (times[1] - times[0]) / (long - short)
 
 
-class Optax:
-    def __init__(self, task: Task):
-        def loss_fn(params, x, y):
-            hidden = jax.nn.relu(x @ params["0.weight"].T + params["0.bias"])
-            logits = hidden @ params["2.weight"].T + params["2.bias"]
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-        def step(hypers, params, state, x, y):
-            loss, grads = jax.value_and_grad(loss_fn)(params, x, y)
-            updates, state = optimizer(hypers).update(grads, state, params)
-            return optax.apply_updates(params, updates), state, loss
-
-        def optimizer(hypers):
-            return optax.adamw(hypers["rate"], b1=hypers["b1"], weight_decay=hypers["decay"])
-
-        self.hypers = {name: to_jax(getattr(task, name).float()) for name in ("rate", "b1", "decay")}
-        self.now = {name: to_jax(p) for name, p in task.params.items()}
-        self.state = jax.vmap(lambda hypers, params: optimizer(hypers).init(params))(self.hypers, self.now)
-        self.step = jax.jit(jax.vmap(step, in_axes=(0, 0, 0, None, None)), donate_argnums=(1, 2))
-        self.batch = to_jax(task.x), to_jax(task.y)
-
-    def run(self, steps: int) -> None:
-        for _ in range(steps):
-            self.now, self.state, _ = self.step(self.hypers, self.now, self.state, *self.batch)
-        jax.block_until_ready((self.now, self.state))
-
-    @property
-    def params(self) -> dict[str, Tensor]:
-        return {name: torch.tensor(jax.device_get(p)) for name, p in self.now.items()}
+STEP = ["members", "busy neighbours", "optfx, ms", "jax, a loop, ms", "jax, `scan`, ms", "jax / optfx (quartiles)"]
 
 
-def to_jax(x: Tensor) -> jax.Array:
-    return jax.numpy.array(x.numpy())  # a copy, which jax may overwrite
+def step(size: tuple[int, int], rounds: int) -> list[list[str]]:
+    """Rows of the table of steps: all ways in turn, forwards and backwards. `jax` is the faster of its two ways."""
+    short, long = lengths(*size)
+    task = job.make(*size, long)
+    made = {way: ways.WAYS[way](task) for way in ways.COMPILED}
+    for n in (short, long):
+        job.agree(task, {way: made[way].run(n) for way in made})  # and all is compiled
+    rows = []
+    for n in NEIGHBOURS:
+        times: dict[str, list[float]] = {way: [] for way in made}
+        with neighbours(n):
+            for k in range(rounds):
+                for way in list(made)[:: 1 if k % 2 else -1]:
+                    times[way].append(slope(made[way], short, long))
+        ours, loop, scan = times.values()
+        ratio = measure.Paired(ours, min(loop, scan, key=median)).ratio()
+        rows.append([whole.titled(size), str(n), *map(measure.milliseconds, (ours, loop, scan)), ratio])
+    return rows
 
 
-class Loop:
-    def __init__(self, task: Task):
-        self.models = [copy.deepcopy(task.model) for _ in range(task.members)]
-        hypers = zip(task.rate.tolist(), task.b1.tolist(), task.decay.tolist(), strict=True)
-        self.optimizers = [
-            torch.optim.AdamW(model.parameters(), lr=rate, betas=(b1, 0.999), weight_decay=decay, fused=True)
-            for model, (rate, b1, decay) in zip(self.models, hypers, strict=True)
-        ]
-        self.batch = task.x, task.y
-
-    def run(self, steps: int) -> None:
-        x, y = self.batch
-        for _ in range(steps):
-            for model, optimizer in zip(self.models, self.optimizers, strict=True):
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(x), y).backward()
-                optimizer.step()
-
-    @property
-    def params(self) -> dict[str, Tensor]:
-        each = [optfx.params(model) for model in self.models]
-        return {name: torch.stack([params[name] for params in each]) for name in each[0]}
+# ---- all tables -------------------------------------------------------------------------------
 
 
-# ---- the comparison ---------------------------------------------------------------------------
-
-COMPILED = "optfx, compiled"
-OTHERS: dict[str, tuple[Callable[[Task], Any], int]] = {  # and how many steps make a round
-    "optfx, eager": (lambda task: Optfx(task, eager), 3),
-    "optax, jax.jit": (Optax, 10),
-    "loop of torch.optim.AdamW(fused=True)": (Loop, 2),
-}
-
-
-def agree(task: Task, contenders: dict[str, Any], steps: int = 5) -> None:
-    """Let all take some steps, and check that nine of ten members went the same way, to 1% of its length.
-
-    Not every one: where a hidden unit is next to the kink of the ReLU, rounding decides on which side, and Adam divides
-    what follows by its own size.
-    """
-    for contender in contenders.values():
-        contender.run(steps)
-    ends = {name: flat(contender.params) for name, contender in contenders.items()}
-    way = (ends[COMPILED] - flat(task.params)).norm(dim=1)
-    for name, end in ends.items():
-        apart = ((end - ends[COMPILED]).norm(dim=1) / way).quantile(0.9).item()
-        if not apart < 0.01:
-            raise AssertionError(f"{name} went another way than {COMPILED}: {apart:.1%} apart after {steps} steps")
-
-
-def flat(params: dict[str, Tensor]) -> Tensor:
-    return torch.cat([x.flatten(1) for x in tree.leaves(params)], dim=1)
-
-
-def rows(members: int, hidden: int, rounds: int) -> list[list[str]]:
-    """The rows of the table for one size, the cells as text; times are those of one step of all members."""
-    torch._dynamo.reset()
-    task = Task(members, hidden)
-    ours = Optfx(task, compiled)
-    others = {name: make(task) for name, (make, _) in OTHERS.items()}
-    agree(task, {COMPILED: ours, **others})
-    size, found = f"{members} x 64-{hidden}-10", []
-    for name, other in others.items():
-        steps = OTHERS[name][1]
-        times = measure.paired(lambda n=steps: ours.run(n), lambda o=other, n=steps: o.run(n), rounds)
-        a, b = ([t / steps for t in each] for each in times)
-        found.append([size, name, measure.milliseconds(a), measure.milliseconds(b), times.ratio()])
-    return found
-
-
-HEADER = ["members", "A: optfx, compiled; B:", "A, ms", "B, ms", "B / A"]
+def size(text: str) -> tuple[int, int]:
+    members, hidden = map(int, text.split("x"))
+    return members, hidden
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--sizes", nargs="+", type=size, default=SIZES, help="members x hidden units")
+    parser.add_argument("--steps", nargs="+", type=int, default=[60, 600], help="lengths of a whole run")
+    parser.add_argument("--long", nargs="*", type=size, default=LONG, help="sizes that also take 6000 steps")
+    parser.add_argument("--runs", type=int, default=3, help="processes of each kind, for whole times")
+    parser.add_argument("--rounds", type=int, default=15, help="for times of a step")
     args = parser.parse_args()
-    machine = measure.machine("optfx", "jax", "optax")
-    lines = []
+    parts = [measure.machine("optfx", "jax", "optax")]
+    for name in args.tables:
+        for part in TABLES[name](args):
+            parts.append(part)
+            print(part, end="\n\n", flush=True)
+    if args.tables == list(TABLES) and args.sizes == SIZES:  # the page shows all of them
+        measure.write("sweep", "\n\n".join(parts))
+
+
+def whole_times(args: argparse.Namespace) -> Iterator[str]:
+    answers, firsts = [], []
     for size in args.sizes:
-        found = rows(*SIZES[size], args.rounds)
-        lines += found
-        print(measure.table(HEADER, found), end="\n\n", flush=True)
-    if set(args.sizes) == set(SIZES):  # the page shows all of them
-        measure.write("sweep", f"{machine}\n\n{measure.table(HEADER, lines)}")
+        for steps in args.steps + [6000] * (size in args.long):
+            runs = [whole.once(*size, steps) for _ in range(args.runs)]
+            answers += whole.answer(size, steps, runs)
+            if steps == args.steps[0]:
+                firsts += whole.first(size, runs)
+            print(*answers[-2:], sep="\n", flush=True)
+    yield f"**The whole time, from the call to the answer**\n\n{measure.table(whole.ANSWER, answers)}"
+    yield f"**The time until the first losses**\n\n{measure.table(whole.FIRST, firsts)}"
+
+
+def step_times(args: argparse.Namespace) -> Iterator[str]:
+    rows = []
+    for size in args.sizes:
+        rows += step(size, args.rounds)
+        print(*rows[-len(NEIGHBOURS) :], sep="\n", flush=True)
+    yield f"**One step of all members**\n\n{measure.table(STEP, rows)}"
+
+
+def halving_times(args: argparse.Namespace) -> Iterator[str]:
+    rows = whole.halving(whole.KEPT, DEMO[1], steps=200, runs=args.runs)
+    yield f"**Successive halving**\n\n{measure.table(whole.HALVING, rows)}"
+
+
+TABLES = {"whole": whole_times, "step": step_times, "halving": halving_times}
 
 
 if __name__ == "__main__":

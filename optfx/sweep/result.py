@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from optfx.tree import Tree
 TRAIN_LOSS = "train_loss"
 _KIND = "optfx sweep"
 _FACTS = ("chunk_size", "compile_seconds", "run_seconds")
+_LATER = {"seconds": math.nan, "mode": None}  # facts that the first files did not hold
 # words in the name of a metric that tell which way is better; the short ones must stand alone
 _LESS = {"loss", "error", "perplexity", "cross_entropy", "regret", "residual", "divergence", "negative", "distance"}
 _LESS |= {
@@ -88,8 +90,9 @@ class Result:
         params: tree of (n, ...) tensors, the parameters after training, as `eval_params` returns them.
         diverged: (n,) bool, whether the last loss or a parameter is not finite.
         chunk_size: how many members trained at once.
-        compile_seconds: the time of the first step, with compilation.
+        compile_seconds: the time until the first step was taken: reading the functions, and waiting for compilers.
         run_seconds: the time of all other steps.
+        seconds: the whole time, from the call of `fit` to its answer; nan from a file that did not say it.
         mode: whether less of the first metric is better (`"min"`) or more (`"max"`); None to go by its name.
     """
 
@@ -101,6 +104,7 @@ class Result:
     chunk_size: int
     compile_seconds: float
     run_seconds: float
+    seconds: float
     mode: str | None = None
 
     def __len__(self) -> int:
@@ -109,8 +113,8 @@ class Result:
     def __repr__(self) -> str:
         steps, n = self.losses.shape
         return (
-            f"<sweep of {n} settings of {', '.join(self.configs)}: {steps} steps in {self.run_seconds:.1f} s after "
-            f"{self.compile_seconds:.1f} s of compiling, {int(self.diverged.sum())} diverged>"
+            f"<sweep of {n} settings of {', '.join(self.configs)}: {steps} steps in {self.seconds:.1f} s, "
+            f"{self.compile_seconds:.1f} s of it compiling, {int(self.diverged.sum())} diverged>"
         )
 
     @property
@@ -223,7 +227,7 @@ class Result:
         tensors = {"losses": self.losses, "diverged": self.diverged}
         for group, of in (("configs", self.configs), ("metrics", self.metrics), ("params", tree.to_dict(self.params))):
             tensors |= {f"{group}/{name}": x for name, x in of.items()}
-        facts = {"kind": _KIND, **{name: getattr(self, name) for name in (*_FACTS, "mode")}}
+        facts = {"kind": _KIND, **{name: getattr(self, name) for name in (*_FACTS, *_LATER)}}
         files.write(path, {"facts": json.dumps(facts), "tensors": {k: x.contiguous() for k, x in tensors.items()}})
 
 
@@ -256,5 +260,5 @@ def load(path: str | Path, params: Tree = None) -> Result:
     if params is not None:
         like = tree.map(lambda x: x.detach().cpu().expand(n, *x.shape), params)
         groups["params"] = tree.from_dict(like, groups["params"])
-    own: dict[str, Any] = {name: facts[name] for name in _FACTS} | {"mode": facts.get("mode")}
+    own: dict[str, Any] = {name: facts[name] for name in _FACTS} | {k: facts.get(k, x) for k, x in _LATER.items()}
     return Result(losses=tensors["losses"], diverged=tensors["diverged"], **groups, **own)

@@ -103,6 +103,7 @@ def fit(
         >>> result.best().config
         {'rate': 0.1000}
     """
+    called = time.perf_counter()
     if steps < 1 or (chunk_size is not None and chunk_size < 1):
         raise ValueError(f"steps and chunk_size are at least 1, got {steps} and {chunk_size}")
     if mode not in (None, "min", "max"):
@@ -124,7 +125,7 @@ def fit(
             result = _run(members, engine, metrics, batch_at, first, steps, found.size, progress)
         finally:
             engine.close()
-        return dataclasses.replace(result, mode=mode)
+        return dataclasses.replace(result, seconds=time.perf_counter() - called, mode=mode)
 
 
 def _no_metrics(params: Tree) -> dict[str, Tensor]:
@@ -224,7 +225,8 @@ def _run(
     losses = whole["losses"].T.contiguous()
     diverged = ~(losses[-1].isfinite() & vmap(tree.all_finite)(whole["params"]))
     configs = {name: x.detach().cpu() for name, x in members.configs.items()}
-    return Result(configs, losses, whole["metrics"], whole["params"], diverged, size, compile_seconds, run_seconds)
+    times = compile_seconds, run_seconds, math.nan  # the whole time is known to `fit`
+    return Result(configs, losses, whole["metrics"], whole["params"], diverged, size, *times)
 
 
 def _wait(x: Tensor) -> None:

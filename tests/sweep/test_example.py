@@ -13,7 +13,9 @@ def test_sweep_digits(tmp_path, capsys):
     assert (tmp_path / "out" / "sweep_digits.png").stat().st_size > 50_000
     shown = capsys.readouterr().out
     assert result.table(10) in shown
+    assert f"all at once: {result.seconds:.1f} s, {result.compile_seconds:.1f} s of it waiting for compilers" in shown
     assert "measured on 3 of the settings" in shown
+    assert f"for all 12: {found['speedup']:.1f} times as long" in shown
 
 
 def test_sweep_digits_with_hardly_any_steps(tmp_path):

@@ -1,6 +1,8 @@
 """What a sweep found: the best, tables, files, pictures."""
 
 import io
+import json
+import math
 import sys
 import zipfile
 
@@ -27,7 +29,7 @@ def result(configs=None, metrics=None, params=None, diverged=None):
             "accuracy": torch.tensor([0.1, 0.9, 0.2, 0.3, 0.4]),
         }
     params = params or {"w": torch.arange(2.0 * n).reshape(n, 2), "0.b": torch.zeros(n, dtype=torch.bfloat16)}
-    return sweep.Result(configs, losses, metrics, params, diverged, 3, 1.5, 0.25)
+    return sweep.Result(configs, losses, metrics, params, diverged, 3, 1.5, 0.25, 2.0)
 
 
 ONE_GONE = torch.tensor([False, False, False, True, False])
@@ -86,7 +88,7 @@ def test_integers_of_a_table_are_whole():
 
 def test_repr_is_one_line():
     assert repr(result(diverged=ONE_GONE)) == (
-        "<sweep of 5 settings of rate, length: 20 steps in 0.2 s after 1.5 s of compiling, 1 diverged>"
+        "<sweep of 5 settings of rate, length: 20 steps in 2.0 s, 1.5 s of it compiling, 1 diverged>"
     )
 
 
@@ -113,7 +115,8 @@ def equal(a, b):
         for x, y in zip(leaves(getattr(a, name)), leaves(getattr(b, name)), strict=True):
             assert x.dtype == y.dtype
             assert torch.equal(torch.nan_to_num(x, nan=-7.0), torch.nan_to_num(y, nan=-7.0))
-    assert (a.chunk_size, a.compile_seconds, a.run_seconds) == (b.chunk_size, b.compile_seconds, b.run_seconds)
+    for name in ("chunk_size", "compile_seconds", "run_seconds", "seconds", "mode"):
+        assert getattr(a, name) == getattr(b, name)
 
 
 def test_save_and_load(tmp_path):
@@ -124,6 +127,16 @@ def test_save_and_load(tmp_path):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["sweep.pt"]
     before.save(tmp_path / "new" / "sweep.pt")  # over what is there
     assert after.best().config == before.best().config
+
+
+def test_files_that_do_not_say_the_whole_time(tmp_path):
+    result().save(tmp_path / "a.pt")
+    found = torch.load(tmp_path / "a.pt", weights_only=True)
+    facts = {name: x for name, x in json.loads(found["facts"]).items() if name not in ("seconds", "mode")}
+    torch.save(found | {"facts": json.dumps(facts)}, tmp_path / "a.pt")
+    old = sweep.load(tmp_path / "a.pt")
+    assert math.isnan(old.seconds)
+    assert (old.run_seconds, old.mode) == (0.25, None)
 
 
 def test_the_structure_of_parameters_is_given_to_load(tmp_path):
