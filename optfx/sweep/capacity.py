@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from optfx.tree.dispatch import DispatchMode
 
 SHARE = 0.8  # of free memory: kernels need workspace, and other programs run too
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(DispatchMode):
     """Counts the bytes of the storages that operations allocate inside the context, and that are still alive.
 
     Attributes:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from optfx.tree.dispatch import DispatchMode
 from optfx.compiler.kernels.cpp.expressions import name_of
 from optfx.compiler.record.tracer import Looks, traced
 from optfx.tree import flatten, unflatten
@@ -85,7 +85,7 @@ def _writes(x: Node) -> bool:
     return x.op == "call_function" and isinstance(x.target, torch._ops.OpOverload) and x.target._schema.is_mutable
 
 
-class _Refusing(TorchDispatchMode):
+class _Refusing(DispatchMode):
     """What looks at values is no operation of a graph."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

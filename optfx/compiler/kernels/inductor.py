@@ -62,6 +62,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def traced(f: Callable[..., Any], args: Sequence[Tensor]) -> GraphModule:
+    """A function as a graph of what Inductor knows, for tensors of any length."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    return make_fx(f, decomposition_table=decompositions(), tracing_mode="symbolic")(*args)
+
+
 def compiled(gm: GraphModule, args: Sequence[Tensor]) -> Callable[[list[Any]], None]:
     """`gm` compiled, for lengths as symbolic as the graph's: a function of the list of its arguments.
 

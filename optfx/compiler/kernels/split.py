@@ -8,15 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from optfx.compiler.kernels import inductor
 from optfx.compiler.kernels.program import Program
 from optfx.compiler.record.findings import NotClosed
 from optfx.compiler.record.recorder import LITERALS
+from optfx.compiler.record.tracer import traced
 from optfx.core.donate import fresh
 
-LENGTH = 1 << 20  # of the leaves that are traced; Inductor tunes kernels for it, and it is long enough to need threads
+LENGTH = 1 << 20  # of the leaves that Inductor sees: it tunes kernels for it, and it is long enough to need threads
+LENGTHS = (16, 24)  # of those that are traced for C++: what is the same for both is so for all
 
 
 class Split(NamedTuple):
@@ -27,9 +28,9 @@ class Split(NamedTuple):
     dtypes: tuple[torch.dtype, ...]  # in which the loop takes its scalars
 
 
-def example(program: Program, device: torch.device) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def example(program: Program, device: torch.device, length: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Leaves, places of parts and scalars as a program takes them."""
-    leaves = [torch.empty(LENGTH, dtype=d, device=device) for d in program.dtypes]
+    leaves = [torch.zeros(length, dtype=d, device=device) for d in program.dtypes]
     parts = [torch.empty((), dtype=p.dtype, device=device) for p in program.parts]
     return leaves, parts, [torch.ones((), dtype=d, device=device) for d in program.scalars]
 
@@ -46,8 +47,7 @@ def split(program: Program, device: torch.device, decomposed: bool = False) -> S
     Raises:
         NotClosed: a function of the program looks beyond one element, or at a tensor that it is not given.
     """
-    leaves, places, scalars = example(program, device)
-    n, k = len(leaves), len(places)
+    n, k = len(program.dtypes), len(program.parts)
 
     def run(*args: Tensor) -> tuple[()]:
         xs = args[:n]
@@ -59,13 +59,17 @@ def split(program: Program, device: torch.device, decomposed: bool = False) -> S
             place.copy_(y)
         return ()
 
-    table = inductor.decompositions() if decomposed else None
     try:
-        graph = make_fx(run, decomposition_table=table, tracing_mode="symbolic")(*leaves, *places, *scalars)
+        if decomposed:
+            graph = inductor.traced(run, [x for xs in example(program, device, LENGTH) for x in xs])
+        else:
+            examples = [[x for xs in example(program, device, length) for x in xs] for length in LENGTHS]
+            graph, other = (traced(run, xs) for xs in examples)
+            if str(graph.graph) != str(other.graph):
+                raise NotClosed(program.functions)
+            _check_closed(graph, program)
     except Exception as error:  # a shape that does not fit, say: eager code shows the function one whole leaf
         raise NotClosed(program.functions) from error
-    if not decomposed:
-        _check_closed(graph, program)
     return _split(graph, n + k)
 
 
@@ -88,7 +92,11 @@ ALSO_POINTWISE = {
 
 def _check_closed(gm: GraphModule, program: Program) -> None:
     """Refuse a function that looks beyond one element, for a kernel would show it many leaves as one, or at a tensor
-    that it is not given."""
+    that it is not given, or that writes."""
+    if sum(x.op == "call_function" and x.target._schema.is_mutable for x in gm.graph.nodes) != len(
+        program.stores
+    ) + len(program.parts):
+        raise NotClosed(program.functions)
     for x in gm.graph.nodes:
         value = x.meta.get("val")
         if x.op == "get_attr" and any(_name(u) not in LITERALS for u in x.users):

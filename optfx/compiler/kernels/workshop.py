@@ -9,12 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from optfx.compiler.kernels import cpp, inductor, mapped
 from optfx.compiler.kernels.binding import Bound, Owned
 from optfx.compiler.kernels.program import Program
-from optfx.compiler.kernels.split import example, split
+from optfx.compiler.kernels.split import LENGTH, example, split
 from optfx.compiler.members import Alone, Members
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.tracer import traced
@@ -66,7 +65,7 @@ class Workshop:
         if isinstance(self.members, Members):
             return Kernel(prelude, dtypes, mapped.launcher(loop), False, f"vmap{reason}")
         prelude, loop, dtypes = split(program, device, decomposed=True)
-        leaves, places, _ = example(program, device)
+        leaves, places, _ = example(program, device, LENGTH)
         scalars = [torch.ones((), dtype=d, device=device) for d in dtypes]
         return Kernel(
             prelude, dtypes, inductor.launcher(loop, [*leaves, *places, *scalars]), False, f"Inductor{reason}"
@@ -89,6 +88,8 @@ class Workshop:
         if all(x.device.type == "cpu" for x in every):
             with contextlib.suppress(cpp.Unsupported):
                 return cpp.scalar_work(traced(run, examples), every, self._compilers, self.members)
+        from torch.fx.experimental.proxy_tensor import make_fx
+
         graph = make_fx(run)(*examples)
         if isinstance(self.members, Members):
             return Bound(lambda: self.members.run(graph, *every), lambda: None)

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from optfx.compiler.record import operations
 from optfx.compiler.record.findings import Again, Known, Place, code_of
@@ -27,6 +26,7 @@ from optfx.compiler.record.reasons import is_ours, line, reason_of
 from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation
 from optfx.tree import Tree, flatten, unflatten, verbs
+from optfx.tree.dispatch import DispatchMode
 from optfx.tree.verbs import Scalars
 from optfx.tree.words import difference
 
@@ -34,7 +34,7 @@ READING = {"_local_scalar_dense", "equal", "is_nonzero"}
 LITERALS = {"lift", "lift_fresh", "lift_fresh_copy"}  # what `torch.tensor` does with a new tensor
 
 
-class Recorder(Notes, TorchDispatchMode):
+class Recorder(Notes, DispatchMode):
     """Is asked by the verbs, and by torch, what to do, and notes it."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Recorder(Notes, TorchDispatchMode):
         known: Known,
         tracer: Tracer,
     ):
-        TorchDispatchMode.__init__(self)
+        DispatchMode.__init__(self)
         Notes.__init__(self, inputs, of_state, known, tracer)
         self._place: Place = ()
         self._calls = 0  # of transforms, by the one at `_place`

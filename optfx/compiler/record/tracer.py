@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from optfx.tree.dispatch import DispatchMode
 
 
 class Tracer:
@@ -81,7 +82,7 @@ class Looks(Exception):
     """What is traced looks at the value of a tensor: there is no graph of that."""
 
 
-class _Following(TorchDispatchMode):
+class _Following(DispatchMode):
     def __init__(self, tracer: Tracer):
         super().__init__()
         self.tracer = tracer
