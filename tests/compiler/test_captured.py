@@ -1,5 +1,7 @@
 """Captured functions give what the functions give, whatever is around a member."""
 
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -360,7 +362,10 @@ def test_rows(columns, dtype):
             if name == "gather" and columns < 3:
                 continue
             y, back = vjp(act, x)
-            found[name] = y, *back(w[: y.shape[0], : y.shape[-1]].reshape(-1)[: y.numel()].expand(y.numel()).view(y.shape))
+            found[name] = (
+                y,
+                *back(w[: y.shape[0], : y.shape[-1]].reshape(-1)[: y.numel()].expand(y.numel()).view(y.shape)),
+            )
         return found
 
     x, w = drawn(2, 3, columns, dtype=dtype), drawn(3, 65, dtype=dtype)
@@ -386,3 +391,74 @@ def test_sums(n):
 
     assert_same_as_eager(f, drawn(3, n, 70, dtype=torch.float32))
     assert_same_as_eager(f, drawn(70, 3, n, dtype=torch.float32))
+
+
+# ---- any graph -----------------------------------------------------------------------------------
+
+
+def any_function(seed):
+    """A function of three tensors made of random steps, and its arguments."""
+    r = random.Random(seed)
+    sizes = [r.choice([1, 2, 3, 17]), r.choice([1, 4, 20]), r.choice([1, 3, 10, 70])]
+
+    def one(xs):
+        return r.choice(xs[-4:] + xs[:3])
+
+    def fitting(x, xs):
+        ys = [y for y in xs if y.dtype.is_floating_point and broadcasts(x, y)]
+        return r.choice(ys) if ys else x
+
+    def dim(x):
+        return r.randrange(-x.ndim, x.ndim)
+
+    halves, clamp = lambda x: x * 0.5 + 1, lambda x: x.clamp(-1, 1)
+    unary = [torch.tanh, torch.sigmoid, torch.relu, torch.neg, torch.abs, halves, clamp]
+    binary = [torch.add, torch.mul, torch.sub, torch.maximum, lambda x, y: torch.where(x > 0.123, x, y * 0.5)]
+    reduced = [torch.sum, torch.mean, torch.amax, lambda x, d, k: x.softmax(d).sum(d, k), torch.logsumexp]
+    steps = []
+    for _ in range(r.randint(3, 14)):
+        steps.append((r.choice(["unary", "binary", "binary", "row", "reduce", "move", "pick", "join"]), r.random()))
+
+    def f(*xs):
+        r.seed(seed + 1)
+        xs = list(xs)
+        for kind, _ in steps:
+            x = one(xs)
+            if kind == "unary":
+                x = r.choice(unary)(x)
+            elif kind == "binary":
+                x = r.choice(binary)(x, fitting(x, xs))
+            elif kind == "row" and x.ndim:
+                d = dim(x)
+                x = r.choice([torch.softmax, torch.log_softmax, lambda x, d: x - x.mean(d, True)])(x, d)
+            elif kind == "reduce" and x.ndim:
+                x = r.choice(reduced)(x, dim(x), r.random() < 0.5)
+            elif kind == "move" and x.ndim > 1:
+                x = r.choice([x.transpose(0, -1), x.flip(0), x.flatten(), x[1:]])
+            elif kind == "pick" and x.ndim and x.shape[-1]:
+                index = torch.full((*x.shape[:-1], 1), x.shape[-1] - 1)
+                x = r.choice([x.gather(-1, index), x.scatter(-1, index, 2.0), x[..., :1]])
+            elif kind == "join":
+                x = x.unsqueeze(r.choice([0, -1])) if x.ndim < 4 else x.sum(0)
+            xs.append(x)
+        return xs[3:]
+
+    shapes = [sizes, sizes[1:], [sizes[0], 1, sizes[2]]]
+    return f, [drawn(*shape, seed=seed + k) for k, shape in enumerate(shapes)]
+
+
+def broadcasts(x, y):
+    try:
+        return torch.broadcast_shapes(x.shape, y.shape).numel() < 100_000
+    except RuntimeError:
+        return False
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_graph(seed):
+    f, args = any_function(seed)
+    want = f(*args)
+    run = captured(f, *args)
+    for _ in range(2):
+        for a, b in zip(run(*args), want, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)

@@ -212,6 +212,8 @@ def _matches(p: Kernel, base: Node, c: Kernel, x: Node, arg: Node) -> list[tuple
     """(dimension of p, dimension of c) for each dimension of what p made, as c reads it; None if it is read at another
     element."""
     place, val = arg.meta["place"], base.meta["val"]
+    if p.column is not None and p.size[p.column] == 1 and name_of(base) not in ALONG and p.column in p.domain(base):
+        return None  # one column, and nothing tells an element of it from a number of the row
     made = {}
     for d, (n, s) in enumerate(zip(val.shape, val.stride(), strict=True)):
         if n != 1:
