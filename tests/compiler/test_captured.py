@@ -232,6 +232,21 @@ def test_outputs():
         assert (got["x"] != 0).all()
 
 
+def test_one_tensor_given_twice_and_closed_over():
+    x = drawn(3)
+    f = lambda a, b: a * 2 + b * 3 + x
+    run = captured(f, x, x)
+    for given in ((x, x), (drawn(3, seed=1), drawn(3, seed=2)), (x, drawn(3, seed=2))):
+        assert_close(run(*given), f(*given))
+
+
+def test_parameters_that_require_grad():
+    x = nn.Parameter(drawn(3))
+    run = captured(lambda a: a.exp() @ x, x)
+    assert_close(run(x), x.detach().exp() @ x.detach())
+    assert not run(x).requires_grad
+
+
 def test_two_workers_have_memory_of_their_own():
     f = gradient(mlp, F.cross_entropy)
     program = capture(f, stacked(mlp), (drawn(B, 6), labels()))

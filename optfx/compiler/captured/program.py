@@ -18,7 +18,7 @@ from optfx.compiler.captured.streams import Stream
 from optfx.compiler.captured.tiles import Tile
 from optfx.compiler.captured.trace import Traced, trace
 from optfx.compiler.kernels.cpp import build
-from optfx.compiler.kernels.cpp.expressions import CORE
+from optfx.compiler.kernels.cpp.expressions import CORE, name_of
 
 Unit = Kernel | Node
 
@@ -29,6 +29,7 @@ class Step(NamedTuple):
     node: Node | None  # for ATen
     case: int  # which kernels
     uses: list[Use]
+    words: str
 
 
 def capture(f: Callable[..., Any], *args: Any) -> Program:
@@ -64,7 +65,7 @@ class Program:
             if kernels:
                 self._add_kernels(kernels, units, kept)
             if node is not None:
-                self.steps.append(Step(node, 0, [Use(memory_of(node), {node}, {})]))
+                self.steps.append(Step(node, 0, [Use(memory_of(node), {node}, {})], f"ATen: {name_of(node)}"))
         self._compilers = build.Compilers()
         P, N = ctypes.c_void_p, ctypes.c_int64
         self.library = None
@@ -83,7 +84,8 @@ class Program:
             calls.append(call if kernel.column is None else f"wrong |= {call}")
             self.numbers += writer.numbers
             uses.append(Use({at.memory for at in writer.loads}, set(stored), writer.in_place()))
-        self.steps.append(Step(None, len(self.cases), uses))
+        words = "; ".join(" > ".join(map(name_of, kernel.nodes)) for kernel in kernels)
+        self.steps.append(Step(None, len(self.cases), uses, f"C++: {words}"))
         self.cases.append(f"case {len(self.cases)}: {' '.join(calls)} break;")
 
     def _slot(self, memory: Node) -> int:
@@ -97,6 +99,10 @@ class Program:
             'extern "C" int run(int64_t which, void* const* P, const int64_t* S) {\n'
             f"  int wrong = 0;\n  switch (which) {{\n    {cases}\n  }}\n  return wrong;\n}}\n"
         )
+
+    def __str__(self) -> str:
+        """The calls of a run, one a line; within a call, kernels with the names of their operations."""
+        return "\n".join(step.words for step in self.steps)
 
     def finish(self) -> None:
         """Wait for the C++ compiler.
