@@ -301,6 +301,32 @@ def test_random_numbers_are_drawn_anew():
     assert_close(got, f(torch.zeros(3)))
 
 
+def test_dropout():
+    net = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 8), nn.Dropout(0.2), nn.Linear(8, 4))
+    of_member = grad_and_value(lambda p, x, y: F.cross_entropy(functional_call(net, p, (x,)), y))
+    f = vmap(of_member, in_dims=(0, None, None), randomness="different")
+    args = stacked(net), drawn(B, 6), labels()
+    run = captured(f, *args)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        got = run(*args)
+        torch.manual_seed(seed)
+        assert_close(got, f(*args))
+
+
+def test_arithmetic_is_that_of_eager_code_bit_for_bit():
+    def f(x, y, z):
+        t = (x * y + z).relu() - x / (y * y + 1)
+        u = torch.where(t > z, t, z.abs()) * torch.maximum(x, y).clamp(-1, 1)
+        return t, u, u.sub(t, alpha=2), F.leaky_relu(u).t(), (x > y) & (y > z)
+
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        args = drawn(37, 53, dtype=dtype), drawn(53, dtype=dtype, seed=1), drawn(37, 1, dtype=dtype, seed=2)
+        for a, b in zip(captured(f, *args)(*args), f(*args), strict=True):
+            assert torch.equal(a, b)
+            assert a.stride() == b.stride()
+
+
 # ---- operations ----------------------------------------------------------------------------------
 
 nan, inf = float("nan"), float("inf")
