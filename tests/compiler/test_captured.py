@@ -232,6 +232,22 @@ def test_outputs():
         assert (got["x"] != 0).all()
 
 
+def test_an_expanded_tensor_stands_for_others():
+    f = vmap(lambda x: x.relu() * 2)
+    run = captured(f, drawn(4).expand(3, 4))
+    assert_close(run(drawn(3, 4)), f(drawn(3, 4)))
+
+
+def test_whole_numbers():
+    def f(x, y):
+        return x**5, x * y - 2, x // y, x % y, x.abs().float().sqrt(), (x > y).sum(), x.sum(-1), x.clamp(0, 2), -x
+
+    for dtype in (torch.int64, torch.int32, torch.uint8):
+        args = labels(20, 9).reshape(4, 5).to(dtype), labels(20, 9, seed=4).reshape(4, 5).to(dtype) + 1
+        for a, b in zip(captured(f, *args)(*args), f(*args), strict=True):
+            assert torch.equal(a, b)
+
+
 def test_one_tensor_given_twice_and_closed_over():
     x = drawn(3)
     f = lambda a, b: a * 2 + b * 3 + x
@@ -279,6 +295,9 @@ def test_indices_out_of_bounds():
     run = captured(f, stacked(mlp), (drawn(B, 6), labels()))
     with pytest.raises(IndexError, match="out of bounds"):
         run(stacked(mlp), (drawn(B, 6), labels() + 1))
+    place = captured(lambda x, i: x.scatter(-1, i, 1.0) * 2, drawn(3, 4), torch.zeros(3, 1, dtype=torch.int64))
+    with pytest.raises(IndexError, match="out of bounds"):
+        place(drawn(3, 4), torch.full((3, 1), 4))
 
 
 def test_writing_to_its_own_tensors():

@@ -39,6 +39,7 @@ def capture(f: Callable[..., Any], *args: Any) -> Program:
 
     Raises:
         NotCaptured: the function looks at the values of tensors, or writes to tensors that are not its own.
+        Unsupported: there is no C++ compiler.
     """
     return Program(in_small_words(trace(f, args)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from optfx.compiler.captured.groups import ALONG, REDUCED
+from optfx.compiler.captured.groups import ALONG, PLACED, REDUCED
 from optfx.compiler.captured.nest import KernelWriter, Operand
 from optfx.compiler.captured.rows import LONGEST
 from optfx.compiler.kernels.cpp.expressions import HALF, IN_MEMORY, ctype, literal, load, name_of, stored
@@ -156,6 +156,8 @@ class Tile(Rows):
         if name_of(x) in ALONG:
             self.add_reduction(x, stage)
             return
+        if name_of(x) in PLACED:
+            self.begins[stage].append(f"wrong |= {self.out_of_bounds(x)};")
         lines = (self.each if of_elements else self.lone)[stage]
         if x not in self.lasting:
             lines.append(self.define(x))
@@ -179,9 +181,13 @@ class Tile(Rows):
             self.each[stage].append(f"{r} = {'smaller' if name == 'amin' else 'larger'}<{T}>({value}, {r});")
         else:
             index = self.value(x.args[2], "int64_t")
-            self.begins[stage].append(f"{r} = 0; wrong |= {index} < 0 || {index} >= columns;")
+            self.begins[stage].append(f"{r} = 0; wrong |= {self.out_of_bounds(x)};")
             self.each[stage].append(f"{r} = c == {index} ? {value} : {r};")
         self.names[x] = r
+
+    def out_of_bounds(self, x: Node) -> str:
+        index = self.value(x.args[2], "int64_t")
+        return f"{index} < 0 || {index} >= columns"
 
     # ---- memory ----------------------------------------------------------------------------------
 

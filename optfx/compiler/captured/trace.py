@@ -52,7 +52,8 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
     leaves, taken = flatten(args)
     if others := [x for x in leaves if not isinstance(x, Tensor) or x.device.type != "cpu"]:
         raise NotCaptured(f"an argument is no tensor on the CPU: {others[0]!r}")
-    leaves = [x.detach() for x in leaves]  # each by itself, though one tensor be given twice, or closed over too
+    # each by itself, though one tensor be given twice, or closed over too; and each element in a place of its own
+    leaves = [x.detach().contiguous() if 0 in x.stride() else x.detach() for x in leaves]
     found: list[Any] = []
 
     def run(*leaves: Tensor, f: Callable[..., Any] = f) -> list[Tensor]:

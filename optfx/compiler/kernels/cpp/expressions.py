@@ -222,7 +222,10 @@ class Writer:
     def expression(self, node: Node) -> str:
         name, T = name_of(node), ctype(node.meta["val"].dtype)
         write = self.written_by.get(name, Writer.test if name in TESTS and T == "bool" else Writer.plain)
-        return write(self, node, T)
+        text = write(self, node, T)
+        if T not in ("float", "double", "bool") and re.search(r"op::(?!abs\b)", text):
+            raise Unsupported(f"{node.target} of whole numbers")
+        return text
 
     # ---- operations ------------------------------------------------------------------------------
 
