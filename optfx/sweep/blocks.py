@@ -33,6 +33,7 @@ Update = Callable[[Tree, Tensor], Any]
 SECONDS, BYTES = 0.5, 1 << 26  # what a window takes at most, and what its batches do
 MOST = 64  # members in a block: more gain nothing, and leave the cache
 FEWEST = 2  # a product of one matrix is rounded as no other
+FIXED = 16  # in a block, where the numbers of a member depend on how many there are
 
 
 def block_size(n: int, workers: int) -> int:
@@ -110,6 +111,7 @@ class Blocks:
 
     def __init__(self, loss_fn: Callable[[Tree, Any], Tensor], dtype: torch.dtype) -> None:
         self.gradients, self.dtype, self.window = Gradients(loss_fn), dtype, 1
+        self.taken, self.checked = 0, False
         self.threads = torch.get_num_threads()
         self.workers: list[Worker] = []
         self.pool: ThreadPoolExecutor | None = None
@@ -125,6 +127,8 @@ class Blocks:
         if not self.workers:
             self.n = n = len(tree.leaves(params)[0])
             self.size, workers = block_size(n, self.threads), self.threads
+            if not self.gradients.any_size(tree.map(self._block, params), batch):
+                self.size = FIXED
             if not self.gradients.prepare(tree.map(self._block, params), batch):
                 self.size, workers = n, 1
             first = tree.map(self._block, (txs, params, state))
@@ -142,6 +146,16 @@ class Blocks:
 
     def advance(self, batches: list[Any]) -> Tensor:
         """Train all members on these batches; their losses, (steps, n)."""
+        if self.taken and not self.checked:  # a value of the first batch may have become part of the program
+            self.checked = True
+            if not self.gradients.still(tree.map(self._block, self.params), batches[0]):
+                self.gradients.forget()
+                warnings.warn(
+                    "loss_fn is not captured, and runs under vmap, which is slower: it does something else with "
+                    "another batch",
+                    stacklevel=4,
+                )
+        self.taken += len(batches)
         losses, began = torch.empty(len(batches), self.n, dtype=self.dtype), time.perf_counter()
         begins, stop = iter(range(0, self.n, self.size)), threading.Event()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from optfx.sweep.members import loss_of
 from optfx.tree import Tree, flatten, unflatten
 
 if TYPE_CHECKING:  # it brings the tracer, which takes longer to import than all of optfx
-    from optfx.compiler.captured import Program
+    from optfx.compiler.captured import Bound, Program
 
 KINDS = 8  # of batches for which programs are made; with more, each step would wait for one
 
@@ -36,23 +38,37 @@ class Gradients:
     def __init__(self, loss_fn: Callable[[Tree, Any], Tensor]) -> None:
         self.mapped: Gradient = vmap(grad_and_value(loss_of(loss_fn)), in_dims=(0, None))
         self._programs: dict[Any, Program] = {}
-        self.reason: str | None = None  # why it runs under vmap
+        self._trusted, self._lock = True, threading.Lock()
+
+    def any_size(self, params: Tree, batch: Any) -> bool:
+        """Whether the numbers of a member are the same in blocks of any size, as far as we know."""
+        from optfx.compiler.captured import NotCaptured, trace
+
+        with contextlib.suppress(NotCaptured), torch.no_grad(), advised("loss_fn"):
+            of_tensors, tensors = _of_tensors(self.mapped, batch)
+            return trace(of_tensors, (params, tensors)).keeps_apart()
+        return True  # it runs under vmap
 
     def prepare(self, params: Tree, batch: Any) -> bool:
         """Make the program for such a batch, whose compiler starts; whether there is one."""
-        if self.reason is None and (key := _kind(batch)) not in self._programs:
-            from optfx.compiler.captured import NotCaptured, capture
+        from optfx.compiler.captured import NotCaptured, capture
+        from optfx.compiler.kernels.cpp import Unsupported
 
-            of_tensors, tensors = _of_tensors(self.mapped, batch)
-            try:
-                if len(self._programs) == KINDS:
-                    raise NotCaptured(f"there are more than {KINDS} kinds of batches")
-                with torch.no_grad(), advised("loss_fn"):
-                    self._programs[key] = capture(of_tensors, params, tensors)
-            except NotCaptured as why:
-                self.reason = str(why)
-                warnings.warn(f"loss_fn is not captured, and runs under vmap, which is slower: {why}", stacklevel=4)
-        return self.reason is None
+        with self._lock:
+            key = _kind(batch)
+            if self._trusted and key not in self._programs:
+                of_tensors, tensors = _of_tensors(self.mapped, batch)
+                try:
+                    if key is None:
+                        raise NotCaptured("a batch holds something else than tensors and numbers")
+                    if len(self._programs) == KINDS:
+                        raise NotCaptured(f"there are more than {KINDS} kinds of batches")
+                    with torch.no_grad(), advised("loss_fn"):
+                        self._programs[key] = capture(of_tensors, params, tensors)
+                except (NotCaptured, Unsupported) as why:
+                    self._trusted = False
+                    warnings.warn(f"loss_fn is not captured, and runs under vmap, which is slower: {why}", stacklevel=4)
+            return key in self._programs
 
     def finish(self) -> None:
         """Wait for the compilers."""
@@ -60,24 +76,29 @@ class Gradients:
             program.finish()
 
     def still(self, params: Tree, batch: Any) -> bool:
-        """Whether the loss does what it did when it was captured."""
+        """Whether the loss does with a batch what it did when it was captured."""
         of_tensors, tensors = _of_tensors(self.mapped, batch)
         program = self._programs.get(_kind(batch))
         with torch.no_grad():
-            return self.reason is not None or program is None or program.stands_for(of_tensors, params, tensors)
+            return program is None or program.stands_for(of_tensors, params, tensors)
+
+    def forget(self) -> None:
+        """Let the loss run under `vmap` from now on."""
+        self._trusted, self._programs = False, {}
 
     def bind(self) -> Gradient:
         """The gradient with memory of its own, for one thread at a time: results last until the next call."""
-        bound: dict[Any, Any] = {}
+        bound: dict[Program, Bound] = {}
 
         def gradient(params: Tree, batch: Any) -> tuple[Tree, Tensor]:
             key = _kind(batch)
-            if key not in bound:
-                if not self.prepare(params, batch):
-                    return self.mapped(params, batch)
-                self._programs[key].finish()
-                bound[key] = self._programs[key].bind()
-            return bound[key](params, [x for x in flatten(batch)[0] if isinstance(x, Tensor)])
+            if key not in self._programs and not self.prepare(params, batch):
+                return self.mapped(params, batch)
+            program = self._programs[key]
+            if program not in bound:
+                program.finish()
+                bound[program] = program.bind()
+            return bound[program](params, [x for x in flatten(batch)[0] if isinstance(x, Tensor)])
 
         return gradient
 
@@ -94,6 +115,9 @@ def _of_tensors(f: Gradient, batch: Any) -> tuple[Callable[[Tree, list[Tensor]],
 
 
 def _kind(batch: Any) -> Any:
-    """What a program is made for, of a batch: the forms of tensors, and the values of all else."""
+    """What a program is made for, of a batch: the forms of tensors, and values of what else is in it; None where
+    something else may change."""
     leaves, structure = flatten(batch)
-    return structure, *((x.shape, x.dtype) if isinstance(x, Tensor) else x for x in leaves)
+    if not all(isinstance(x, (Tensor, bool, int, float, str, type(None))) for x in leaves):
+        return None
+    return structure, *((x.shape, x.dtype) if isinstance(x, Tensor) else (type(x), x) for x in leaves)

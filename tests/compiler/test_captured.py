@@ -1,5 +1,7 @@
 """Captured functions give what the functions give, whatever is around a member."""
 
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -230,6 +232,37 @@ def test_outputs():
         assert (got["x"] != 0).all()
 
 
+def test_an_expanded_tensor_stands_for_others():
+    f = vmap(lambda x: x.relu() * 2)
+    run = captured(f, drawn(4).expand(3, 4))
+    assert_close(run(drawn(3, 4)), f(drawn(3, 4)))
+
+
+def test_whole_numbers():
+    def f(x, y):
+        return x**5, x * y - 2, x // y, x % y, x.abs().float().sqrt(), (x > y).sum(), x.sum(-1), x.clamp(0, 2), -x
+
+    for dtype in (torch.int64, torch.int32, torch.uint8):
+        args = labels(20, 9).reshape(4, 5).to(dtype), labels(20, 9, seed=4).reshape(4, 5).to(dtype) + 1
+        for a, b in zip(captured(f, *args)(*args), f(*args), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_one_tensor_given_twice_and_closed_over():
+    x = drawn(3)
+    f = lambda a, b: a * 2 + b * 3 + x
+    run = captured(f, x, x)
+    for given in ((x, x), (drawn(3, seed=1), drawn(3, seed=2)), (x, drawn(3, seed=2))):
+        assert_close(run(*given), f(*given))
+
+
+def test_parameters_that_require_grad():
+    x = nn.Parameter(drawn(3))
+    run = captured(lambda a: a.exp() @ x, x)
+    assert_close(run(x), x.detach().exp() @ x.detach())
+    assert not run(x).requires_grad
+
+
 def test_two_workers_have_memory_of_their_own():
     f = gradient(mlp, F.cross_entropy)
     program = capture(f, stacked(mlp), (drawn(B, 6), labels()))
@@ -262,6 +295,9 @@ def test_indices_out_of_bounds():
     run = captured(f, stacked(mlp), (drawn(B, 6), labels()))
     with pytest.raises(IndexError, match="out of bounds"):
         run(stacked(mlp), (drawn(B, 6), labels() + 1))
+    place = captured(lambda x, i: x.scatter(-1, i, 1.0) * 2, drawn(3, 4), torch.zeros(3, 1, dtype=torch.int64))
+    with pytest.raises(IndexError, match="out of bounds"):
+        place(drawn(3, 4), torch.full((3, 1), 4))
 
 
 def test_writing_to_its_own_tensors():
@@ -282,6 +318,32 @@ def test_random_numbers_are_drawn_anew():
     got = tree.map(torch.clone, run(torch.zeros(3)))
     torch.manual_seed(0)
     assert_close(got, f(torch.zeros(3)))
+
+
+def test_dropout():
+    net = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 8), nn.Dropout(0.2), nn.Linear(8, 4))
+    of_member = grad_and_value(lambda p, x, y: F.cross_entropy(functional_call(net, p, (x,)), y))
+    f = vmap(of_member, in_dims=(0, None, None), randomness="different")
+    args = stacked(net), drawn(B, 6), labels()
+    run = captured(f, *args)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        got = run(*args)
+        torch.manual_seed(seed)
+        assert_close(got, f(*args))
+
+
+def test_arithmetic_is_that_of_eager_code_bit_for_bit():
+    def f(x, y, z):
+        t = (x * y + z).relu() - x / (y * y + 1)
+        u = torch.where(t > z, t, z.abs()) * torch.maximum(x, y).clamp(-1, 1)
+        return t, u, u.sub(t, alpha=2), F.leaky_relu(u).t(), (x > y) & (y > z)
+
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        args = drawn(37, 53, dtype=dtype), drawn(53, dtype=dtype, seed=1), drawn(37, 1, dtype=dtype, seed=2)
+        for a, b in zip(captured(f, *args)(*args), f(*args), strict=True):
+            assert torch.equal(a, b)
+            assert a.stride() == b.stride()
 
 
 # ---- operations ----------------------------------------------------------------------------------
@@ -360,7 +422,10 @@ def test_rows(columns, dtype):
             if name == "gather" and columns < 3:
                 continue
             y, back = vjp(act, x)
-            found[name] = y, *back(w[: y.shape[0], : y.shape[-1]].reshape(-1)[: y.numel()].expand(y.numel()).view(y.shape))
+            found[name] = (
+                y,
+                *back(w[: y.shape[0], : y.shape[-1]].reshape(-1)[: y.numel()].expand(y.numel()).view(y.shape)),
+            )
         return found
 
     x, w = drawn(2, 3, columns, dtype=dtype), drawn(3, 65, dtype=dtype)
@@ -386,3 +451,74 @@ def test_sums(n):
 
     assert_same_as_eager(f, drawn(3, n, 70, dtype=torch.float32))
     assert_same_as_eager(f, drawn(70, 3, n, dtype=torch.float32))
+
+
+# ---- any graph -----------------------------------------------------------------------------------
+
+
+def any_function(seed):
+    """A function of three tensors made of random steps, and its arguments."""
+    r = random.Random(seed)
+    sizes = [r.choice([1, 2, 3, 17]), r.choice([1, 4, 20]), r.choice([1, 3, 10, 70])]
+
+    def one(xs):
+        return r.choice(xs[-4:] + xs[:3])
+
+    def fitting(x, xs):
+        ys = [y for y in xs if y.dtype.is_floating_point and broadcasts(x, y)]
+        return r.choice(ys) if ys else x
+
+    def dim(x):
+        return r.randrange(-x.ndim, x.ndim)
+
+    halves, clamp = lambda x: x * 0.5 + 1, lambda x: x.clamp(-1, 1)
+    unary = [torch.tanh, torch.sigmoid, torch.relu, torch.neg, torch.abs, halves, clamp]
+    binary = [torch.add, torch.mul, torch.sub, torch.maximum, lambda x, y: torch.where(x > 0.123, x, y * 0.5)]
+    reduced = [torch.sum, torch.mean, torch.amax, lambda x, d, k: x.softmax(d).sum(d, k), torch.logsumexp]
+    steps = []
+    for _ in range(r.randint(3, 14)):
+        steps.append((r.choice(["unary", "binary", "binary", "row", "reduce", "move", "pick", "join"]), r.random()))
+
+    def f(*xs):
+        r.seed(seed + 1)
+        xs = list(xs)
+        for kind, _ in steps:
+            x = one(xs)
+            if kind == "unary":
+                x = r.choice(unary)(x)
+            elif kind == "binary":
+                x = r.choice(binary)(x, fitting(x, xs))
+            elif kind == "row" and x.ndim:
+                d = dim(x)
+                x = r.choice([torch.softmax, torch.log_softmax, lambda x, d: x - x.mean(d, True)])(x, d)
+            elif kind == "reduce" and x.ndim:
+                x = r.choice(reduced)(x, dim(x), r.random() < 0.5)
+            elif kind == "move" and x.ndim > 1:
+                x = r.choice([x.transpose(0, -1), x.flip(0), x.flatten(), x[1:]])
+            elif kind == "pick" and x.ndim and x.shape[-1]:
+                index = torch.full((*x.shape[:-1], 1), x.shape[-1] - 1)
+                x = r.choice([x.gather(-1, index), x.scatter(-1, index, 2.0), x[..., :1]])
+            elif kind == "join":
+                x = x.unsqueeze(r.choice([0, -1])) if x.ndim < 4 else x.sum(0)
+            xs.append(x)
+        return xs[3:]
+
+    shapes = [sizes, sizes[1:], [sizes[0], 1, sizes[2]]]
+    return f, [drawn(*shape, seed=seed + k) for k, shape in enumerate(shapes)]
+
+
+def broadcasts(x, y):
+    try:
+        return torch.broadcast_shapes(x.shape, y.shape).numel() < 100_000
+    except RuntimeError:
+        return False
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_graph(seed):
+    f, args = any_function(seed)
+    want = f(*args)
+    run = captured(f, *args)
+    for _ in range(2):
+        for a, b in zip(run(*args), want, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)

@@ -143,6 +143,36 @@ def test_a_loss_that_is_another_one_at_each_call():
         fit(loss_fn=counting())
 
 
+def test_values_of_the_first_batch_are_no_part_of_a_program():
+    """Torch does not tell of `tolist`."""
+    loss = lambda params, batch: loss_fn(params, batch[:2]) * batch[2].tolist()[0]
+    weighted = lambda step: (*batches(step), torch.tensor([1.0 + step]))
+    with pytest.warns(UserWarning, match="it does something else with another batch"):
+        found = fit(loss_fn=loss, batches=weighted)
+    expected = fit(loss_fn=loss, batches=weighted, compile=False)
+    torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_of_something_else():
+    loss = lambda params, batch: loss_fn(params, (torch.from_numpy(batch[0]), batch[1]))
+    arrays = lambda step: (batches(step)[0].numpy(), batches(step)[1])
+    with pytest.warns(UserWarning, match="a batch holds something else than tensors and numbers"):
+        found = fit(loss_fn=loss, batches=arrays)
+    torch.testing.assert_close(found.losses, fit(compile=False).losses, rtol=1e-4, atol=1e-5)
+
+
+def test_the_bits_of_a_convolution():
+    model = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.GELU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    start = tree.map(lambda x: x + 0.1 * torch.sin(torch.arange(40.0)).view(-1, *[1] * x.ndim), optfx.params(model))
+    images = lambda step: (torch.cos(step + torch.arange(8.0 * 2 * 6 * 6)).view(8, 2, 6, 6), torch.arange(8) % 3)
+    loss = lambda params, batch: cross_entropy(functional_call(model, params, batch[0]), batch[1])
+    configs = sweep.sample(SPACE, 40)
+    whole = fit(loss_fn=loss, batches=images, start=sweep.stacked(start), configs=configs, threads=2)
+    for index in (torch.tensor([5]), torch.arange(33), torch.arange(40).flip(0)):
+        some = fit(loss_fn=loss, batches=images, threads=1, **part(configs, start, index))
+        assert torch.equal(some.losses, whole.losses[:, index])
+
+
 def test_a_loss_that_changes_late_is_told():
     scale = [1.0]
 

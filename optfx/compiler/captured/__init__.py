@@ -14,7 +14,8 @@
 | `bound.py` | a program with memory of its own, which can be called |
 """
 
+from optfx.compiler.captured.bound import Bound
 from optfx.compiler.captured.program import Program, capture
-from optfx.compiler.captured.trace import NotCaptured
+from optfx.compiler.captured.trace import NotCaptured, trace
 
-__all__ = ["NotCaptured", "Program", "capture"]
+__all__ = ["Bound", "NotCaptured", "Program", "capture", "trace"]

@@ -148,11 +148,11 @@ def _into(target: Any) -> Any:
     """The form of an operation that writes its one result into a tensor it is given."""
     if not isinstance(target, torch._ops.OpOverload):
         return None
-    wanted = [a.name for a in target._schema.arguments]
+    wanted = [(a.name, str(a.type)) for a in target._schema.arguments]
     packet = target.overloadpacket
     for name in packet.overloads():
         found = getattr(packet, name)
-        out = [a.name for a in found._schema.arguments if a.is_out]
-        if len(out) == 1 and [a.name for a in found._schema.arguments if not a.is_out] == wanted:
+        out = [a for a in found._schema.arguments if a.is_out]
+        if len(out) == 1 and [(a.name, str(a.type)) for a in found._schema.arguments if not a.is_out] == wanted:
             return found
     return None

@@ -9,7 +9,6 @@ along it.
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import torch
 from torch.fx import Node
@@ -78,6 +77,8 @@ def is_written(node: Node) -> bool:
             whole = list(node.args[0].meta["val"].shape)  # type: ignore[union-attr]
             whole[column] = 1  # type: ignore[index]
             return list(index.shape) == whole and not node.kwargs
+        if name == "remainder" and not val.dtype.is_floating_point:
+            return False  # the processor stops at a division by zero, where ATen raises an error
         shapes = [x.meta["val"].shape for x in tensors]
         if torch.broadcast_shapes(*shapes) != val.shape:
             return False
@@ -96,17 +97,27 @@ def access(node: Node, arg: Node) -> tuple[int, ...]:
 
 
 class Kernel:
-    """Operations that walk over one space together."""
+    """Operations that walk over one space together.
 
-    def __init__(self, node: Node):
+    Args:
+        size: of the space.
+        column: the dimension that reductions go along.
+        frames: operation -> which dimension of the space each of its own is; in order.
+    """
+
+    def __init__(self, size: list[int], column: int | None, frames: dict[Node, Axes]):
+        self.size, self.column, self.frames = size, column, frames
+
+    @classmethod
+    def of(cls, node: Node) -> Kernel:
+        """One operation."""
         span = Span(node)
         wide = [d for d, n in enumerate(span.size) if n != 1]
         if span.column is not None and span.column not in wide:
             wide.append(span.column)  # a row of one element is a row
-        self.size = [span.size[d] for d in wide]
-        self.column = None if span.column is None else wide.index(span.column)
+        column = None if span.column is None else wide.index(span.column)
         frame = tuple(wide.index(d) if d in wide else None for d in range(len(span.size)))
-        self.frames: dict[Node, Axes] = {node: frame}
+        return cls([span.size[d] for d in wide], column, {node: frame})
 
     @property
     def nodes(self) -> list[Node]:
@@ -127,74 +138,104 @@ class Kernel:
         return {d for d in self.frames[node] if d is not None}
 
 
-def kernels_of(work: list[Node], outputs: set[Node]) -> list[Kernel]:
-    """Share out the written operations of a graph among kernels."""
-    units: dict[Node, Any] = {x: Kernel(x) if is_written(x) else x for x in work}
-    users: dict[Node, list[Node]] = {x: [] for x in work}
-    for x in work:
-        for base in producers(x):
-            users[base].append(x)
-    kept = {x for x in work if x in outputs}
-    joined = True
-    while joined:
-        joined = False
+class Partition:
+    """The work of a graph, shared out among kernels; what they do not write is a unit of its own.
+
+    Args:
+        work: computing nodes, in order.
+        kept: those whose results must be in memory at the end.
+    """
+
+    def __init__(self, work: list[Node], kept: set[Node]):
+        self.kept = kept
+        self.order = {x: i for i, x in enumerate(work)}
+        self.units: dict[Node, Kernel | Node] = {x: Kernel.of(x) if is_written(x) else x for x in work}
+        self.feeds = {x: producers(x) for x in work}  # what each needs
+        random = [x for x in work if is_random(x)]
+        for before, x in itertools.pairwise(random):  # numbers are drawn in order
+            self.feeds[x].append(before)
+        self.users: dict[Node, list[Node]] = {x: [] for x in work}
         for x in work:
-            for arg in x.all_input_nodes if isinstance(units[x], Kernel) else []:
-                p = units.get(arg.meta["place"].base)
-                if isinstance(p, Kernel) and p is not units[x] and (both := _join(p, units[x], units, users, kept)):
-                    units |= dict.fromkeys(both.nodes, both)
-                    joined = True
-    return list({id(k): k for k in units.values() if isinstance(k, Kernel)}.values())
+            for base in self.feeds[x]:
+                self.users[base].append(x)
+        while sum(map(self._join_producers, work)):
+            pass
 
+    @property
+    def kernels(self) -> list[Kernel]:
+        return list({id(k): k for k in self.units.values() if isinstance(k, Kernel)}.values())
 
-def _join(
-    p: Kernel, c: Kernel, units: dict[Node, Any], users: dict[Node, list[Node]], kept: set[Node]
-) -> Kernel | None:
-    """One kernel of two, of which c uses what p makes, or None."""
-    if len(p.frames) + len(c.frames) > MOST:
-        return None
-    same: dict[int, int] = {}  # dimension of p -> that of c
-    for x in c.nodes:
-        for arg in x.all_input_nodes:
-            base = arg.meta["place"].base
-            if base not in p.frames:
-                continue
-            found = _matches(p, base, c, x, arg)
-            if found is None or any(same.setdefault(a, b) != b for a, b in found):
+    def needs(self, unit: Kernel | Node) -> list[Kernel | Node]:
+        """The units that one waits for."""
+        nodes = unit.nodes if isinstance(unit, Kernel) else [unit]
+        found = {id(u): u for x in nodes for u in map(self.units.__getitem__, self.feeds[x]) if u is not unit}
+        return list(found.values())
+
+    def stored(self, kernel: Kernel) -> list[Node]:
+        """The results of a kernel that others need."""
+        return [x for x in kernel.nodes if x in self.kept or any(self.units[u] is not kernel for u in self.users[x])]
+
+    def _join_producers(self, x: Node) -> bool:
+        """Join the kernel of an operation with those whose results it takes; whether there was one."""
+        joined = False
+        for base in self.feeds[x] if isinstance(self.units[x], Kernel) else []:
+            p, c = self.units[base], self.units[x]
+            if isinstance(p, Kernel) and isinstance(c, Kernel) and p is not c and (both := self._join(p, c)):
+                self.units |= dict.fromkeys(both.nodes, both)
+                joined = True
+        return joined
+
+    def _join(self, p: Kernel, c: Kernel) -> Kernel | None:
+        """One kernel of two, of which c uses what p makes, or None."""
+        if len(p.frames) + len(c.frames) > MOST or (same := _common(p, c)) is None:
+            return None
+        if len(same) == len(p.size):
+            small, large, to = p, c, same
+        elif len(same) == len(c.size):
+            small, large, to = c, p, {b: a for a, b in same.items()}
+        else:
+            return None
+        column = large.column
+        if small.column is not None:
+            if column not in (None, to[small.column]):
                 return None
-    rest = [set(range(len(k.size))) - set(ends) for k, ends in ((p, same), (c, same.values()))]
-    if rest[0] == {p.column} and len(rest[1]) == 1:  # numbers of rows are used by elements of rows
-        same |= dict(zip(*rest, strict=True))  # type: ignore[arg-type]
-    if len(set(same.values())) != len(same) or any(p.size[a] != c.size[b] for a, b in same.items()):
-        return None
-    if len(same) == len(p.size):
-        small, large, to = p, c, same
-    elif len(same) == len(c.size):
-        small, large, to = c, p, {b: a for a, b in same.items()}
-    else:
-        return None
-    column = large.column
-    if small.column is not None:
-        if column not in (None, to[small.column]):
+            column = to[small.column]
+        if len(small.size) < len(large.size):
+            rows = column is not None and set(to.values()) == set(range(len(large.size))) - {column}
+            if not rows and (small is c or not self._may_repeat(small, large)):
+                return None
+        if self._way_around(p, c):
             return None
-        column = to[small.column]
-    if len(small.size) < len(large.size):
-        rows = column is not None and set(to.values()) == set(range(len(large.size))) - {column}
-        if small is c and not rows:
-            return None
-        if not rows and (
-            any(name_of(x) in COSTLY for x in small.nodes)
-            or any(x in kept or any(units[u] not in (p, c) for u in users[x]) for x in small.nodes)
-        ):
-            return None
-    if _way_around(p, c, units):
-        return None
-    both = Kernel.__new__(Kernel)
-    both.size, both.column = large.size, column
-    order = {x: i for i, x in enumerate(units)}
-    moved = {x: tuple(None if d is None else to[d] for d in frame) for x, frame in small.frames.items()}
-    both.frames = dict(sorted((large.frames | moved).items(), key=lambda item: order[item[0]]))
-    return both if column is None or both.size[column] <= LONGEST or _in_one_pass(both) else None
+        moved = {x: tuple(None if d is None else to[d] for d in frame) for x, frame in small.frames.items()}
+        frames = sorted((large.frames | moved).items(), key=lambda item: self.order[item[0]])
+        both = Kernel(large.size, column, dict(frames))
+        return both if column is None or both.size[column] <= LONGEST or _in_one_pass(both) else None
+
+    def _may_repeat(self, small: Kernel, large: Kernel) -> bool:
+        """Whether a kernel is cheap, and only another uses it: then it may be done again at each element of that."""
+        return not any(
+            name_of(x) in COSTLY or x in self.kept or any(self.units[u] not in (small, large) for u in self.users[x])
+            for x in small.nodes
+        )
+
+    def _way_around(self, p: Kernel, c: Kernel) -> bool:
+        """Whether c waits for p by a third."""
+        stack = [u for u in self.needs(c) if u is not p]
+        seen: set[int] = set()
+        while stack:
+            unit = stack.pop()
+            if unit is p:
+                return True
+            if id(unit) not in seen:
+                seen.add(id(unit))
+                stack += self.needs(unit)
+        return False
+
+
+def producers(x: Node) -> list[Node]:
+    """The work whose results a node takes."""
+    bases = [a.meta["place"].base if "place" in a.meta else a for a in x.all_input_nodes if "constant" not in a.meta]
+    return [base for base in bases if computes(base)]
 
 
 def _in_one_pass(kernel: Kernel) -> bool:
@@ -208,10 +249,29 @@ def _in_one_pass(kernel: Kernel) -> bool:
     return True
 
 
+def _common(p: Kernel, c: Kernel) -> dict[int, int] | None:
+    """Which dimension of c each dimension of p is, as far as c's use of p says it; None if they do not fit."""
+    same: dict[int, int] = {}
+    for x in c.nodes:
+        for arg in x.all_input_nodes:
+            base = arg.meta["place"].base
+            if base in p.frames:
+                found = _matches(p, base, c, x, arg)
+                if found is None or any(same.setdefault(a, b) != b for a, b in found):
+                    return None
+    rest = [set(range(len(k.size))) - set(ends) for k, ends in ((p, same), (c, same.values()))]
+    if rest[0] == {p.column} and len(rest[1]) == 1:  # numbers of rows are used by elements of rows
+        same[rest[0].pop()] = rest[1].pop()
+    fit = len(set(same.values())) == len(same) and all(p.size[a] == c.size[b] for a, b in same.items())
+    return same if fit else None
+
+
 def _matches(p: Kernel, base: Node, c: Kernel, x: Node, arg: Node) -> list[tuple[int, int]] | None:
     """(dimension of p, dimension of c) for each dimension of what p made, as c reads it; None if it is read at another
     element."""
     place, val = arg.meta["place"], base.meta["val"]
+    if p.column is not None and p.size[p.column] == 1 and name_of(base) not in ALONG and p.column in p.domain(base):
+        return None  # one column, and nothing tells an element of it from a number of the row
     made = {}
     for d, (n, s) in enumerate(zip(val.shape, val.stride(), strict=True)):
         if n != 1:
@@ -225,33 +285,3 @@ def _matches(p: Kernel, base: Node, c: Kernel, x: Node, arg: Node) -> list[tuple
                 return None
             found.append((made.pop((n, s)), axis))
     return found if not made and place.offset == 0 else None
-
-
-def _needs(unit: Any, units: dict[Node, Any]) -> list[Any]:
-    nodes = unit.nodes if isinstance(unit, Kernel) else [unit]
-    bases = itertools.chain.from_iterable(producers(x) for x in nodes)
-    return list({id(units[b]): units[b] for b in bases if b in units and units[b] is not unit}.values())
-
-
-def producers(x: Node) -> list[Node]:
-    """The work that a node needs."""
-    found = []
-    for a in x.all_input_nodes:
-        base = a.meta["place"].base if "place" in a.meta else a
-        if "constant" not in a.meta and computes(base):
-            found.append(base)
-    return found
-
-
-def _way_around(p: Kernel, c: Kernel, units: dict[Node, Any]) -> bool:
-    """Whether c waits for p by a third."""
-    stack = [u for u in _needs(c, units) if u is not p]
-    seen = set()
-    while stack:
-        unit = stack.pop()
-        if unit is p:
-            return True
-        if id(unit) not in seen:
-            seen.add(id(unit))
-            stack += _needs(unit, units)
-    return False

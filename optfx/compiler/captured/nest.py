@@ -57,7 +57,7 @@ class KernelWriter(Writer):
     def __init__(self, kernel: Kernel, kept: list[Node], slot: Callable[[Node], int]):
         super().__init__()
         self.kernel, self.slot = kernel, slot
-        self.numbers: list[int] = []  # sizes and strides: what the kernel finds at `S`
+        self.numbers: list[int] = []  # places, sizes and strides: what the kernel finds at `S`
         self.loads: dict[Operand, str] = {}
         self.stores: list[tuple[Operand, Node]] = []
         for x in kept:
@@ -116,7 +116,7 @@ class KernelWriter(Writer):
 class Nest(KernelWriter):
     """The text of a kernel without rows."""
 
-    def source(self, name: str) -> str:
+    def source(self) -> str:
         body: list[str] = []
         for x in self.kernel.nodes:
             for arg in x.all_input_nodes:
@@ -134,7 +134,9 @@ class Nest(KernelWriter):
             M = IN_MEMORY[at.dtype]
             const = "const " if k < len(self.loads) else ""
             terms = [self.number(at.offset), *(f"i{d} * {self.number(s)}" for d, s in enumerate(steps[:-1]) if s)]
-            before.append(f"{const}{M}* a{k} = ({const}{M}*)P[{self.slot(at.memory)}] + {' + '.join(terms)};")
+            before.append(
+                f"{const}{M}* a{k} = ({const}{M}*)P[{self.number(self.slot(at.memory))}] + {' + '.join(terms)};"
+            )
             step = steps[-1]
             i = "0" if step == 0 else "i" if step == 1 else f"i * s{k}"
             if step not in (0, 1):
@@ -148,7 +150,7 @@ class Nest(KernelWriter):
                 (reads if step else before).append(f"const {T} {self.loads[at]} = {load(place, at.dtype)};")
         loops = [f"for (int64_t i{d} = 0; i{d} < {texts[d]}; ++i{d})" for d in range(inner)]
         lines = [
-            f"static void {name}(void* const* P, const int64_t* S) {{",
+            "static void KERNEL(void* const* P, const int64_t* S) {",
             f"  const int64_t n = {texts[inner]};",
             *(f"  {loop}" for loop in loops),
             "  {",

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from torch.fx import Node
 
 from optfx.compiler.captured.bound import Bound
-from optfx.compiler.captured.cleaning import clean, is_random, needed
-from optfx.compiler.captured.groups import Kernel, kernels_of, producers
+from optfx.compiler.captured.cleaning import clean, needed
+from optfx.compiler.captured.groups import Kernel, Partition
 from optfx.compiler.captured.memory import Use
 from optfx.compiler.captured.nest import Nest
 from optfx.compiler.captured.rows import LONGEST, in_small_words
@@ -19,9 +19,7 @@ from optfx.compiler.captured.streams import Stream
 from optfx.compiler.captured.tiles import Tile
 from optfx.compiler.captured.trace import NotCaptured, Traced, trace
 from optfx.compiler.kernels.cpp import build
-from optfx.compiler.kernels.cpp.expressions import CORE
-
-Unit = Kernel | Node
+from optfx.compiler.kernels.cpp.expressions import CORE, name_of
 
 
 class Step(NamedTuple):
@@ -30,6 +28,7 @@ class Step(NamedTuple):
     node: Node | None  # for ATen
     case: int  # which kernels
     uses: list[Use]
+    words: str
 
 
 def capture(f: Callable[..., Any], *args: Any) -> Program:
@@ -42,9 +41,10 @@ def capture(f: Callable[..., Any], *args: Any) -> Program:
     Raises:
         NotCaptured: the function looks at the values of tensors, writes to tensors that are not its own, or is another
             one the second time.
+        Unsupported: there is no C++ compiler.
     """
     first, again = trace(f, args), trace(f, args)
-    if again.asked() != first.asked():
+    if not again.asked().is_like(first.asked()):
         raise NotCaptured("it does something else the second time")
     return Program(first)
 
@@ -58,38 +58,35 @@ class Program:
         work = needed(traced)
         self.outputs = [x.meta["place"].base if isinstance(x, Node) else None for x in traced.outputs]
         kept = {x for x in self.outputs if x is not None}
-        units: dict[Node, Unit] = {x: x for x in work}
-        for kernel in kernels_of(work, kept):
-            units |= dict.fromkeys(kernel.nodes, kernel)
+        partition = Partition(work, kept)
         self.slots: dict[Node, int] = {}  # memory -> its number in the table of addresses
         self.numbers: list[int] = []  # the sizes and strides of all kernels
         self.steps: list[Step] = []
-        self.texts: list[str] = []
+        self.texts: dict[str, str] = {}  # the text of a kernel -> its name
         self.cases: list[str] = []
-        for kernels, node in _schedule(work, units):
+        for kernels, node in _schedule(work, partition):
             if kernels:
-                self._add_kernels(kernels, units, kept)
+                self._add_kernels(kernels, partition)
             if node is not None:
-                self.steps.append(Step(node, 0, [Use(memory_of(node), {node}, {})]))
+                self.steps.append(Step(node, 0, [Use(memory_of(node), {node}, {})], f"ATen: {name_of(node)}"))
         self._compilers = build.Compilers()
         P, N = ctypes.c_void_p, ctypes.c_int64
         self.library = None
         if self.cases:
             self.library = self._compilers.library(self.source(), "-O1", N, P, P, gives=ctypes.c_int)
 
-    def _add_kernels(self, kernels: list[Kernel], units: dict[Node, Unit], kept: set[Node]) -> None:
+    def _add_kernels(self, kernels: list[Kernel], partition: Partition) -> None:
         calls, uses = [], []
         for kernel in kernels:
-            used = {b for x, unit in units.items() if unit is not kernel for b in producers(x)}
-            stored = [x for x in kernel.nodes if x in kept or x in used]
+            stored = partition.stored(kernel)
             writer = _writer(kernel)(kernel, stored, self._slot)
-            name = f"kernel{len(self.texts)}"
-            self.texts.append(writer.source(name))
+            name = self.texts.setdefault(writer.source(), f"kernel{len(self.texts)}")
             call = f"{name}(P, S + {len(self.numbers)});"
             calls.append(call if kernel.column is None else f"wrong |= {call}")
             self.numbers += writer.numbers
             uses.append(Use({at.memory for at in writer.loads}, set(stored), writer.in_place()))
-        self.steps.append(Step(None, len(self.cases), uses))
+        words = "; ".join(" > ".join(map(name_of, kernel.nodes)) for kernel in kernels)
+        self.steps.append(Step(None, len(self.cases), uses, f"C++: {words}"))
         self.cases.append(f"case {len(self.cases)}: {' '.join(calls)} break;")
 
     def _slot(self, memory: Node) -> int:
@@ -99,7 +96,7 @@ class Program:
         """The C++ of all kernels: `run(case, P, S)` runs those of a step, on the addresses P, with the numbers S."""
         cases = "\n    ".join(self.cases)
         return (
-            f"{CORE}\n" + "\n".join(self.texts) + "\n"
+            f"{CORE}\n" + "\n".join(text.replace("KERNEL", name) for text, name in self.texts.items()) + "\n"
             'extern "C" int run(int64_t which, void* const* P, const int64_t* S) {\n'
             f"  int wrong = 0;\n  switch (which) {{\n    {cases}\n  }}\n  return wrong;\n}}\n"
         )
@@ -107,8 +104,12 @@ class Program:
     def stands_for(self, f: Callable[..., Any], *args: Any) -> bool:
         """Whether a function asks of torch what the one that was captured did."""
         with contextlib.suppress(NotCaptured):
-            return trace(f, args).asked() == self._asked
+            return trace(f, args).asked().is_like(self._asked)
         return False
+
+    def __str__(self) -> str:
+        """The calls of a run, one a line; within a call, kernels with the names of their operations."""
+        return "\n".join(step.words for step in self.steps)
 
     def finish(self) -> None:
         """Wait for the C++ compiler.
@@ -137,28 +138,30 @@ def memory_of(node: Node) -> set[Node]:
     return found
 
 
-def _schedule(work: list[Node], units: dict[Node, Unit]) -> list[tuple[list[Kernel], Node | None]]:
+def _schedule(work: list[Node], partition: Partition) -> list[tuple[list[Kernel], Node | None]]:
     """Kernels that follow each other, then an operation of ATen, and so on: all kernels that can run run first."""
-    waiting: dict[int, tuple[Unit, set[int]]] = {}
-    random: list[Node] = []
-    for x in work:
-        unit = units[x]
-        _, needs = waiting.setdefault(id(unit), (unit, set()))
-        needs |= {id(units[b]) for b in producers(x)} - {id(unit)}
-        if is_random(x):
-            needs |= {id(y) for y in random[-1:]}
-            random.append(x)
+    units = {id(unit): unit for unit in map(partition.units.__getitem__, work)}
+    waiting = {k: {id(u) for u in partition.needs(unit)} for k, unit in units.items()}
     found: list[tuple[list[Kernel], Node | None]] = []
     done: set[int] = set()
+
+    def ready() -> list[Kernel | Node]:
+        now = [k for k, needs in waiting.items() if needs <= done]
+        return [units[k] for k in now]
+
+    def run(unit: Kernel | Node) -> None:
+        del waiting[id(unit)]
+        done.add(id(unit))
+
     while waiting:
         kernels: list[Kernel] = []
-        while ready := [k for k, (unit, needs) in waiting.items() if isinstance(unit, Kernel) and needs <= done]:
-            for k in ready:
-                kernels.append(waiting.pop(k)[0])  # type: ignore[arg-type]
-                done.add(k)
-        calls = [k for k, (unit, needs) in waiting.items() if not isinstance(unit, Kernel) and needs <= done]
+        while now := [unit for unit in ready() if isinstance(unit, Kernel)]:
+            kernels += now
+            for unit in now:
+                run(unit)
         found += [(kernels, None)] if kernels else []
-        for k in calls:
-            found.append(([], waiting.pop(k)[0]))  # type: ignore[arg-type]
-            done.add(k)
+        for unit in ready():
+            if isinstance(unit, Node):
+                found.append(([], unit))
+                run(unit)
     return found

@@ -21,7 +21,7 @@ AT_ONCE = 32  # elements of a sum, before they are added to the rest
 class Stream(Rows):
     """The text of a kernel of rows that are too long to lay down."""
 
-    def source(self, name: str) -> str:
+    def source(self) -> str:
         self.prepare()
         if self.rows and self.kernel.size[self.rows[-1]] >= 64:
             self.count = 64  # sums wait for their last addition; many at once keep the processor busy
@@ -44,7 +44,7 @@ class Stream(Rows):
         begins = self.lanes("", [*self.lone[0], *self.begins[0]])
         totals = [f"{r} = {total} + {r};" for r, total in self.sums]
         after = self.lanes("", [*totals, *(line for lone in self.lone[1:] for line in lone)])
-        return self.function(name, [*self.fills, *begins, *body, *after, *ends])
+        return self.function([*self.fills, *begins, *body, *after, *ends])
 
     def along(self, each: list[str]) -> list[str]:
         """The pass over the columns."""

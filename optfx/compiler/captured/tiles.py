@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from optfx.compiler.captured.groups import ALONG, REDUCED
+from optfx.compiler.captured.groups import ALONG, PLACED, REDUCED
 from optfx.compiler.captured.nest import KernelWriter, Operand
 from optfx.compiler.captured.rows import LONGEST
 from optfx.compiler.kernels.cpp.expressions import HALF, IN_MEMORY, ctype, literal, load, name_of, stored
@@ -41,7 +41,7 @@ class Rows(KernelWriter):
         found = [at.strides for at in [*read, *(at for at, _ in self.stores)] if at is not None]
         return max(found, key=lambda strides: sum(s != 0 for s in strides))
 
-    def function(self, name: str, body: list[str]) -> str:
+    def function(self, body: list[str]) -> str:
         """The text, of which the body is for some rows."""
         kernel = self.kernel
         count = " * ".join([self.number(kernel.size[d]) for d in self.rows] or ["1"])
@@ -52,14 +52,16 @@ class Rows(KernelWriter):
         for k, at in enumerate(operands):
             M = IN_MEMORY[at.dtype]
             const = "const " if k < len(self.loads) else ""
-            pointers.append(f"{const}{M}* a{k} = ({const}{M}*)P[{self.slot(at.memory)}] + {self.number(at.offset)};")
+            pointers.append(
+                f"{const}{M}* a{k} = ({const}{M}*)P[{self.number(self.slot(at.memory))}] + {self.number(at.offset)};"
+            )
             pointers.append(f"const int64_t s{k} = {self.number(at.strides[kernel.column])};")  # type: ignore[index]
             terms = [f"j{d} * {self.number(at.strides[d])}" for d in self.rows if at.strides[d]]
             offsets.append(f"o{k}[l] = int({' + '.join(terms) or '0'});")
         inner = f"{ends[0][0]} + {self.count} <= {ends[0][1]}" if ends else "false"
         columns = self.number(kernel.size[kernel.column])  # type: ignore[index]
         lines = [
-            f"static int {name}(void* const* P, const int64_t* S) {{",
+            "static int KERNEL(void* const* P, const int64_t* S) {",
             f"  const int64_t columns = {columns}, rows = {count};",
             *(f"  {line}" for line in pointers),
             *(f"  int64_t j{d} = 0;" for d in self.rows),
@@ -135,7 +137,7 @@ class Rows(KernelWriter):
 class Tile(Rows):
     """The text of a kernel of short rows. Stage number k is arithmetic of rows, then the k-th pass over the columns."""
 
-    def source(self, name: str) -> str:
+    def source(self) -> str:
         self.prepare()
         for x in self.kernel.nodes:
             self.add_statement(x)
@@ -143,7 +145,7 @@ class Tile(Rows):
         passes = []
         for lone, begins, each in zip(self.lone, self.begins, self.each, strict=True):
             passes += self.lanes("", [*lone, *begins]) + self.lanes(OVER_COLUMNS, each)
-        return self.function(name, [*self.fills, *passes, *ends])
+        return self.function([*self.fills, *passes, *ends])
 
     def add_statement(self, x: Node) -> None:
         for arg in x.all_input_nodes:
@@ -154,6 +156,8 @@ class Tile(Rows):
         if name_of(x) in ALONG:
             self.add_reduction(x, stage)
             return
+        if name_of(x) in PLACED:
+            self.begins[stage].append(f"wrong |= {self.out_of_bounds(x)};")
         lines = (self.each if of_elements else self.lone)[stage]
         if x not in self.lasting:
             lines.append(self.define(x))
@@ -177,9 +181,13 @@ class Tile(Rows):
             self.each[stage].append(f"{r} = {'smaller' if name == 'amin' else 'larger'}<{T}>({value}, {r});")
         else:
             index = self.value(x.args[2], "int64_t")
-            self.begins[stage].append(f"{r} = 0; wrong |= {index} < 0 || {index} >= columns;")
+            self.begins[stage].append(f"{r} = 0; wrong |= {self.out_of_bounds(x)};")
             self.each[stage].append(f"{r} = c == {index} ? {value} : {r};")
         self.names[x] = r
+
+    def out_of_bounds(self, x: Node) -> str:
+        index = self.value(x.args[2], "int64_t")
+        return f"{index} < 0 || {index} >= columns"
 
     # ---- memory ----------------------------------------------------------------------------------
 

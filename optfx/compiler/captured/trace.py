@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from optfx.tree.dispatch import DispatchMode
 from optfx.compiler.kernels.cpp.expressions import name_of
 from optfx.compiler.record.tracer import Looks, traced
 from optfx.tree import flatten, unflatten
+from optfx.tree.dispatch import DispatchMode
 
 
 class NotCaptured(Exception):
@@ -29,6 +29,24 @@ class Place(NamedTuple):
     offset: int = 0  # in elements, from the first of the base
 
 
+class Asked(NamedTuple):
+    """What a function asked of torch."""
+
+    graph: str
+    outputs: list[str]
+    given: Any
+    closed: list[Tensor]  # tensors that it found outside, or made of numbers
+
+    def is_like(self, other: Asked) -> bool:
+        """Whether another function does the same."""
+        alike = all(map(_same, self.closed, other.closed)) and len(self.closed) == len(other.closed)
+        return alike and self[:3] == other[:3]
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    return x is y or (x.dtype == y.dtype and torch.equal(x, y))
+
+
 class Traced(NamedTuple):
     """A graph of operations none of which writes to its arguments.
 
@@ -42,9 +60,17 @@ class Traced(NamedTuple):
     taken: Any  # the structure of the arguments
     given: Any  # and of the result
 
-    def asked(self) -> Any:
-        """What was asked of torch: the same for functions that do the same."""
-        return str(self.graph), [id(x) for x in self.closed.values()], [str(x) for x in self.outputs], self.given
+    def keeps_apart(self) -> bool:
+        """Whether every operation does the same with a row, a matrix or an element, however many there are of them.
+
+        A batched product does. A product into which a dimension over members was folded does not, nor a convolution
+        with a group for each: the library chooses its arithmetic by their number.
+        """
+        return all(map(_keeps_apart, self.graph.nodes))
+
+    def asked(self) -> Asked:
+        """What was asked of torch."""
+        return Asked(str(self.graph), [*map(str, self.outputs)], self.given, [*self.closed.values()])
 
 
 def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
@@ -56,6 +82,8 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
     leaves, taken = flatten(args)
     if others := [x for x in leaves if not isinstance(x, Tensor) or x.device.type != "cpu"]:
         raise NotCaptured(f"an argument is no tensor on the CPU: {others[0]!r}")
+    # each by itself, though one tensor be given twice, or closed over too; and each element in a place of its own
+    leaves = [x.detach().contiguous() if 0 in x.stride() else x.detach() for x in leaves]
     found: list[Any] = []
 
     def run(*leaves: Tensor, f: Callable[..., Any] = f) -> list[Tensor]:
@@ -79,6 +107,25 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
     outputs = [next(made) if x is None else x for x in others]
     inputs = [x for x in gm.graph.nodes if x.op == "placeholder"]
     return Traced(gm.graph, inputs, closed, outputs, taken, given)
+
+
+APART = {
+    *("bmm", "baddbmm", "sum", "mean", "amax", "amin", "max", "min", "argmax", "argmin", "any", "all", "prod"),
+    *("cumsum", "sort", "topk", "logsumexp", "linalg_vector_norm", "var", "var_mean", "std"),
+    *("_softmax", "_softmax_backward_data", "_log_softmax", "_log_softmax_backward_data"),
+    *("native_layer_norm", "native_layer_norm_backward", "native_group_norm", "native_group_norm_backward"),
+    *("gather", "scatter", "scatter_add", "index", "index_put", "index_select", "index_add", "embedding"),
+    *("embedding_dense_backward", "select_backward", "slice_backward", "select_scatter", "slice_scatter"),
+    *("max_pool2d_with_indices", "max_pool2d_with_indices_backward", "avg_pool2d", "avg_pool2d_backward"),
+    *("cat", "stack", "repeat", "flip", "roll", "tril", "triu", "constant_pad_nd", "clone", "_to_copy", "copy"),
+    *("_unsafe_view", "_reshape_copy", "expand_copy", "getitem"),
+}
+
+
+def _keeps_apart(x: Node) -> bool:
+    if x.op != "call_function" or not x.all_input_nodes or x.target is operator.getitem:
+        return True
+    return torch.Tag.pointwise in x.target.tags or x.target.is_view or name_of(x) in APART or name_of(x) in OF_SHAPE
 
 
 def _writes(x: Node) -> bool:

@@ -68,7 +68,7 @@ template <> inline double multiply_add(double a, double b, double c) { return __
 namespace op {
 template <class T> static inline T abs(T a) { return a < T(0) ? T(-a) : a; }
 OF_FLOATS(abs, fabs) OF_FLOATS(sqrt, sqrt) OF_FLOATS(exp2, exp2) OF_FLOATS(log2, log2) OF_FLOATS(log10, log10)
-OF_FLOATS(sin, sin) OF_FLOATS(cos, cos) OF_FLOATS(erf, erf) OF_FLOATS(floor, floor) OF_FLOATS(ceil, ceil)
+OF_FLOATS(sin, sin) OF_FLOATS(cos, cos) OF_FLOATS(floor, floor) OF_FLOATS(ceil, ceil)
 OF_FLOATS(trunc, trunc) OF_FLOATS(round, nearbyint)
 OF_TWO_FLOATS(pow) OF_TWO_FLOATS(fmod) OF_TWO_FLOATS(copysign)
 """
@@ -78,13 +78,12 @@ template <class T> static inline T blend(T a, T b, T w) {
   return multiply_add<T>(near ? w : w - T(1), b - a, near ? a : b);
 }
 template <class T> static inline T modulo(T a, T b) {
-  T r = op::fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r;
-}
-static inline int64_t modulo(int64_t a, int64_t b) {
-  int64_t r = a % b; return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+  T r;
+  if constexpr (T(0.5) == T(0)) r = a % b; else r = op::fmod(a, b);
+  return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }
 """
-CORE = _TYPES + ELEMENTARY + _AND + SLOPE
+CORE = (_TYPES + ELEMENTARY + _AND + SLOPE).replace("static inline", "__attribute__((always_inline)) static inline")
 HEAD = "#include <limits>\n#include <vector>\n#include <omp.h>\n" + CORE
 
 # what each operation is of its arguments, which are of the type T of the result
@@ -119,7 +118,7 @@ PLAIN = {
     "clamp_min": "larger<T>({0}, {1})",
     "clamp_max": "smaller<T>({0}, {1})",
     "lerp": "blend<T>({0}, {1}, {2})",
-    "remainder": "modulo({0}, {1})",
+    "remainder": "modulo<T>({0}, {1})",
     "erf": "op::erf({0})",
     "clone": "{0}",
     "detach": "{0}",
@@ -222,7 +221,10 @@ class Writer:
     def expression(self, node: Node) -> str:
         name, T = name_of(node), ctype(node.meta["val"].dtype)
         write = self.written_by.get(name, Writer.test if name in TESTS and T == "bool" else Writer.plain)
-        return write(self, node, T)
+        text = write(self, node, T)
+        if T not in ("float", "double", "bool") and re.search(r"op::(?!abs\b)", text):
+            raise Unsupported(f"{node.target} of whole numbers")
+        return text
 
     # ---- operations ------------------------------------------------------------------------------
 
