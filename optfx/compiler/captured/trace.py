@@ -123,9 +123,10 @@ APART = {
 
 
 def _keeps_apart(x: Node) -> bool:
-    if x.op != "call_function" or not x.all_input_nodes or x.target is operator.getitem:
+    f: Any = x.target
+    if x.op != "call_function" or not x.all_input_nodes or f is operator.getitem:
         return True
-    return torch.Tag.pointwise in x.target.tags or x.target.is_view or name_of(x) in APART or name_of(x) in OF_SHAPE
+    return torch.Tag.pointwise in f.tags or f.is_view or name_of(x) in APART or name_of(x) in OF_SHAPE
 
 
 def _writes(x: Node) -> bool:
