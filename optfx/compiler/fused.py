@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from optfx import tree
+from optfx.compiler.given import form_of, kinds_of, leaves_of, needed, plain, some_function
 from optfx.compiler.members import Alone, Members
 from optfx.compiler.memory import Memory, check
 from optfx.compiler.record.findings import Changed, Drifted, Known, NotClosed, Resting
-from optfx.compiler.record.inputs import AsLeaf, AsScalar, Input, kind_of
+from optfx.compiler.record.inputs import AsLeaf, AsScalar, Input
 from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
 from optfx.core.transform import check_extra, check_updates
 from optfx.tree import Tree, flatten, paths, unflatten
@@ -20,6 +21,7 @@ from optfx.tree.nodes import leaves_in
 from optfx.tree.record import is_wrapped
 
 if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
+    from optfx.compiler.kernels.cpp.calls import Call
     from optfx.compiler.kernels.workshop import Workshop
     from optfx.compiler.plan.plan import Plan
 
@@ -116,10 +118,10 @@ class fuse:
         self._memory = Memory(params, like if state is None else state, live, copy, module)
         self._workshop, self._plans, self._plan = Workshop(self._members), {}, None
         # only the kind of an argument matters here, and that of the common ones is known
-        guessed = dict.fromkeys(EXTRA_ARGS, _some_function) | {"value": 0.0, "grad": self.params}
+        guessed = dict.fromkeys(EXTRA_ARGS, some_function) | {"value": 0.0, "grad": self.params}
         extra = self._declared(guessed | extra)
-        if _needs(self.tx) <= extra.keys():  # else the first step tells
-            self._compile([_plain(x) for x in flatten(self.params)[0]], extra)
+        if needed(self.tx) <= extra.keys():  # else the first step tells
+            self._compile([plain(x) for x in flatten(self.params)[0]], extra)
         return self.params, self.state
 
     @torch.no_grad()
@@ -154,7 +156,7 @@ class fuse:
         plan = None if leaves is None else self._plan_for(leaves, extra)
         if leaves is None or plan is None:
             check_updates("fuse", self.params, grads)
-            leaves = [_plain(x) for x in flatten(grads)[0]]
+            leaves = [plain(x) for x in flatten(grads)[0]]
             plan = self._plan_for(leaves, extra) or self._compile(leaves, extra)
         plan.leave_out(resting.params if resting is not None else frozenset())
         while True:
@@ -166,6 +168,31 @@ class fuse:
                     raise
                 plan.known.results[change.place] = change.forms
                 plan = self._compile(leaves, extra, plan.known)
+
+    @torch.no_grad()
+    def calls(self, grads: Tree, **extra: Any) -> list[Call] | None:
+        """The calls of C functions that a step with these very tensors is, as long as no memory moves.
+
+        None where a step is more: where Python takes part in it, or something is copied first.
+        """
+        from optfx.compiler.kernels.cpp.aten import copy
+
+        memory, extra = self._memory, self._declared(extra)
+        leaves = flatten(grads)[0]
+        plan = self._plan_for(leaves, extra)
+        if plan is None or memory.apart or any(plain(x) is not x for x in leaves):
+            return None
+        self._follow(plan)
+        rebound, first = [(Input(i), x) for i, x in enumerate(leaves)], []
+        for what, x in zip(plan.recording.inputs.extra, leaves_of(extra), strict=True):
+            if type(what) is AsLeaf:
+                rebound.append((what.input, x))
+            elif type(what) is AsScalar and isinstance(x, Tensor):
+                first.append(copy(plan.scalars[what.index], x))
+            else:
+                return None
+        rest = plan.calls(rebound)
+        return None if rest is None else [*first, *rest]
 
     @property
     def params(self) -> Tree:
@@ -205,14 +232,9 @@ class fuse:
     def _declared(self, extra: dict[str, Any]) -> dict[str, Any]:
         return {name: x for name, x in sorted(extra.items()) if name in self._extra_args}
 
-    def _kinds(self, extra: dict[str, Any]) -> list[Any]:
-        """What a step is compiled for, of its extra arguments."""
-        one = self._members.one
-        return [(name, flatten(x)[1], *(kind_of(one(leaf)) for leaf in flatten(x)[0])) for name, x in extra.items()]
-
     def _plan_for(self, grads: list[Any], extra: dict[str, Any]) -> Plan | None:
         """The plan that was made for such gradients and extra arguments."""
-        forms, kinds = [_form(x) for x in grads], self._kinds(extra)
+        forms, kinds = [form_of(x) for x in grads], kinds_of(extra, self._members)
         if self._plan is None or forms != self._plan.forms or kinds != self._plan.kinds:
             self._plan = self._plans.get((*forms, *kinds))
         return self._plan
@@ -224,14 +246,14 @@ class fuse:
         from optfx.compiler.record.recording import record
 
         memory, known, n = self._memory, Known() if known is None else known, self._memory.n
-        forms, kinds, members = [_form(x) for x in grads], self._kinds(extra), self._members
+        forms, kinds, members = [form_of(x) for x in grads], kinds_of(extra, self._members), self._members
         while True:
             one = [*map(members.one, (*grads, *memory.own))]
             gradients, params = unflatten(memory.structure, one[:n]), unflatten(memory.structure, one[n : 2 * n])
             try:
                 tx, given = tree.map(members.one, self.tx), {k: tree.map(members.one, x) for k, x in extra.items()}
                 recording = record(tx, gradients, unflatten(memory.of_state, one[2 * n :]), params, given, known)
-                every = whole(recording, [*grads, *memory.own], flatten(self.tx)[0], _leaves(extra), members)
+                every = whole(recording, [*grads, *memory.own], flatten(self.tx)[0], leaves_of(extra), members)
                 plan = Plan(recording, every, self._workshop, SMALL, forms, kinds)
             except NotClosed as found:
                 if found.codes <= known.opened:
@@ -252,6 +274,13 @@ class fuse:
         self._plans[(*plan.forms, *plan.kinds)] = self._plan = plan
         return plan
 
+    def _follow(self, plan: Plan) -> None:
+        """Make sure that kernels work where the memory is now."""
+        memory = self._memory
+        if memory.where(plan.numbers) != plan.addresses:
+            memory.follow({i - memory.n for i in plan.moved}, plan.numbers, plan.memory)
+            plan.look_up(memory.where(plan.numbers))
+
     def _run(
         self,
         plan: Plan,
@@ -261,17 +290,15 @@ class fuse:
         extra: dict[str, Any],
         resting: Sequence[int],
     ) -> None:
-        memory, inputs, given = self._memory, plan.recording.inputs, _leaves(extra)
-        if memory.where(plan.numbers) != plan.addresses:
-            memory.follow({i - memory.n for i in plan.moved}, plan.numbers, plan.memory)
-            plan.look_up(memory.where(plan.numbers))
+        memory, inputs, given = self._memory, plan.recording.inputs, leaves_of(extra)
+        self._follow(plan)
         memory.copy_in(params, state)
         memory.read()
         rebound = [(Input(i), x) for i, x in enumerate(grads)]
         for what, x in zip(inputs.extra, given, strict=True):
             kind = type(what)  # not isinstance, which looks at what is given
             if kind is AsLeaf:
-                rebound.append((what.input, _plain(x)))  # type: ignore[union-attr]
+                rebound.append((what.input, plain(x)))  # type: ignore[union-attr]
             elif kind is AsScalar:
                 place = plan.scalars[what.index]  # type: ignore[union-attr]
                 place.copy_(x) if isinstance(x, Tensor) else place.fill_(x)
@@ -281,27 +308,3 @@ class fuse:
         if kept:
             torch._foreach_copy_(kept, values)  # pyright: ignore[reportPrivateImportUsage]
         memory.write()
-
-
-def _needs(tx: GradientTransformation) -> set[str]:
-    """The extra arguments without which a step is not possible."""
-    return {*tx.needs}.union(*(_needs(part) for part in tx.inside().values()))
-
-
-def _plain(x: Tensor) -> Tensor:
-    return x.resolve_conj().resolve_neg().contiguous()
-
-
-def _some_function(*args: Any) -> Any:
-    raise AssertionError
-
-
-def _form(x: Any) -> Any:
-    """What a step is compiled for, of a gradient; one that is not contiguous is copied first."""
-    if not isinstance(x, Tensor):
-        return None
-    return x.shape, x.dtype, x.device, x.is_contiguous() and not x.is_conj() and not x.is_neg()
-
-
-def _leaves(extra: dict[str, Any]) -> list[Any]:
-    return [x for name in extra for x in flatten(extra[name])[0]]

@@ -23,7 +23,7 @@ from torch.func import vmap
 from optfx import tree
 from optfx.compiler import fuse
 from optfx.core import donate
-from optfx.sweep.gradients import Gradients
+from optfx.sweep.gradients import Gradients, tensors_in
 from optfx.sweep.members import member_update, owned
 from optfx.tree import Tree
 
@@ -58,6 +58,7 @@ class Worker:
     def __init__(self, gradients: Gradients, txs: Any, params: Tree, state: Tree) -> None:
         self.gradient, self.txs = gradients.bind(), owned(txs)
         self.params, self.state = owned(params), owned(state)
+        self.opt: fuse | None = None
         self.step = self._fused() or self._mapped()
         self.own = tree.leaves((self.txs, self.params, self.state))
 
@@ -68,7 +69,7 @@ class Worker:
         except Exception as why:  # vmap has run it before
             warnings.warn(f"the optimizer is not fused, and runs under vmap, which is slower: {why}", stacklevel=5)
             return None
-        self.txs = opt.tx
+        self.opt, self.txs = opt, opt.tx
         return lambda grads, losses: opt.step(grads, self.state, self.params, value=losses, grad=grads)
 
     def _mapped(self) -> Update:
@@ -88,14 +89,36 @@ class Worker:
         for mine, x in zip(self.own, block, strict=True):
             mine[:n].copy_(x)
             mine[n:].copy_(x[-1:].expand_as(mine[n:]))  # of a last block that is not full
-        for k, batch in enumerate(batches):
-            if stop.is_set():
-                return
-            grads, found = self.gradient(self.params, batch)
-            losses[k].copy_(found[:n])
-            self.step(grads, found)
+        if not self._train_without_python(batches, losses):
+            for k, batch in enumerate(batches):
+                if stop.is_set():
+                    return
+                grads, found = self.gradient(self.params, batch)
+                losses[k].copy_(found[:n])
+                self.step(grads, found)
         for mine, x in zip(self.own, block, strict=True):
             x.copy_(mine[:n])
+
+    def _train_without_python(self, batches: list[Any], losses: Tensor) -> bool:
+        """All steps as one call of C functions, where each step is made of these; whether it was so.
+
+        Threads that run Python wait for each other, for its lock: two of them took as long as one.
+        """
+        from optfx.compiler.kernels.cpp.calls import Calls, Copy, Moving
+
+        found = self.gradient.calls(self.params, batches)
+        if found is None or self.opt is None or not found.losses.is_contiguous():
+            return False
+        update = self.opt.calls(found.gradients, value=found.losses, grad=found.gradients)
+        if update is None:
+            return False
+        last = len(found.batch)
+        take = [Copy(x.data_ptr(), Moving(i), x.nbytes) for i, x in enumerate(found.batch)]
+        note = Copy(Moving(last), found.losses.data_ptr(), losses.shape[1] * losses.itemsize)
+        given = [[x.contiguous() for x in tensors_in(batch)] for batch in batches]
+        moving = [[x.data_ptr() for x in (*xs, row)] for xs, row in zip(given, losses, strict=True)]
+        Calls([*take, *found.calls, note, *update], last + 1).run(moving)
+        return True
 
 
 class Blocks:
@@ -111,7 +134,7 @@ class Blocks:
 
     def __init__(self, loss_fn: Callable[[Tree, Any], Tensor], dtype: torch.dtype) -> None:
         self.gradients, self.dtype, self.window = Gradients(loss_fn), dtype, 1
-        self.taken, self.checked = 0, False
+        self.taken = 0
         self.threads = torch.get_num_threads()
         self.workers: list[Worker] = []
         self.pool: ThreadPoolExecutor | None = None
@@ -144,17 +167,12 @@ class Blocks:
         """The first block; where there are fewer members, the last one stands for those that are missing."""
         return x[torch.arange(self.size).clamp(max=len(x) - 1)]
 
-    def advance(self, batches: list[Any]) -> Tensor:
-        """Train all members on these batches; their losses, (steps, n)."""
-        if self.taken and not self.checked:  # a value of the first batch may have become part of the program
-            self.checked = True
-            if not self.gradients.still(tree.map(self._block, self.params), batches[0]):
-                self.gradients.forget()
-                warnings.warn(
-                    "loss_fn is not captured, and runs under vmap, which is slower: it does something else with "
-                    "another batch",
-                    stacklevel=4,
-                )
+    def begin(self, batches: list[Any]) -> Callable[[], Tensor]:
+        """Train all members on these batches; what waits for their losses, (steps, n)."""
+        if self.taken == 1 and not self.gradients.still(tree.map(self._block, self.params), batches[0]):
+            self.gradients.forget()  # a value of the first batch has become part of the program
+            why = "it does something else with another batch"
+            warnings.warn(f"loss_fn is not captured, and runs under vmap, which is slower: {why}", stacklevel=4)
         self.taken += len(batches)
         losses, began = torch.empty(len(batches), self.n, dtype=self.dtype), time.perf_counter()
         begins, stop = iter(range(0, self.n, self.size)), threading.Event()
@@ -165,10 +183,11 @@ class Blocks:
                     part = slice(begin, begin + self.size)
                     worker.train([x[part] for x in self.own], batches, losses[:, part], stop)
 
-        if self.pool is None:
+        jobs = [self.pool.submit(work, worker) for worker in self.workers] if self.pool is not None else []
+        if not jobs:
             work(self.workers[0])
-        else:
-            jobs = [self.pool.submit(work, worker) for worker in self.workers]
+
+        def done() -> Tensor:
             try:
                 for job in jobs:
                     job.result()
@@ -176,9 +195,11 @@ class Blocks:
                 stop.set()
                 wait(jobs)
                 raise
-        each = (time.perf_counter() - began) / len(batches)  # which decides when workers look up, and no number
-        self.window = max(1, min(4 * self.window, int(SECONDS / each), BYTES // (1 + _bytes(batches[0]))))
-        return losses
+            each = (time.perf_counter() - began) / len(batches)  # which decides when workers look up, and no number
+            self.window = max(1, min(4 * self.window, int(SECONDS / each), BYTES // (1 + _bytes(batches[0]))))
+            return losses
+
+        return done
 
     def settle(self, batch: Any) -> None:
         """Warn if the loss is another one than before the first step."""

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +18,9 @@ from optfx.tree import Tree, flatten, unflatten
 
 if TYPE_CHECKING:  # it brings the tracer, which takes longer to import than all of optfx
     from optfx.compiler.captured import Bound, Program
+    from optfx.compiler.kernels.cpp.calls import Call
 
 KINDS = 8  # of batches for which programs are made; with more, each step would wait for one
-
-Gradient = Callable[[Tree, Any], tuple[Tree, Tensor]]
-"""`(params, batch) -> (gradients, losses)`, each with a leading dimension over members."""
 
 
 class Gradients:
@@ -36,7 +34,7 @@ class Gradients:
     """
 
     def __init__(self, loss_fn: Callable[[Tree, Any], Tensor]) -> None:
-        self.mapped: Gradient = vmap(grad_and_value(loss_of(loss_fn)), in_dims=(0, None))
+        self.mapped = vmap(grad_and_value(loss_of(loss_fn)), in_dims=(0, None))
         self._programs: dict[Any, Program] = {}
         self._trusted, self._lock = True, threading.Lock()
 
@@ -82,28 +80,65 @@ class Gradients:
         with torch.no_grad():
             return program is None or program.stands_for(of_tensors, params, tensors)
 
+    def program(self, params: Tree, batch: Any) -> Program | None:
+        """The compiled program for such a batch; None where the loss runs under `vmap`."""
+        key = _kind(batch)
+        if key not in self._programs and not self.prepare(params, batch):
+            return None
+        with self._lock:
+            self._programs[key].finish()
+        return self._programs[key]
+
     def forget(self) -> None:
         """Let the loss run under `vmap` from now on."""
         self._trusted, self._programs = False, {}
 
     def bind(self) -> Gradient:
         """The gradient with memory of its own, for one thread at a time: results last until the next call."""
-        bound: dict[Program, Bound] = {}
-
-        def gradient(params: Tree, batch: Any) -> tuple[Tree, Tensor]:
-            key = _kind(batch)
-            if key not in self._programs and not self.prepare(params, batch):
-                return self.mapped(params, batch)
-            program = self._programs[key]
-            if program not in bound:
-                program.finish()
-                bound[program] = program.bind()
-            return bound[program](params, [x for x in flatten(batch)[0] if isinstance(x, Tensor)])
-
-        return gradient
+        return Gradient(self)
 
 
-def _of_tensors(f: Gradient, batch: Any) -> tuple[Callable[[Tree, list[Tensor]], Any], list[Tensor]]:
+class Gradient:
+    """`(params, batch) -> (gradients, losses)`, each with a leading dimension over members, for one thread."""
+
+    def __init__(self, of: Gradients) -> None:
+        self._of = of
+        self._bound: dict[Program, Bound] = {}
+
+    def _program(self, params: Tree, batch: Any) -> Bound | None:
+        program = self._of.program(params, batch)
+        if program is not None and program not in self._bound:
+            self._bound[program] = program.bind()
+        return None if program is None else self._bound[program]
+
+    def __call__(self, params: Tree, batch: Any) -> tuple[Tree, Tensor]:
+        bound = self._program(params, batch)
+        return self._of.mapped(params, batch) if bound is None else bound(params, tensors_in(batch))
+
+    def calls(self, params: Tree, batches: list[Any]) -> GradientCalls | None:
+        """The calls of C functions that this is for batches of one kind; None where Python takes part in it."""
+        bound = self._program(params, batches[0]) if len({_kind(b) for b in batches}) == 1 else None
+        if bound is None:
+            return None
+        own = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors_in(batches[0])]
+        calls = bound.calls(params, own)
+        return None if calls is None else GradientCalls(own, calls, *bound.given(bound.outputs))
+
+
+class GradientCalls(NamedTuple):
+    """The calls of a gradient, the tensors that they take as a batch, and those that they give."""
+
+    batch: list[Tensor]
+    calls: list[Call]
+    gradients: Tree
+    losses: Tensor
+
+
+def tensors_in(batch: Any) -> list[Tensor]:
+    return [x for x in flatten(batch)[0] if isinstance(x, Tensor)]
+
+
+def _of_tensors(f: Callable[..., Any], batch: Any) -> tuple[Callable[[Tree, list[Tensor]], Any], list[Tensor]]:
     """A gradient as a function of the tensors of a batch; whatever else is in the batch stays as it is."""
     leaves, structure = flatten(batch)
 
@@ -111,7 +146,7 @@ def _of_tensors(f: Gradient, batch: Any) -> tuple[Callable[[Tree, list[Tensor]],
         left = iter(tensors)
         return f(params, unflatten(structure, [next(left) if isinstance(x, Tensor) else x for x in leaves]))
 
-    return of_tensors, [x for x in leaves if isinstance(x, Tensor)]
+    return of_tensors, tensors_in(batch)
 
 
 def _kind(batch: Any) -> Any:

@@ -35,13 +35,13 @@ class Together:
         """Take members to train, which are written to."""
         self.txs, self.params, self.state = txs, params, state
 
-    def advance(self, batches: list[Any]) -> Tensor:
-        """Train all members on these batches; their losses, (steps, n)."""
+    def begin(self, batches: list[Any]) -> Callable[[], Tensor]:
+        """Train all members on these batches; what gives their losses, (steps, n)."""
         losses = []
         for batch in batches:
             self.params, self.state, found = self._step(batch)
             losses.append(found)
-        return torch.stack(losses)
+        return lambda: torch.stack(losses)
 
     def _step(self, batch: Any) -> tuple[Tree, Tree, Tensor]:
         take = lambda: self.step(self.txs, self.params, self.state, batch)

@@ -197,23 +197,29 @@ def _run(
     progress: bool,
 ) -> Result:
     parts, compile_seconds, run_seconds = [], 0.0, 0.0
+
+    def draw(t: int) -> list[Any]:
+        return [batch_at(s) for s in range(t, min(t + engine.window, steps))]
+
     with Progress(steps * math.ceil(members.n / size), size, progress) as bar:
         for index, real in _chunks(members.n, size):
             began = time.perf_counter()
             engine.load(*members.start(index), first)
-            curve, given, t = [], [first], 0
-            while t < steps:
-                k = min(engine.window, steps - t) if t else 1
-                # a batch is asked for once a step: `batches` may go through a file
-                given = [batch_at(s) if s or parts else first for s in range(t, t + k)]
-                curve.append(engine.advance(given))
-                if not parts and not t:
-                    _wait(curve[-1])
-                    compile_seconds = time.perf_counter() - began
-                    began = time.perf_counter()
-                    bar.started()
-                bar.advance(k, curve[-1][-1])
-                t += k
+            # a batch is asked for once a step: `batches` may go through a file
+            curve, given = [engine.begin([batch_at(0) if parts else first])()], [first]
+            if not parts:
+                _wait(curve[-1])
+                compile_seconds = time.perf_counter() - began
+                began = time.perf_counter()
+                bar.started()
+            bar.advance(1, curve[-1][-1])
+            t, ahead = 1, draw(1)
+            while ahead:
+                given, t = ahead, t + len(ahead)
+                done = engine.begin(given)
+                ahead = draw(t)  # while these are at work
+                curve.append(done())
+                bar.advance(len(given), curve[-1][-1])
             _wait(curve[-1])
             run_seconds += time.perf_counter() - began
             bar.refresh(curve[-1][-1])

@@ -14,10 +14,12 @@ from torch.fx.node import map_aggregate
 
 from optfx.compiler.captured.memory import buffers
 from optfx.compiler.captured.trace import Place
+from optfx.compiler.kernels.cpp.aten import product
+from optfx.compiler.kernels.cpp.calls import Call
 from optfx.tree import flatten, unflatten
 
 if TYPE_CHECKING:
-    from optfx.compiler.captured.program import Program
+    from optfx.compiler.captured.program import Program, Step
 
 
 class Bound:
@@ -32,6 +34,7 @@ class Bound:
             if "constant" in x.meta:
                 self.memory[x] = x.meta["constant"]
         self.table = (ctypes.c_void_p * max(1, len(program.slots)))()
+        self.table.memory = self.memory  # type: ignore[attr-defined]  # which stays as long as the table
         self.slots = program.slots
         for x, k in program.slots.items():
             if x in self.memory:
@@ -48,7 +51,7 @@ class Bound:
                     self.dependent[x].append(k)
         self.steps = program.steps
         later = {k for calls in self.dependent.values() for k in calls}
-        self.calls = [None if k in later else self.call(step) for k, step in enumerate(self.steps)]
+        self.todo = [None if k in later else self.call(step) for k, step in enumerate(self.steps)]
         self.results: dict[Node, Any] = {}
         self.outputs = [self.output(x) if isinstance(x, Node) else x for x in traced.outputs]
 
@@ -61,10 +64,33 @@ class Bound:
             raise ValueError(f"the program takes {self.traced.taken}, not {taken}")
         with torch.no_grad():
             self.take([*leaves, *self.traced.closed.values()])
-            for call in self.calls:
+            for call in self.todo:
                 call()  # type: ignore[misc]
-            outputs = [x() if callable(x) else x for x in self.outputs]
+            return self.given([x() if callable(x) else x for x in self.outputs])
+
+    def given(self, outputs: list[Any]) -> Any:
+        """Outputs as the function gives them."""
         return unflatten(self.traced.given, outputs)
+
+    def calls(self, *args: Any) -> list[Call] | None:
+        """The calls of C functions that a run on these very tensors is, as long as no memory moves; None where Python
+        takes part in a run."""
+        leaves = [*flatten(args)[0], *self.traced.closed.values()]
+        if any(x.stride() != stride for x, (_, stride, _) in zip(leaves, self.like, strict=True)):
+            return None
+        self.take(leaves)
+        calls = [self.call_of(step) for step in self.steps]
+        found = [x for x in calls if x is not None]
+        return found if len(found) == len(calls) and not any(map(callable, self.outputs)) else None
+
+    def call_of(self, step: Step) -> Call | None:
+        node = step.node
+        if node is None:
+            run = self.library.run  # type: ignore[union-attr]
+            return Call(run, (step.case, self.table, self.numbers), IndexError("an index is out of bounds"))
+        if node.target is not torch.ops.aten.bmm.default:
+            return None
+        return product(self.memory[node], *map(self.value, node.args))
 
     def take(self, tensors: list[Tensor]) -> None:
         """Look where the inputs are, and make the views of those that have moved."""
@@ -82,7 +108,7 @@ class Bound:
                     self.table[self.slots[node]] = address
                 stale.update(self.dependent[node])
         for k in stale:
-            self.calls[k] = self.call(self.steps[k])
+            self.todo[k] = self.call(self.steps[k])
 
     # ---- calls -----------------------------------------------------------------------------------
 

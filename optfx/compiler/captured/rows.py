@@ -63,6 +63,12 @@ def row_of(x: Any, dim: Any) -> int | None:
     return d if 0 < value.shape[d] <= LONGEST else None
 
 
+def _dims(x: Node, dim: Any) -> list[int]:
+    """Dimensions that are summed over, the last one first; none where it is not said which."""
+    dims = [dim] if isinstance(dim, int) else list(dim or [])
+    return sorted((d % x.meta["val"].ndim for d in dims), reverse=True)
+
+
 class Words:
     """Writes nodes into a graph, each with what it would be."""
 
@@ -167,15 +173,24 @@ class Words:
         less = self(aten.mul.Tensor, self(aten.exp.default, y), self.sum(g, d))
         return self.narrow(self(aten.sub.Tensor, g, less), dtype)
 
-    def mean_of_row(self, x: Node, dim: Any, keep: bool = False, *, dtype: Any = None) -> Node | None:
-        dims = [dim] if isinstance(dim, int) else list(dim or [])
-        val = x.meta["val"]
-        if len(dims) != 1 or not val.ndim or (dtype or val.dtype) != val.dtype:
+    def sum_of_rows(self, x: Node, dim: Any = None, keep: bool = False, *, dtype: Any = None) -> Node | None:
+        """Over several dimensions, the last one first."""
+        dims, val = _dims(x, dim), x.meta["val"]
+        if len(dims) < 2 or (dtype or val.dtype) != val.dtype or not val.dtype.is_floating_point:
             return None
-        d = dims[0]
-        wide = self.wide(x)
-        total = self(aten.sum.dim_IntList, wide, [d], keep)
-        return self.narrow(self(aten.div.Tensor, total, float(x.meta["val"].shape[d])), x.meta["val"].dtype)
+        total = self.wide(x)
+        for d in dims:
+            total = self(aten.sum.dim_IntList, total, [d], keep)
+        return self.narrow(total, val.dtype)
+
+    def mean_of_rows(self, x: Node, dim: Any = None, keep: bool = False, *, dtype: Any = None) -> Node | None:
+        dims, val = _dims(x, dim), x.meta["val"]
+        if not dims or (dtype or val.dtype) != val.dtype:
+            return None
+        total = self.wide(x)
+        for d in dims:
+            total = self(aten.sum.dim_IntList, total, [d], keep)
+        return self.narrow(self(aten.div.Tensor, total, float(math.prod(val.shape[d] for d in dims))), val.dtype)
 
     def layer_norm(self, x: Node, shape: list[int], w: Any, b: Any, eps: float) -> tuple[Node, ...] | None:
         d = row_of(x, -1) if len(shape) == 1 else None
@@ -213,7 +228,8 @@ class Words:
         "linalg_vector_norm": norm,
         "log_sigmoid_forward": log_sigmoid,
         "logsumexp": log_sum_exp,
-        "mean": mean_of_row,
+        "mean": mean_of_rows,
         "native_layer_norm": layer_norm,
         "native_layer_norm_backward": layer_norm_backward,
+        "sum": sum_of_rows,
     }

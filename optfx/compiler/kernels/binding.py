@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from optfx.compiler.kernels.cpp.calls import Call
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
 
@@ -31,6 +32,7 @@ class Bound(NamedTuple):
     run: Callable[[], None]
     look_up: Callable[[], None]  # find out where that memory is now
     leave_out: Callable[[Set[Input]], None] | None = None  # rows with such inputs, from now on; None where it cannot
+    call: Callable[[], Call] | None = None  # that of `run`, on the tensors that inputs are now; None where it is none
 
 
 def cells(dtypes: Sequence[torch.dtype], device: torch.device, members: Alone) -> list[Tensor]:

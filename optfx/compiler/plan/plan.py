@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from optfx.compiler.kernels.binding import Bound, Owned, Row, cells
+from optfx.compiler.kernels.cpp.calls import Call
 from optfx.compiler.kernels.program import Program
 from optfx.compiler.kernels.workshop import Kernel, Workshop
 from optfx.compiler.members import Members
@@ -114,9 +115,8 @@ class Plan:
             for level in map(Level, range(self._levels.last + 1))
         ]
         self.moved = self._layout.moved
-        inputs = recording.inputs
-        self.numbers = self.scalars[len(inputs.of_state) :]  # beside those of the state
-        own = self.values[inputs.n : 2 * inputs.n + recording.n_state]
+        self.numbers = self.scalars[len(recording.inputs.of_state) :]  # beside those of the state
+        own = self.values[recording.inputs.n : 2 * recording.inputs.n + recording.n_state]
         self.memory = [Form.of(x) for x in (*own, *self.numbers)]
         self.addresses: list[int] = []
         self._left_out: Set[int] = frozenset()
@@ -288,6 +288,16 @@ class Plan:
                 self._run_event(event, scalars, extra)
         for place, x in self._deferred:
             place.copy_(x)
+
+    def calls(self, rebound: Iterable[tuple[Input, Tensor]]) -> list[Call] | None:
+        """The calls of a step in which inputs are these tensors; None where Python takes part in it."""
+        for i, x in rebound:
+            self.values[i] = x
+        if self._deferred or self._recorder.outside or any(s.events or s.packing.views for s in self.stages):
+            return None
+        in_turn = [b for s in self.stages for b in (s.scalars, *(u.bound for u in s.units)) if b is not None]
+        found = [b.call() for b in in_turn if b.call is not None]
+        return found if len(found) == len(in_turn) else None
 
     def _run_event(self, event: Event, scalars: list[Any], extra: list[Any]) -> None:
         leaves = [self.values[x.source] for x in event.leaves]  # type: ignore[index]

@@ -25,6 +25,7 @@ from torch.fx import GraphModule, Node
 
 from optfx.compiler.kernels.binding import CELL, Bound, Owned, numbers_in
 from optfx.compiler.kernels.cpp import build
+from optfx.compiler.kernels.cpp.calls import FAULTLESS, Call
 from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, Accumulator, accumulator
 from optfx.compiler.members import Alone
@@ -40,7 +41,9 @@ THREADS = 32768  # elements from which on threads are worth their start
 def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Callable[..., Bound]:
     """The `launch` of a kernel: one call for the leaves of all owners."""
     P, N = ctypes.c_void_p, ctypes.c_int64
-    library = compilers.library(Loop(gm, n, k).source(), "-O3", N, N, P, P, P, N, P, P, N, P, P, ctypes.c_int)
+    library = compilers.library(
+        Loop(gm, n, k).source(), "-O3", *(N, N, P, P, P, N, P, P, N, P, P, N), gives=ctypes.c_int
+    )
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
         rows = [row for owner in owners for row in owner.rows]
@@ -51,6 +54,7 @@ def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Cal
         until = (N * len(owners))(*itertools.accumulate(len(owner.rows) for owner in owners))
         columns = list(zip(*rows, strict=True))
         leaves = (P * (len(columns) * count))()
+        leaves.values = values  # type: ignore[attr-defined]  # which stay as long as their addresses
         apart = (N * (len(columns) * count))(*(members.apart(values[i]) for column in columns for i in column))
         own, partials = [x for o in owners for x in o.scalars[:1]], [x for o in owners for x in o.partials]
         scalars, parts = build.pointers(own), build.pointers(partials)
@@ -64,21 +68,24 @@ def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Cal
             for where, column in places:
                 leaves[where] = [values[i].data_ptr() for i in column]
 
+        def arguments() -> list[Any]:
+            leaf = [members.count, count, ends, leaves, apart]
+            return [*leaf, len(owners), until, scalars, cells_apart, parts, parts_apart, torch.get_num_threads()]
+
         def run() -> None:
             look_up(moving)
-            library.run(
-                members.count,
-                *(count, ends, leaves, apart),
-                *(len(owners), until, scalars, cells_apart),
-                *(parts, parts_apart, torch.get_num_threads()),
-            )
+            library.run(*arguments())
+
+        def call() -> Call:
+            look_up(moving)
+            return Call(library.run, arguments(), FAULTLESS)
 
         def leave_out(inputs: Set[Input]) -> None:
             """Those rows have no elements, as far as the loop knows."""
             now = [n if inputs.isdisjoint(row) else 0 for row, n in zip(rows, lengths, strict=True)]
             ends[:] = list(itertools.accumulate(now))
 
-        return Bound(run, look_up, leave_out)
+        return Bound(run, look_up, leave_out, call)
 
     return launch
 
@@ -205,9 +212,9 @@ class Loop(Writer):
         every, fresh, keep = self.accumulators()
         kept = ", kept = chunks + owners" if self.sums else ""
         text = f"""{HEAD}
-extern "C" void run(int64_t members, int64_t leaves, const int64_t* ends, void* const* P, const int64_t* dP,
+extern "C" int run(int64_t members, int64_t leaves, const int64_t* ends, void* const* P, const int64_t* dP,
                     int64_t owners, const int64_t* until, void* const* scalars, int64_t dS,
-                    void* const* parts, const int64_t* dR, int threads) {{
+                    void* const* parts, const int64_t* dR, int64_t threads) {{
   const int64_t total = ends[leaves - 1], chunks = (total + {CHUNK - 1}) / {CHUNK}{kept};
   {_lines(2, every)}
   #pragma omp parallel num_threads(threads) if (total * members > {THREADS})
@@ -238,6 +245,7 @@ extern "C" void run(int64_t members, int64_t leaves, const int64_t* ends, void* 
     }}
   }}
   {self.finish()}
+  return 0;
 }}
 """
         return "\n".join(line for line in text.splitlines() if line.strip())

@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 
 from optfx.compiler.kernels.binding import Bound
 from optfx.compiler.kernels.cpp import build
+from optfx.compiler.kernels.cpp.calls import FAULTLESS, Call
 from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, accumulator
 from optfx.compiler.members import Alone
@@ -21,14 +22,15 @@ def scalar_work(gm: GraphModule, args: list[Tensor], compilers: build.Compilers,
     """The function of a graph of numbers, bound to its arguments, once for each member."""
     P, writer = ctypes.c_void_p, ScalarWriter(gm)
     # straight on, and as long as owners are many
-    library = compilers.library(writer.source(), "-O1", ctypes.c_int64, P, P)
+    library = compilers.library(writer.source(), "-O1", ctypes.c_int64, P, P, gives=ctypes.c_int)
     tensors = [*args, *map(members.every, writer.constants)]
     pointers, apart = build.pointers(tensors), (ctypes.c_int64 * len(tensors))(*map(members.apart, tensors))
 
     def look_up() -> None:
         pointers[:] = [x.data_ptr() for x in tensors]
 
-    return Bound(lambda: library.run(members.count, pointers, apart), look_up)
+    given = members.count, pointers, apart
+    return Bound(lambda: library.run(*given), look_up, call=lambda: Call(library.run, given, FAULTLESS))
 
 
 class ScalarWriter(Writer):
@@ -55,12 +57,13 @@ class ScalarWriter(Writer):
 static inline void one(char* const* P) {{
   {body}
 }}
-extern "C" void run(int64_t members, char* const* P, const int64_t* dP) {{
+extern "C" int run(int64_t members, char* const* P, const int64_t* dP) {{
   for (int64_t j = 0; j < members; ++j) {{
     char* at[{n}];
     for (int k = 0; k < {n}; ++k) at[k] = P[k] + j * dP[k];
     one(at);
   }}
+  return 0;
 }}
 """
 
