@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from optfx.compiler.kernels.cpp.calls import Call
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
+
+if TYPE_CHECKING:  # it stands on this file
+    from optfx.compiler.kernels.cpp.calls import Call
 
 CELL = 8  # bytes: the largest scalar
 
