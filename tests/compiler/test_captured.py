@@ -522,3 +522,10 @@ def test_any_graph(seed):
     for _ in range(2):
         for a, b in zip(run(*args), want, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_one_hot_is_captured_without_its_checks():
+    x, y = drawn(2, 9, 4), torch.arange(9) % 4
+    f = vmap(lambda x, y: nn.functional.mse_loss(x, nn.functional.one_hot(y, 4).to(x.dtype)), in_dims=(0, None))
+    for classes in (y, y.flip(0)):
+        torch.testing.assert_close(captured(f, x, y)(x, classes), f(x, classes))

@@ -183,6 +183,12 @@ class Words:
             total = self(aten.sum.dim_IntList, total, [d], keep)
         return self.narrow(total, val.dtype)
 
+    def squared_error(self, x: Node, y: Node, reduction: int = 1) -> Node | None:
+        if reduction:
+            return None
+        d = self(aten.sub.Tensor, x, y)
+        return self(aten.mul.Tensor, d, d)
+
     def mean_of_rows(self, x: Node, dim: Any = None, keep: bool = False, *, dtype: Any = None) -> Node | None:
         dims, val = _dims(x, dim), x.meta["val"]
         if not dims or (dtype or val.dtype) != val.dtype:
@@ -229,6 +235,7 @@ class Words:
         "log_sigmoid_forward": log_sigmoid,
         "logsumexp": log_sum_exp,
         "mean": mean_of_rows,
+        "mse_loss": squared_error,
         "native_layer_norm": layer_norm,
         "native_layer_norm_backward": layer_norm_backward,
         "sum": sum_of_rows,

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
+from torch.overrides import TorchFunctionMode
 
 from optfx.compiler.kernels.cpp.expressions import name_of
-from optfx.compiler.record.tracer import Looks, traced
+from optfx.compiler.record.tracer import traced
 from optfx.tree import flatten, unflatten
 from optfx.tree.dispatch import DispatchMode
 
@@ -87,15 +88,12 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
     found: list[Any] = []
 
     def run(*leaves: Tensor, f: Callable[..., Any] = f) -> list[Tensor]:
-        with _Refusing():
+        with _Refusing(), _Unchecked():
             results, given = flatten(f(*unflatten(taken, leaves)))
         found[:] = [[x if not isinstance(x, Tensor) else None for x in results], given]
         return [torch.ops.aten.alias.default(x) for x in results if isinstance(x, Tensor)]
 
-    try:
-        gm = traced(run, leaves)
-    except Looks as why:
-        raise NotCaptured(str(why)) from why
+    gm = traced(run, leaves)
     if any(_writes(x) for x in gm.graph.nodes):
         gm = traced(torch.func.functionalize(run), leaves)
         if others := [x for x in gm.graph.nodes if _writes(x)]:
@@ -143,6 +141,17 @@ class _Refusing(DispatchMode):
         if by_mask or torch.Tag.dynamic_output_shape in func.tags or torch.Tag.data_dependent_output in func.tags:
             raise NotCaptured(f"{func} depends on the values of tensors")
         return func(*args, **(kwargs or {}))
+
+
+class _Unchecked(TorchFunctionMode):
+    """`one_hot` looks at its classes, to check them; here it does not."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.one_hot and (classes := [*args[1:], *kwargs.values()]) and classes[0] > 0:
+            index = args[0]
+            return (index.unsqueeze(-1) == torch.arange(classes[0])).to(torch.int64)
+        return func(*args, **kwargs)
 
 
 # ---- places --------------------------------------------------------------------------------------

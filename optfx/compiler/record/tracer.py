@@ -78,27 +78,17 @@ class Tracer:
         return self._nodes[id(x)]
 
 
-class Looks(Exception):
-    """What is traced looks at the value of a tensor: there is no graph of that."""
-
-
 class _Following(DispatchMode):
     def __init__(self, tracer: Tracer):
         super().__init__()
         self.tracer = tracer
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.data_dependent_output in func.tags:
-            raise Looks(f"it looks at values, by {func.overloadpacket.__name__}")
         return self.tracer.call(func, args, kwargs or {})
 
 
 def traced(f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> GraphModule:
-    """A function of tensors as a graph. It runs, and may write to them.
-
-    Raises:
-        Looks: see there.
-    """
+    """A function of tensors as a graph. It runs, and may write to them."""
     tracer = Tracer()
     for x in args:
         tracer.follow(x)
