@@ -8,11 +8,12 @@ from depends on the members beside it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -107,7 +108,9 @@ class Worker:
         from optfx.compiler.kernels.cpp.calls import Calls, Copy, Moving
 
         found = self.gradient.calls(self.params, batches)
-        if found is None or self.opt is None or not found.losses.is_contiguous():
+        if found is None or self.opt is None:
+            return False
+        if not found.losses.is_contiguous() or found.losses.dtype != losses.dtype:
             return False
         update = self.opt.calls(found.gradients, value=found.losses, grad=found.gradients)
         if update is None:
@@ -130,11 +133,13 @@ class Blocks:
 
     Attributes:
         window: how many batches to give at once, so that workers look up seldom, and a progress bar moves.
+        ahead: whether batches may be drawn before the steps before them are done: not where drawing them changes what
+            the loss does.
     """
 
     def __init__(self, loss_fn: Callable[[Tree, Any], Tensor], dtype: torch.dtype) -> None:
-        self.gradients, self.dtype, self.window = Gradients(loss_fn), dtype, 1
-        self.taken = 0
+        self.gradients, self.dtype, self.window, self.ahead = Gradients(loss_fn), dtype, 1, False
+        self.taken, self.changed = 0, False
         self.threads = torch.get_num_threads()
         self.workers: list[Worker] = []
         self.pool: ThreadPoolExecutor | None = None
@@ -170,9 +175,9 @@ class Blocks:
     def begin(self, batches: list[Any]) -> Callable[[], Tensor]:
         """Train all members on these batches; what waits for their losses, (steps, n)."""
         if self.taken == 1 and not self.gradients.still(tree.map(self._block, self.params), batches[0]):
-            self.gradients.forget()  # a value of the first batch has become part of the program
-            why = "it does something else with another batch"
-            warnings.warn(f"loss_fn is not captured, and runs under vmap, which is slower: {why}", stacklevel=4)
+            self.gradients.forget(
+                "it does something else with another batch"
+            )  # than the value that it saw in the first
         self.taken += len(batches)
         losses, began = torch.empty(len(batches), self.n, dtype=self.dtype), time.perf_counter()
         begins, stop = iter(range(0, self.n, self.size)), threading.Event()
@@ -195,11 +200,30 @@ class Blocks:
                 stop.set()
                 wait(jobs)
                 raise
+            self.ahead = self.gradients.trusted and not self.changed
             each = (time.perf_counter() - began) / len(batches)  # which decides when workers look up, and no number
-            self.window = max(1, min(4 * self.window, int(SECONDS / each), BYTES // (1 + _bytes(batches[0]))))
+            most = min(4 * self.window, int(SECONDS / each), BYTES // (1 + _bytes(batches[0])))
+            self.window = max(1, most) if self.ahead and self.taken > 1 else 1
             return losses
 
         return done
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """See whether `batches` changes a tensor that the loss reads from outside. Then no batch is drawn ahead.
+
+        Raises:
+            RuntimeError: it does so for the first time where batches have been drawn ahead.
+        """
+        before = [(x, x._version) for x in self.gradients.outside()]
+        yield
+        if not self.changed and any(x._version != version for x, version in before):
+            if self.taken > 1:
+                raise RuntimeError(
+                    "batches changes a tensor that loss_fn reads, and did not do so in the second step, so earlier "
+                    "batches would see it: put the tensor in the batch, or give compile=False"
+                )
+            self.changed, self.ahead = True, False
 
     def settle(self, batch: Any) -> None:
         """Warn if the loss is another one than before the first step."""

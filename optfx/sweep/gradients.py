@@ -36,7 +36,7 @@ class Gradients:
     def __init__(self, loss_fn: Callable[[Tree, Any], Tensor]) -> None:
         self.mapped = vmap(grad_and_value(loss_of(loss_fn)), in_dims=(0, None))
         self._programs: dict[Any, Program] = {}
-        self._trusted, self._lock = True, threading.Lock()
+        self.trusted, self._lock = True, threading.Lock()
 
     def any_size(self, params: Tree, batch: Any) -> bool:
         """Whether the numbers of a member are the same in blocks of any size, as far as we know."""
@@ -54,7 +54,7 @@ class Gradients:
 
         with self._lock:
             key = _kind(batch)
-            if self._trusted and key not in self._programs:
+            if self.trusted and key not in self._programs:
                 of_tensors, tensors = _of_tensors(self.mapped, batch)
                 try:
                     if key is None:
@@ -64,8 +64,7 @@ class Gradients:
                     with torch.no_grad(), advised("loss_fn"):
                         self._programs[key] = capture(of_tensors, params, tensors)
                 except (NotCaptured, Unsupported) as why:
-                    self._trusted = False
-                    warnings.warn(f"loss_fn is not captured, and runs under vmap, which is slower: {why}", stacklevel=4)
+                    self._distrust(str(why))
             return key in self._programs
 
     def finish(self) -> None:
@@ -89,9 +88,18 @@ class Gradients:
             self._programs[key].finish()
         return self._programs[key]
 
-    def forget(self) -> None:
+    def outside(self) -> list[Tensor]:
+        """The tensors that the loss reads from outside."""
+        return [x for program in [*self._programs.values()] for x in program.traced.closed.values()]
+
+    def forget(self, why: str) -> None:
         """Let the loss run under `vmap` from now on."""
-        self._trusted, self._programs = False, {}
+        self._programs = {}
+        self._distrust(why)
+
+    def _distrust(self, why: str) -> None:
+        self.trusted = False
+        warnings.warn(f"loss_fn is not captured, and runs under vmap, which is slower: {why}", stacklevel=5)
 
     def bind(self) -> Gradient:
         """The gradient with memory of its own, for one thread at a time: results last until the next call."""

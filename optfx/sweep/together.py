@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -24,6 +25,7 @@ class Together:
     """
 
     window = 1  # how many batches it takes at once
+    ahead = False  # whether batches may be drawn before the steps before them are done
 
     def __init__(self, loss_fn: Callable[[Tree, Any], Tensor], backend: str | None) -> None:
         self.step: Any = donate(vmap(member_step(loss_fn), in_dims=(0, 0, 0, None)), argnums=(1, 2))
@@ -51,6 +53,10 @@ class Together:
 
         self.waits = False
         return as_guest(take)
+
+    def watching(self) -> Any:
+        """Whatever `batches` changes, the next step sees it."""
+        return contextlib.nullcontext()
 
     def settle(self, batch: Any) -> None:
         """The loss was called in each step."""

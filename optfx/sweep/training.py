@@ -199,13 +199,18 @@ def _run(
     parts, compile_seconds, run_seconds = [], 0.0, 0.0
 
     def draw(t: int) -> list[Any]:
-        return [batch_at(s) for s in range(t, min(t + engine.window, steps))]
+        """The batches of the next steps. A batch is asked for once a step: `batches` may go through a file."""
+        drawn = []
+        for s in range(t, min(t + engine.window, steps)):
+            with engine.watching():
+                batch = batch_at(s)
+            drawn.append(tree.map(_kept, batch) if engine.ahead else batch)
+        return drawn
 
     with Progress(steps * math.ceil(members.n / size), size, progress) as bar:
         for index, real in _chunks(members.n, size):
             began = time.perf_counter()
             engine.load(*members.start(index), first)
-            # a batch is asked for once a step: `batches` may go through a file
             curve, given = [engine.begin([batch_at(0) if parts else first])()], [first]
             if not parts:
                 _wait(curve[-1])
@@ -217,9 +222,10 @@ def _run(
             while ahead:
                 given, t = ahead, t + len(ahead)
                 done = engine.begin(given)
-                ahead = draw(t)  # while these are at work
+                ahead = draw(t) if engine.ahead else []  # while these are at work
                 curve.append(done())
                 bar.advance(len(given), curve[-1][-1])
+                ahead = ahead or draw(t)
             _wait(curve[-1])
             run_seconds += time.perf_counter() - began
             bar.refresh(curve[-1][-1])
@@ -233,6 +239,11 @@ def _run(
     configs = {name: x.detach().cpu() for name, x in members.configs.items()}
     times = compile_seconds, run_seconds, math.nan  # the whole time is known to `fit`
     return Result(configs, losses, whole["metrics"], whole["params"], diverged, size, *times)
+
+
+def _kept(x: Any) -> Any:
+    """A tensor as it is now: `batches` may fill the same one again."""
+    return x.clone() if isinstance(x, Tensor) else x
 
 
 def _wait(x: Tensor) -> None:

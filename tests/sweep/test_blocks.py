@@ -188,12 +188,31 @@ def test_tensors_from_outside_are_read_at_each_step():
     scale = torch.tensor(1.0)
 
     def changing(step):
-        scale.fill_(1.0 if step < 1 else 2.0)
+        scale.fill_(1.0 + step)
         return batches(step)
 
     scaled = lambda params, batch: loss_fn(params, batch) * scale
-    found = [fit(loss_fn=scaled, batches=changing, compile=c, steps=2) for c in (True, False)]
-    torch.testing.assert_close(found[0].losses, found[1].losses)
+    found = [fit(loss_fn=scaled, batches=changing, compile=c, threads=2) for c in (True, False)]
+    torch.testing.assert_close(found[0].losses, found[1].losses, rtol=1e-4, atol=1e-5)
+
+    def changing_late(step):
+        if step > 7:
+            scale.fill_(2.0)
+        return batches(step)
+
+    with pytest.raises(RuntimeError, match="batches changes a tensor that loss_fn reads"):
+        fit(loss_fn=scaled, batches=changing_late, threads=2)
+
+
+def test_a_batch_may_be_filled_again():
+    x, y = torch.empty(9, 5), torch.empty(9, dtype=torch.int64)
+
+    def filling(step):
+        for own, new in zip((x, y), batches(step), strict=True):
+            own.copy_(new)
+        return x, y
+
+    assert same(fit(batches=filling, threads=2), fit(threads=2))
 
 
 def test_batches_of_several_shapes_and_with_numbers():
