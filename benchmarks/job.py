@@ -77,11 +77,13 @@ def for_all(run: Run, members: int) -> float:
 
 
 def agree(job: Job, runs: dict[str, Run]) -> None:
-    """Raise unless all runs found the same: nine of ten members went the same way as with jax, to 1% of its length.
+    """Raise unless all runs found the same: nine of ten members went the same way as with jax, to 1% of its length, or
+    5% where thousands of steps have let roundings grow.
 
     Not every one: where a hidden unit is next to the kink of the ReLU, rounding decides on which side, and Adam divides
     what follows by its own size.
     """
+    limit = 0.01 if job.steps <= 600 else 0.05
     start = flat({name: x[None] for name, x in job.start.items()})
     expected = runs["jax"]
     for name, run in runs.items():
@@ -90,7 +92,7 @@ def agree(job: Job, runs: dict[str, Run]) -> None:
         apart = norm(flat(run.params) - end) / norm(end - start)
         off = norm((run.losses - losses).T) / norm(losses.T)
         for what, each in (("parameters", apart), ("losses", off)):
-            if not np.quantile(each, 0.9) < 0.01:
+            if not np.quantile(each, 0.9) < limit:
                 raise AssertionError(f"{name}: {what} are {np.quantile(each, 0.9):.1%} apart from those of jax")
 
 
