@@ -50,6 +50,7 @@ class GradientTransformation:
         takes: the extra arguments that `step` takes if they are given.
         final: whether it owns the step size and the sign, so that nothing may scale its updates afterwards.
         is_rate: whether it is the learning rate, which flips the sign.
+        shows: the fields of the state that `hyperparams` shows beside the numbers, such as a factor of the rate.
 
     Example:
         >>> import torch
@@ -77,6 +78,7 @@ class GradientTransformation:
     takes: ClassVar[tuple[str, ...]] = ()
     final: ClassVar[bool] = False
     is_rate: ClassVar[bool] = False
+    shows: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense; one of your own calls this one."""
