@@ -360,10 +360,7 @@ def test_rows(columns, dtype):
             if name == "gather" and columns < 3:
                 continue
             y, back = vjp(act, x)
-            found[name] = (
-                y,
-                *back(w[: y.shape[0], : y.shape[-1]].reshape(-1)[: y.numel()].expand(y.numel()).view(y.shape)),
-            )
+            found[name] = y, *back(w[: y.shape[0], : y.shape[-1]].reshape(-1)[: y.numel()].expand(y.numel()).view(y.shape))
         return found
 
     x, w = drawn(2, 3, columns, dtype=dtype), drawn(3, 65, dtype=dtype)

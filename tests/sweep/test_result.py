@@ -47,6 +47,12 @@ def test_best():
     assert result(metrics={}).best().index == 0
 
 
+def test_the_best_is_printed_without_its_weights():
+    assert repr(result().best()) == (
+        "<member 3 of a sweep: rate 1, length 3; val_loss 0.5, accuracy 0.3, train_loss 0.6; 3 parameters>"
+    )
+
+
 def test_what_diverged_is_never_the_best():
     gone = result(diverged=ONE_GONE)
     assert gone.best().index == 1
@@ -73,9 +79,9 @@ def test_which_way_is_better_is_never_guessed():
 def test_table():
     lines = result(diverged=ONE_GONE).table(2).splitlines()
     assert [line.split() for line in lines] == [
-        ["rate", "length", "val_loss", "accuracy", "train_loss"],
-        ["1", "0.01", "1", "1", "0.9", "0.3"],
-        ["2", "0.1", "2", "2", "0.2", "0.45"],
+        ["member", "rate", "length", "val_loss", "accuracy", "train_loss"],
+        ["1", "1", "0.01", "1", "1", "0.9", "0.3"],
+        ["2", "2", "0.1", "2", "2", "0.2", "0.45"],
     ]
     assert len({len(line) for line in lines}) == 1
     assert len(result(diverged=ONE_GONE).table().splitlines()) == 5
