@@ -244,7 +244,7 @@ def warn_of_idle_rules(tx: GradientTransformation, params: Tree) -> None:
     for who, rule in rules.values():
         for words in select.idle(rule, params):
             shown = ", ".join(tree.paths(params)[:8])
-            warnings.warn(f"{who}: {words} selects no parameter; their paths are {shown}", stacklevel=3)
+            warnings.warn(f"{who}: {words}; the paths are {shown}", stacklevel=3)
 
 
 def _all(tx: GradientTransformation) -> Iterator[GradientTransformation]:
