@@ -11,7 +11,17 @@ from typing import Any
 from optfx import combinators, core, hints, interop, optimizers, random, schedules, sweep, transforms, tree
 from optfx.combinators import *  # noqa: F403
 from optfx.compiler import fuse
-from optfx.core import apply_updates, donate, grads, hyperparams, incremental_update, load_params, params, select
+from optfx.core import (
+    apply_updates,
+    describe,
+    donate,
+    grads,
+    hyperparams,
+    incremental_update,
+    load_params,
+    params,
+    select,
+)
 from optfx.optimizers import *  # noqa: F403
 from optfx.schedules import (
     constant_schedule,
@@ -39,6 +49,7 @@ __all__ = [
     "core",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
+    "describe",
     "donate",
     "exponential_decay",
     "fuse",

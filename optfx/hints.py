@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 _WRAPPERS = "docs/write-a-wrapper.md writes it, in a few lines"
 _MISSING = "not here yet"
+_EPOCHS = "`optfx.schedules.per_epoch` around it counts epochs, not updates"
 _LOSSES = "losses are those of `torch.nn.functional`"
 
 NAMES: dict[str, str] = {
@@ -40,22 +41,22 @@ NAMES: dict[str, str] = {
     "swa_utils": "`optfx.params_ema` or `optfx.params_average`, and `eval_params`",
     "clip_grad_norm_": "`optfx.clip_by_global_norm`",
     "clip_grad_value_": "`optfx.clip`",
-    "lr_scheduler": "`optfx.schedules`",
+    "lr_scheduler": "`optfx.schedules`, which count updates; inside `optfx.schedules.per_epoch`, epochs",
     "ChainedScheduler": "`optfx.schedules.from_torch_scheduler`",
-    "ConstantLR": "`optfx.schedules.constant_lr`",
-    "CosineAnnealingLR": "`optfx.schedules.cosine_annealing_lr`",
-    "CosineAnnealingWarmRestarts": "`optfx.schedules.cosine_annealing_warm_restarts`",
+    "ConstantLR": f"`optfx.schedules.constant_lr`; {_EPOCHS}",
+    "CosineAnnealingLR": f"`optfx.schedules.cosine_annealing_lr`; {_EPOCHS}",
+    "CosineAnnealingWarmRestarts": f"`optfx.schedules.cosine_annealing_warm_restarts`; {_EPOCHS}",
     "CyclicLR": "`optfx.schedules.cyclic_lr` and `optfx.schedules.cyclic_momentum`",
-    "ExponentialLR": "`optfx.schedules.exponential_lr`",
-    "LambdaLR": "`optfx.schedules.lambda_lr`",
-    "LinearLR": "`optfx.schedules.linear_lr`",
-    "MultiStepLR": "`optfx.schedules.multi_step_lr`",
+    "ExponentialLR": f"`optfx.schedules.exponential_lr`; {_EPOCHS}",
+    "LambdaLR": f"`optfx.schedules.lambda_lr`; {_EPOCHS}",
+    "LinearLR": f"`optfx.schedules.linear_lr`; {_EPOCHS}",
+    "MultiStepLR": f"`optfx.schedules.multi_step_lr`; {_EPOCHS}",
     "MultiplicativeLR": "`optfx.schedules.from_torch_scheduler`",
     "OneCycleLR": "`optfx.schedules.one_cycle_lr` and `optfx.schedules.one_cycle_momentum`",
-    "PolynomialLR": "`optfx.schedules.polynomial_lr`",
-    "ReduceLROnPlateau": "`optfx.reduce_on_plateau`, a transform",
+    "PolynomialLR": f"`optfx.schedules.polynomial_lr`; {_EPOCHS}",
+    "ReduceLROnPlateau": "`optfx.reduce_on_plateau`, a transform; give it `batches` to judge one value an epoch",
     "SequentialLR": "`optfx.schedules.sequential_lr`",
-    "StepLR": "`optfx.schedules.step_lr`",
+    "StepLR": f"`optfx.schedules.step_lr`; {_EPOCHS}",
     # ---- optax ----
     "MultiSteps": f"`accumulate`: {_WRAPPERS}",
     "multi_transform": "`optfx.partition`",

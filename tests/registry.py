@@ -254,6 +254,13 @@ ROWS = [
         {"factor": 0.5, "rtol": 1e-4},
         extra=VALUE,
     ),
+    Row(
+        "reduce_on_plateau",
+        lambda **h: optfx.reduce_on_plateau(**h, patience=0),
+        {"factor": 0.5, "batches": 2.0},
+        "epochs",
+        extra=VALUE,
+    ),
     Row("scale_by_asgd", optfx.scale_by_asgd, ASGD),
     # ---- foreign pairs, and combinators ------------------------------------------------------------
     Row("from_functions", lambda: optfx.core.from_functions(no_state, halve_pair)),

@@ -274,8 +274,8 @@ def test_repr_pickle_and_copy(row, kind):
         vars(optfx.schedules) | vars(optfx.core) | vars(optfx) | vars(optfx.select) | {"torch": torch, "optfx": optfx}
     )
     names |= vars(sys.modules["tests.registry"])
-    again = eval(repr(tx), names)
-    for other in (again, pickle.loads(pickle.dumps(tx)), copy.deepcopy(tx)):
+    again, printed = eval(repr(tx), names), eval(str(tx), names)
+    for other in (again, printed, pickle.loads(pickle.dumps(tx)), copy.deepcopy(tx)):
         assert repr(other) == repr(tx)
         assert_close(tree.leaves(other), tree.leaves(tx), 0)
         assert_close(run(row, other, params()), run(row, tx, params()), 0)

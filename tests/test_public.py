@@ -11,7 +11,8 @@ from tests.registry import ROWS
 
 FLAT = ["combinators", "transforms", "optimizers"]  # the layers of transforms, whose names are those of `optfx`
 MODULES = ["core", "interop", "random", "schedules", "sweep", "tree"]
-LOOP = ["apply_updates", "donate", "fuse", "grads", "hyperparams", "incremental_update", "load_params", "params"]
+LOOP = ["apply_updates", "describe", "donate", "fuse", "grads", "hyperparams", "incremental_update", "load_params"]
+LOOP += ["params"]
 LAYERS = [*FLAT, *MODULES, "compiler"]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from optfx import core, tree
 from optfx.core import GradientTransformation
 from optfx.tree import Tree
-from optfx.tree.record import show
 
 
 def run_in_turn(
@@ -131,8 +130,8 @@ class named_chain(core.Wrapper):
         self.__post_init__()
         refuse_two_steps("named_chain", list(self.steps.values()))
 
-    def __repr__(self) -> str:
-        return f"named_chain({', '.join(map(show, self.steps.items()))})"
+    def _arguments(self, brief: bool) -> list[tuple[str, Any]]:
+        return [("", pair) for pair in self.steps.items()]  # as `__init__` takes them
 
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         return run_in_turn(self, state, updates, params, extra)

@@ -7,6 +7,7 @@ What authors of transforms need is only here: `GradientTransformation`, `Statele
 from optfx.core import select
 from optfx.core.by_path import hyperparams, numbers, with_numbers
 from optfx.core.carry import carry_over
+from optfx.core.describe import describe
 from optfx.core.donate import donate
 from optfx.core.foreign import as_transform, from_functions
 from optfx.core.hyper import (
@@ -48,6 +49,7 @@ __all__ = [
     "bias_correction",
     "carry_over",
     "counter",
+    "describe",
     "donate",
     "from_functions",
     "grads",

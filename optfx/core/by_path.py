@@ -109,7 +109,8 @@ def _put(x: Any, new: dict[str, Any]) -> Any:
 def hyperparams(tx: Any, state: Tree) -> dict[str, Tensor]:
     """The hyperparameters that the next update will use, by path.
 
-    Schedules are evaluated on the device; nothing is synchronized.
+    Schedules are evaluated on the device; nothing is synchronized. After the numbers of `reduce_on_plateau` comes its
+    `scale` as the last step left it: the rate in force is the learning rate times that.
 
     Args:
         tx: an optimizer or any other transform.
@@ -127,6 +128,7 @@ def hyperparams(tx: Any, state: Tree) -> dict[str, Tensor]:
     count = getattr(state, "count", None)  # of a tuple it is a method
     now = at(tx, count if isinstance(count, Tensor) else torch.zeros((), dtype=torch.int64)) if is_record(tx) else {}
     found: dict[str, Any] = {k: x.kept if isinstance(x, tree.Share) else x for k, x in now.items() if x is not None}
+    found |= {name: getattr(state, name) for name in tx.shows}
     for name, (part, inner) in tx.parts(state).items():
         found |= {join(name, path): x for path, x in hyperparams(part, inner).items()}
     return found

@@ -7,6 +7,7 @@ a prefix tree, a function `params -> tree`, or a selector; `resolve` turns each 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import fnmatch
 import re
 from collections.abc import Callable, Mapping
@@ -26,9 +27,9 @@ class Selector:
         """Whether the leaf at this path is selected."""
         raise NotImplementedError
 
-    def by_path(self) -> bool:
-        """Whether it, or a part of it, is a pattern of paths."""
-        return any(isinstance(x, Selector) and x.by_path() for x in vars(self).values())
+    def patterns(self) -> list[str]:
+        """The patterns of paths that it, or a part of it, is made from."""
+        return [found for x in vars(self).values() if isinstance(x, Selector) for found in x.patterns()]
 
     def __call__(self, params: Tree) -> Tree:
         return unflatten_like(params, [self.match(p, x) for p, x in zip(paths(params), leaves(params), strict=True)])
@@ -63,8 +64,8 @@ class path(Selector):
     def __post_init__(self) -> None:
         object.__setattr__(self, "regex", re.compile(fnmatch.translate(self.pattern)))
 
-    def by_path(self) -> bool:
-        return True
+    def patterns(self) -> list[str]:
+        return [self.pattern]
 
     def match(self, path: str, leaf: Tensor) -> bool:
         return self.regex.match(path) is not None
@@ -241,9 +242,24 @@ def idle(spec: Any, params: Tree) -> list[str]:
         named = {f"the rule for {name!r}, {rule!r},": rule for name, rule in spec.rules.items()}
     else:
         named = {repr(spec): spec} if isinstance(spec, Selector) else {}
-    pairs = list(zip(paths(params), leaves(params), strict=True))
-    found = {words: any(rule.match(p, x) for p, x in pairs) for words, rule in named.items() if rule.by_path()}
-    return [words for words, any_of_them in found.items() if pairs and not any_of_them]
+    pairs, said = list(zip(paths(params), leaves(params), strict=True)), []
+    for words, rule in named.items():
+        if pairs and rule.patterns() and not any(rule.match(p, x) for p, x in pairs):
+            near = [repr(x) for pattern in rule.patterns() for x in _near(pattern, [p for p, _ in pairs])]
+            said.append(f"{words} selects no parameter" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    return said
+
+
+def _near(pattern: str, names: list[str]) -> list[str]:
+    """Patterns like one that matches no path, and that match one."""
+    if any(fnmatch.fnmatchcase(name, pattern) for name in names):
+        return []
+    found: dict[str, None] = dict.fromkeys(names)
+    for name in names:
+        parts = name.split(".")
+        for k in range(1, len(parts)):
+            found |= dict.fromkeys([".".join(parts[:k]) + ".*", "*." + ".".join(parts[k:])])
+    return difflib.get_close_matches(pattern, found, 2)
 
 
 def resolve(spec: Any, params: Tree, kind: type, who: str) -> list[Any]:

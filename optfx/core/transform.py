@@ -50,6 +50,7 @@ class GradientTransformation:
         takes: the extra arguments that `step` takes if they are given.
         final: whether it owns the step size and the sign, so that nothing may scale its updates afterwards.
         is_rate: whether it is the learning rate, which flips the sign.
+        shows: the fields of the state that `hyperparams` shows beside the numbers, such as a factor of the rate.
 
     Example:
         >>> import torch
@@ -77,6 +78,7 @@ class GradientTransformation:
     takes: ClassVar[tuple[str, ...]] = ()
     final: ClassVar[bool] = False
     is_rate: ClassVar[bool] = False
+    shows: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense; one of your own calls this one."""
@@ -242,7 +244,7 @@ def warn_of_idle_rules(tx: GradientTransformation, params: Tree) -> None:
     for who, rule in rules.values():
         for words in select.idle(rule, params):
             shown = ", ".join(tree.paths(params)[:8])
-            warnings.warn(f"{who}: {words} selects no parameter; their paths are {shown}", stacklevel=3)
+            warnings.warn(f"{who}: {words}; the paths are {shown}", stacklevel=3)
 
 
 def _all(tx: GradientTransformation) -> Iterator[GradientTransformation]:

@@ -17,6 +17,7 @@ from optfx.combinators import chain, inject_hyperparams, named_chain
 from optfx.core import GradientTransformation
 from optfx.core.hyper import join
 from optfx.interop.owners import by_owner, each, is_foreign, looks_across, masks
+from optfx.tree.record import lay_out, show
 
 _TORCH = {
     "learning_rate": "lr",
@@ -174,6 +175,16 @@ class Knobs:
         names = [name for name, knob in self.found.items() if is_below(knob.paths[0], path)]
         values = [tuple([mine.values.get(name) for name in names]) for mine in held]
         return [k if None in row else first.setdefault(row, k) for k, row in enumerate(values)]
+
+    def shown(self, who: str, groups: Sequence[Mapping[str, Any]]) -> str:
+        """The transform, and the parameters and numbers of each group, for people."""
+        lines = [f"{who}(", f"    {lay_out(self.tx, '    ')}"]
+        for k, group in enumerate(groups):
+            n = len(group["params"])
+            values = [f"{name}={show(group[name])}" for name in self.found if name in group]
+            values += ["maximize=True"] * bool(group.get("maximize"))
+            lines.append(f"    group {k}, {n} parameter{'s' * (n != 1)}: {', '.join(values) or 'no numbers'}")
+        return "\n".join([*lines, ")"])
 
     # ---- the optimizer with these values ----------------------------------------------------------
 

@@ -7,6 +7,7 @@ parameters one by one runs for each owner alone. One that looks across parameter
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -180,3 +181,17 @@ def masks(tx: GradientTransformation) -> list[Any]:
     others = (*core.hyper_fields(tx), tx.holds if isinstance(tx, core.Wrapper) else "")
     found = [x for name, x in vars(tx).items() if name not in others and (callable(x) or isinstance(x, dict))]
     return [x for x in found if not isinstance(x, select.Selector)]
+
+
+def in_zero() -> bool:
+    """Whether a ZeroRedundancyOptimizer is making this optimizer, for the parameters of one rank.
+
+    A transform that looks across parameters would see only those of the rank, and be wrong without a word. No argument
+    tells: the groups look like any others. So its code is looked for among the callers; their variables are left alone,
+    because to read them would keep them alive.
+    """
+    zero = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    frame = sys._getframe(1) if zero is not None else None
+    while frame is not None and frame.f_globals is not vars(zero):
+        frame = frame.f_back
+    return frame is not None

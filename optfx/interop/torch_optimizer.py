@@ -6,7 +6,6 @@ groups, their parameters and the state are what `param_groups` and `state` say a
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from optfx.interop import torch_load
 from optfx.interop.evaluating import Evaluating
 from optfx.interop.groups import Knobs, own_value
 from optfx.interop.members import Members, refuse_twice
+from optfx.interop.owners import in_zero
 from optfx.interop.program import Program, Whole
 from optfx.tree import leaves
 
@@ -84,10 +84,13 @@ class TorchOptimizer(Evaluating):
         super().__init__(params, values | numbers | {"maximize": maximize})
         self._members = Members(self._knobs)
         self._follow()
-        if self._knobs.looks_across and _in_zero():
+        if self._knobs.looks_across and in_zero():
             raise ValueError(
                 f"{self.tx!r} looks across parameters, and ZeroRedundancyOptimizer shows each rank only some of them"
             )
+
+    def __repr__(self) -> str:
+        return self._knobs.shown(type(self).__name__, self.param_groups)
 
     # ---- groups -----------------------------------------------------------------------------------
 
@@ -304,17 +307,3 @@ class TorchOptimizer(Evaluating):
             self._members = Members(self._knobs)
         self._members.untouched = {}
         self._members.compared = False
-
-
-def _in_zero() -> bool:
-    """Whether a ZeroRedundancyOptimizer is making this optimizer, for the parameters of one rank.
-
-    A transform that looks across parameters would see only those of the rank, and be wrong without a word. No argument
-    tells: the groups look like any others. So its code is looked for among the callers; their variables are left alone,
-    because to read them would keep them alive.
-    """
-    zero = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
-    frame = sys._getframe(1) if zero is not None else None
-    while frame is not None and frame.f_globals is not vars(zero):
-        frame = frame.f_back
-    return frame is not None

@@ -8,6 +8,8 @@ class of schedules given by a formula and its numbers.
 optax's schedules have optax's names. torch's schedulers are here as functions of the count alone, with torch's names in
 lower case (`StepLR` is `step_lr`) and the base rate first. Some names are recipes that return another schedule:
 `polynomial_lr` returns a `polynomial_schedule`, `sequential_lr` a `join_schedules`, `cyclic_momentum` a `cyclic_lr`.
+
+All of them count updates; inside `per_epoch(schedule, batches)` they count epochs.
 """
 
 from typing import Any
@@ -20,6 +22,7 @@ from optfx.schedules.cycles import (
     cyclic_momentum,
 )
 from optfx.schedules.decay import exponential_decay, exponential_lr, inverse_time_decay, relative_step, step_lr
+from optfx.schedules.epochs import per_epoch
 from optfx.schedules.given import from_torch_scheduler, function_schedule, lambda_lr, table_schedule
 from optfx.schedules.joined import join_schedules, sequential_lr, sgdr_schedule
 from optfx.schedules.onecycle import (
@@ -70,6 +73,7 @@ __all__ = [
     "multi_step_lr",
     "one_cycle_lr",
     "one_cycle_momentum",
+    "per_epoch",
     "piecewise_constant_schedule",
     "piecewise_interpolate_schedule",
     "polynomial_lr",

@@ -1,8 +1,8 @@
 """Plots of a sweep: the loss curves, the metric against each hyperparameter, and a map over two of them.
 
-All panels share one color scale, from dark (the best) to light. The best member is orange, members that diverged are
-gray crosses, and members much worse than most are triangles at the edge. An axis is logarithmic if its values are
-spread like powers.
+All panels share one color scale, by rank: from dark (the best) to pale (the worst), as many members in each shade. The
+best member is orange, members that diverged are gray crosses, and members much worse than most are triangles at the
+edge. An axis is logarithmic if its values are spread like powers; that of a score, of which more is better, never is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 BEST, DIVERGED = "#d55e00", "#8c8c8c"
+SHADES = "YlGnBu_r", 0.88  # a map of matplotlib, and how much of it: its end is too pale to see
+QUARTERS = [0.0, 0.25, 0.5, 0.75, 1.0]  # of the ranks, labelled with the metric there
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -96,37 +98,33 @@ def draw(
         if len(configs) == 2:
             _map(figure.add_subplot(grid[1, 2]), configs, scales)
         better = "less" if mode == "min" else "more"
-        bar = figure.colorbar(
-            scales.colors,
-            ax=curves,
-            label=f"{metric} ({better} is better)",
-            extend="max" if mode == "min" else "min",
-            pad=0.01,
-            aspect=30,
-        )
-        if scales.log:
-            _label_powers(bar.ax.yaxis)
+        bar = figure.colorbar(scales.colors, ax=curves, label=f"{metric} ({better} is better)", pad=0.01, aspect=30)
+        bar.set_ticks(QUARTERS, labels=scales.at_quarters())
+        bar.ax.invert_yaxis()  # the best on top
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
 
 
-def _label_powers(axis: Any) -> None:
-    """Write the ticks of a logarithmic axis as numbers, 0.06, if it spans few powers."""
-    from matplotlib.ticker import LogFormatter
+def _label_numbers(axis: Any, x: Tensor) -> None:
+    """Write the ticks of an axis as numbers, 0.001 and not a power, and whole ones if all values are."""
+    from matplotlib.ticker import LogFormatter, MaxNLocator
 
     class Plain(LogFormatter):
         def __call__(self, x: float, pos: int | None = None) -> str:
             return f"{x:g}" if super().__call__(x, pos) else ""
 
+    if axis.get_scale() == "linear":
+        if not x.is_floating_point():
+            axis.set_major_locator(MaxNLocator(5, integer=True))
+        return
     low, high = axis.get_view_interval()
-    if high < 100 * low and low >= 1e-4 and high < 1e5:
-        axis.set_major_formatter(Plain())
-        axis.set_minor_formatter(Plain(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+    axis.set_major_formatter(Plain())
+    axis.set_minor_formatter(Plain(labelOnlyBase=high >= 100 * low, minor_thresholds=(2, 0.5)))
 
 
 class _Scales:
-    """The scales of a plot, fitted to the better nine tenths of the values.
+    """The scales of a plot: colors by rank, and an axis fitted to the better nine tenths of the values.
 
     Args:
         values: (n,), NaN if a member diverged.
@@ -134,8 +132,9 @@ class _Scales:
     """
 
     def __init__(self, values: Tensor, mode: str) -> None:
+        from matplotlib import colormaps
         from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import LogNorm, Normalize
+        from matplotlib.colors import ListedColormap, Normalize
 
         self.values, self.mode = values, mode
         self.ok = values.isfinite()
@@ -143,16 +142,22 @@ class _Scales:
         order = torch.argsort(values[self.ok] * (1 if mode == "min" else -1), stable=True).flip(0)
         self.worst_first = self.ok.nonzero()[:, 0][order].tolist()
         self.best = self.worst_first[-1] if self.worst_first else None
-        self.log = bool(good.min() > 0 and good.max() > 10 * good.min())
+        self.log = bool(mode == "min" and good.min() > 0 and good.max() > 10 * good.min())
         best, poor = (good.min(), good.quantile(0.9)) if mode == "min" else (good.max(), good.quantile(0.1))
-        low, high = sorted([float(best), float(poor)])
-        norm = (LogNorm if self.log else Normalize)(vmin=low, vmax=high)
-        self.colors = ScalarMappable(norm, "viridis" if mode == "min" else "viridis_r")
         limit = poor * (poor / best).sqrt() if self.log else poor + (poor - best) / 2
         self.shown = values.clamp(max=limit) if mode == "min" else values.clamp(min=limit)
+        name, end = SHADES
+        self.shades = ListedColormap(colormaps[name](torch.linspace(0, end, 256).numpy()))
+        self.colors = ScalarMappable(Normalize(0, 1), self.shades)
+        self.order = good.sort(descending=mode == "max").values
 
     def color(self, i: int) -> Any:
-        return tuple(self.colors.to_rgba(self.values[i : i + 1].numpy())[0])
+        better = self.order < self.values[i] if self.mode == "min" else self.order > self.values[i]
+        return self.shades(better.sum().item() / max(len(self.order) - 1, 1))
+
+    def at_quarters(self) -> list[str]:
+        """The metric at the ranks of `QUARTERS`."""
+        return [f"{self.order[round(q * (len(self.order) - 1))]:.3g}" for q in QUARTERS]
 
 
 def _curves(axes: Any, losses: Tensor, diverged: Tensor, scales: _Scales) -> None:
@@ -176,7 +181,7 @@ def _curves(axes: Any, losses: Tensor, diverged: Tensor, scales: _Scales) -> Non
     if finite.numel():
         first = losses[0][losses[0].isfinite()]
         top = min(finite.max().item(), 3 * first.median().item() if first.numel() else math.inf)
-        low = finite.min().item()
+        low = finite.sort().values[len(finite) // 200].item()  # a few spikes down would squeeze all the others
         if low > 0:
             axes.set_yscale("log")
             axes.set_ylim(low / 1.2, top * 1.2)
@@ -198,9 +203,10 @@ def _against(axes: Any, name: str, x: Tensor, scales: _Scales, label: str | None
         axes.scatter(x[scales.best], scales.values[scales.best], s=60, marker="*", color=BEST, zorder=3)
     low, high = _ruler(x)[0][[0, -1]]
     axes.set(xlim=(low, high), xscale="log" if is_log(x) else "linear")
+    _label_numbers(axes.xaxis, x)
     if scales.log:
         axes.set_yscale("log")
-        _label_powers(axes.yaxis)
+        _label_numbers(axes.yaxis, scales.values)
     gone = ~scales.ok
     if gone.any():  # without a value: along the worst edge
         edge = 0.98 if scales.mode == "min" else 0.02
@@ -235,6 +241,8 @@ def _map(axes: Any, configs: Mapping[str, Tensor], scales: _Scales) -> None:
     if scales.best is not None:
         axes.scatter(a[scales.best], b[scales.best], s=70, marker="*", color=BEST, edgecolors="white", linewidths=0.6)
     axes.set(xlabel=one, ylabel=two, xscale="log" if is_log(a) else "linear", yscale="log" if is_log(b) else "linear")
+    _label_numbers(axes.xaxis, a)
+    _label_numbers(axes.yaxis, b)
     axes.grid(False)
 
 

@@ -78,6 +78,10 @@ class Best(NamedTuple):
     metrics: dict[str, float]  # its final metrics
     params: Tree  # its final parameters
 
+    def __repr__(self) -> str:
+        config, metrics = (", ".join(f"{k} {_number(v)}" for k, v in x.items()) for x in (self.config, self.metrics))
+        return f"<member {self.index} of a sweep: {config}; {metrics}; {tree.size(self.params)} parameters>"
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Result:
@@ -174,7 +178,7 @@ class Result:
         return Best(i, config, metrics, tree.map(lambda x: x[i], self.params))
 
     def table(self, k: int = 10, metric: str | None = None, mode: str | None = None) -> str:
-        """The k best settings as text, one per line.
+        """The k best settings as text, one per line: the rank, the index of the member, its settings and outcomes.
 
         Args:
             k: how many.
@@ -183,8 +187,9 @@ class Result:
         """
         columns = {**self.configs, **self.outcomes}
         best = self.ranking(metric, mode)[:k]
-        cells = [["", *columns]]
-        cells += [[str(rank), *(_number(v[i].item()) for v in columns.values())] for rank, i in enumerate(best, 1)]
+        cells = [["", "member", *columns]]
+        for rank, i in enumerate(best, 1):
+            cells.append([str(rank), str(i), *(_number(v[i].item()) for v in columns.values())])
         widths = [max(len(row[j]) for row in cells) for j in range(len(cells[0]))]
         return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
 

@@ -38,6 +38,11 @@ class reduce_on_plateau(GradientTransformation):
     "rel", and `atol` (with `rtol=0`) in mode "abs"; but torch takes the margin of a negative best for the other side of
     it, where nothing is ever an improvement. A new scale takes effect in the very step whose value led to it.
 
+    For the loss of a validation after each epoch, give `batches` and pass the last one at each step; before there is
+    one, any number. It is read once an epoch, by the first step of the next, so `patience` and `cooldown` count epochs.
+
+    The state says what the updates are multiplied by, `scale`, and `optfx.hyperparams` shows it with the numbers.
+
     Args:
         factor: what the scale is multiplied by.
         patience: how many values without improvement are tolerated; the next one reduces the scale.
@@ -48,9 +53,11 @@ class reduce_on_plateau(GradientTransformation):
         min_scale: the lower bound of the scale.
         mode: "min" for a value that should fall, "max" for one that should rise:
             $v > v_\text{best} + \text{rtol}\, |v_\text{best}| + \text{atol}$.
+        batches: how many steps in a row get the same value, at least 1: the updates in an epoch, as for
+            `schedules.per_epoch`, if the value is that of the last epoch.
 
     Raises:
-        ValueError: no `value`, or one that is not a number or () tensor; another `mode`.
+        ValueError: no `value`, or one that is not a number or () tensor; another `mode`; fewer than one batch.
 
     Reference: `torch.optim.lr_scheduler.ReduceLROnPlateau`; optax, `contrib.reduce_on_plateau` (whose patience ends
         one value earlier).
@@ -63,9 +70,11 @@ class reduce_on_plateau(GradientTransformation):
         ...     updates, state = tx.update({"w": torch.ones(1)}, state, value=loss)
         >>> updates
         {'w': tensor([-0.5000])}
+        >>> optfx.hyperparams(tx, state)["1.scale"]
+        tensor(0.5000, dtype=torch.float64)
     """
 
-    needs = ("value",)
+    needs, shows = ("value",), ("scale",)
     factor: NonNegative = 0.1
     patience: NonNegative = 10
     rtol: NonNegative = 1e-4
@@ -74,11 +83,14 @@ class reduce_on_plateau(GradientTransformation):
     accumulation_size: NonNegative = 1
     min_scale: NonNegative = 0.0
     mode: Literal["min", "max"] = "min"
+    batches: NonNegative = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.mode not in ("min", "max"):
             raise ValueError(f"reduce_on_plateau: mode is {self.mode!r}, expected 'min' or 'max'")
+        if isinstance(self.batches, (int, float)) and self.batches < 1:
+            raise ValueError(f"reduce_on_plateau: batches is {self.batches!r}, expected at least 1")
 
     def begin(self, params: Tree) -> ReduceOnPlateauState:
         count = core.counter(params)
@@ -91,9 +103,11 @@ class reduce_on_plateau(GradientTransformation):
     def step(self, updates: Tree, state: Any, params: Tree, *, value: Any) -> tuple[Tree, Any]:
         value, now = self._checked_value(value, state.avg_value), self.at(state.count)
 
+        step = state.count.to(value.dtype)
+        new_value = (step >= now["batches"] - 1) & (step % now["batches"] < 1)  # the first step of a later epoch
         avg_count = state.avg_count + 1
         avg = state.avg_value + (value - state.avg_value) / avg_count
-        judge = avg_count >= now["accumulation_size"]
+        judge = new_value & (avg_count >= now["accumulation_size"])
 
         part = now["rtol"] * state.best_value.sign()  # a product with the best itself would be NaN while it is infinite
         if self.mode == "min":
@@ -109,9 +123,9 @@ class reduce_on_plateau(GradientTransformation):
         plateau = torch.where(reduce, 0, torch.where(judge, bad, state.plateau_count))
         left = torch.where(judge & cooling, state.cooldown_count - 1, state.cooldown_count)
         left = torch.where(reduce, now["cooldown"], left).to(torch.int64)
-        new = ReduceOnPlateauState(
-            state.count + 1, scale, best, plateau, left, torch.where(judge, 0.0, avg), torch.where(judge, 0, avg_count)
-        )
+        avg = torch.where(judge, 0.0, torch.where(new_value, avg, state.avg_value))
+        avg_count = torch.where(judge, 0, torch.where(new_value, avg_count, state.avg_count))
+        new = ReduceOnPlateauState(state.count + 1, scale, best, plateau, left, avg, avg_count)
         return tree.elementwise(torch.mul, updates, other=scale), new
 
     def _checked_value(self, value: Any, like: Tensor) -> Tensor:

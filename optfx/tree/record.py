@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import optree
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from optfx.hints import hinted
 
 NAMESPACE = "optfx"
+WIDTH = 100  # of the lines that `print` makes
 T = TypeVar("T")
 
 
@@ -76,8 +77,36 @@ def _number(x: Any) -> str:
     return repr(x) if not isinstance(x, float) or math.isfinite(x) else f"float('{x}')"
 
 
-def show(v: Any) -> str:
+class Code(NamedTuple):
+    """The code of a value that holds others: what stands before, around and after them."""
+
+    before: str
+    items: list[tuple[str, Any]]  # what stands before each, and the value itself
+    after: str
+
+
+def code_of(v: Any, brief: bool = False) -> Code | None:
+    """A record or a plain container, taken apart; None for any other value.
+
+    Args:
+        v: the value.
+        brief: leave out options of records that are as by default; numbers are never left out.
+    """
+    if is_record(v) and type(v).__repr__ is _one_line:
+        return Code(f"{type(v).__name__}(", v._arguments(brief), ")")
+    if type(v) is tuple:
+        return Code("(", [("", i) for i in v], ",)" if len(v) == 1 else ")")
+    if type(v) is list:
+        return Code("[", [("", i) for i in v], "]")
+    if type(v) is dict:
+        return Code("{", [(f"{k!r}: ", i) for k, i in v.items()], "}")
+    return None
+
+
+def show(v: Any, brief: bool = False) -> str:
     """The code that makes a value: a number, a tensor, a record, a module-level function, or a container of these."""
+    if (code := code_of(v, brief)) is not None:
+        return code.before + ", ".join(name + show(i, brief) for name, i in code.items) + code.after
     if isinstance(v, Tensor):
         if is_wrapped(v):
             return f"<{tuple(v.shape)} {v.dtype} inside a function transform>"
@@ -85,15 +114,32 @@ def show(v: Any) -> str:
         return f"torch.tensor({_number(v.tolist())}, dtype={v.dtype}{device})"
     if isinstance(v, float):
         return _number(v)
-    if type(v) is tuple:
-        return "(" + "".join(show(i) + ", " for i in v) + ")"
-    if type(v) is list:
-        return "[" + ", ".join(map(show, v)) + "]"
-    if type(v) is dict:
-        return "{" + ", ".join(f"{k!r}: {show(i)}" for k, i in v.items()) + "}"
     if callable(v) and hasattr(v, "__qualname__"):
         return v.__qualname__
     return repr(v)
+
+
+def lay_out(v: Any, indent: str = "", room: int = WIDTH) -> str:
+    """The same in brief, and over several lines if there is no room for it on one."""
+    one, code = show(v, brief=True), code_of(v, brief=True)
+    if code is None or len(one) <= room:
+        return one
+    deeper, lines = indent + "    ", []
+    for name, i in code.items:
+        lines.append(f"{deeper}{name}{lay_out(i, deeper, WIDTH - len(deeper) - len(name) - 1)},\n")
+    return f"{code.before}\n{''.join(lines)}{indent}{code.after.lstrip(',')}"
+
+
+def _one_line(self: Any) -> str:
+    return show(self)
+
+
+def _several_lines(self: Any) -> str:
+    return lay_out(self)
+
+
+def _is_numeric(x: Any) -> bool:
+    return isinstance(x, (int, float, tuple)) and not isinstance(x, bool)
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
@@ -104,8 +150,10 @@ def record(cls: type[T]) -> type[T]:
     any other value is structure. So a field annotated `float | Tensor` is structure if it is given as a float, and a
     child if it is given as a tensor.
 
-    The `repr` of a record is the code that makes it. An `__init__` or `__repr__` defined by the class is kept; an
-    `__init__` that takes `*name` fills the field of that name. Records compare by identity.
+    The `repr` of a record is the code that makes it. `print` shows code for it too, over several lines and without the
+    options, other than numbers, that are as by default. An `__init__`,
+    `__repr__` or `__str__` defined by the class is kept; an `__init__` that takes `*name` fills the field of that name.
+    Records compare by identity.
 
     Args:
         cls: a class with annotated fields, as for `dataclasses.dataclass`.
@@ -138,17 +186,17 @@ def record(cls: type[T]) -> type[T]:
         if own_init
         else []
     )
-    own_repr = "__repr__" in cls.__dict__
+    own = set(cls.__dict__)
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, init=own_init is None)(cls)
     cls._is_record = True  # type: ignore[attr-defined]
     cls.__init__ = hinted(cls.__init__)  # type: ignore[method-assign]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    shown = tuple(f.name for f in fields if f.repr)
 
-    def __repr__(self: Any) -> str:
+    def arguments(self: Any, brief: bool) -> list[tuple[str, Any]]:
         if star:
-            return f"{cls.__name__}({', '.join(map(show, getattr(self, star[0])))})"
-        return f"{cls.__name__}({', '.join(f'{n}={show(getattr(self, n))}' for n in shown)})"
+            return [("", x) for x in getattr(self, star[0])]
+        values = [(f, getattr(self, f.name)) for f in fields if f.repr]
+        return [(f"{f.name}=", x) for f, x in values if not (brief and x is f.default and not _is_numeric(x))]
 
     def flatten(x: Any) -> tuple[list[Any], Any]:
         dynamic = children(x)
@@ -165,8 +213,12 @@ def record(cls: type[T]) -> type[T]:
         values, context = flatten(x)
         return values, context, context[0]
 
-    if not own_repr:
-        cls.__repr__ = __repr__
+    if "_arguments" not in own:
+        cls._arguments = arguments  # type: ignore[attr-defined]
+    if "__repr__" not in own:
+        cls.__repr__ = _one_line
+        if "__str__" not in own:
+            cls.__str__ = _several_lines  # type: ignore[method-assign]
     optree.register_pytree_node(
         cls,  # type: ignore[arg-type]
         flatten_with_entries,

@@ -83,10 +83,23 @@ MEANT = {
 @pytest.mark.parametrize("make", IDLE.values(), ids=IDLE)
 @pytest.mark.parametrize("rule", MISSPELT.values(), ids=MISSPELT)
 def test_a_path_that_no_parameter_has_is_a_warning(make, rule):
-    with pytest.warns(UserWarning, match=r"selects no parameter; their paths are encoder\.bias, encoder") as found:
+    with pytest.warns(
+        UserWarning, match=r"no parameter; did you mean 'encoder\.\*'.*; the paths are encoder\.bias, e"
+    ) as found:
         make(rule).init(P)
     assert len(found) == 1
     assert found[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("pattern", "near"), [("bias", "'*.bias'"), ("encodr.bias", "'encoder.bias'"), ("hed", "'head'"), ("zzz", None)]
+)
+def test_a_pattern_that_matches_no_path_is_told_near_ones(pattern, near):
+    with pytest.warns(UserWarning, match="selects no parameter") as found:
+        optfx.masked(optfx.scale(0.0), select.path(pattern)).init(P)
+    said = str(found[0].message)
+    assert ("did you mean" in said) == (near is not None)
+    assert near is None or f"did you mean {near}" in said
 
 
 @pytest.mark.parametrize("name", IDLE)
@@ -112,7 +125,7 @@ def test_a_rule_inside_a_part_is_judged_by_the_whole():
         groups = [[("encoder", torch.nn.Parameter(torch.ones(2)))], [("head", torch.nn.Parameter(torch.ones(2)))]]
         TorchOptimizer([{"params": group} for group in groups], optfx.adamw(0.1, mask=head))
         optfx.adamw(0.1, mask=head).init({})
-    with pytest.warns(UserWarning, match=r"add_decayed_weights: .* their paths are encoder\.bias"):
+    with pytest.warns(UserWarning, match=r"add_decayed_weights: .* the paths are encoder\.bias"):
         optfx.partition(inner | {"y": optfx.adamw(0.1, mask=select.path("tail"))}, {"encoder": "x", "head": "y"}).init(
             P
         )

@@ -633,3 +633,28 @@ def test_swa_and_averaged_models():
     train(optimizer, net, 3)
     average.update_parameters(net)
     assert_equal(average.module.parameters(), net.parameters(), 0)
+
+
+def test_its_text_shows_the_chain_and_the_numbers_of_each_group():
+    model = torch.nn.Linear(3, 1)
+    groups = [{"params": [model.weight]}, {"params": [model.bias], "lr": 1e-2, "maximize": True}]
+    optimizer = TorchOptimizer(groups, optfx.chain(optfx.clip(1.0), optfx.adamw(1e-3)))
+    optimizer.param_groups[0]["weight_decay"] = torch.tensor(0.5)
+    assert (
+        repr(optimizer)
+        == """\
+TorchOptimizer(
+    chain(
+        clip(max_delta=1.0),
+        chain(
+            scale_by_adam(b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0),
+            add_decayed_weights(weight_decay=0.0001),
+            scale_by_learning_rate(learning_rate=0.001),
+        ),
+    )
+    group 0, 1 parameter: max_delta=1.0, betas=(0.9, 0.999), eps=1e-08, eps_root=0.0, \
+weight_decay=torch.tensor(0.5, dtype=torch.float32), lr=0.001
+    group 1, 1 parameter: max_delta=1.0, betas=(0.9, 0.999), eps=1e-08, eps_root=0.0, \
+weight_decay=0.0001, lr=0.01, maximize=True
+)"""
+    )

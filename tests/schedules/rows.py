@@ -78,6 +78,12 @@ ROWS: dict[str, list[Callable[[], Any]]] = {
         lambda: s.join_schedules([s.exponential_lr(1.0, 3.0), s.table_schedule(torch.rand(9))], [7]),
     ],
     "sequential_lr": [lambda: s.sequential_lr([s.constant_lr(1.0, 0.1, 4), s.exponential_lr(1.0, 0.9)], [6])],
+    "per_epoch": [
+        lambda: s.per_epoch(s.exponential_lr(1.0, 0.8), 7),
+        lambda: s.per_epoch(s.warmup_cosine_decay_schedule(**CYCLE), 2.5),
+        lambda: s.per_epoch(inverse, 3),
+        lambda: s.per_epoch(s.table_schedule(torch.rand(5)), 4),
+    ],
     "function_schedule": [lambda: s.function_schedule(inverse)],
     "inverse_time_decay": [lambda: s.inverse_time_decay(0.25)],
     "relative_step": [lambda: s.relative_step(0.3), lambda: s.relative_step(1e-2)],
@@ -120,6 +126,8 @@ def numbers(schedule: Any) -> Iterator[tuple[Path, float]]:
     for field in dataclasses.fields(schedule):
         value = getattr(schedule, field.name)
         parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
+        if is_record(value):
+            yield from (((field.name, *path), x) for path, x in numbers(value))
         for key, part in parts:
             if is_record(part):
                 yield from (((field.name, key, *path), x) for path, x in numbers(part))

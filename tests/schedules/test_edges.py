@@ -150,3 +150,14 @@ def test_a_growth_that_is_capped_far_below_infinity_has_finite_derivatives():
 
     assert capped(rate) == 10.0
     assert torch.func.grad(capped)(rate) == 0.0
+
+
+def test_per_epoch_refuses_what_is_no_schedule_and_no_number_of_batches():
+    with pytest.raises(TypeError, match="per_epoch: schedule is a float, expected a schedule"):
+        s.per_epoch(0.1, 3)
+    with pytest.raises(TypeError, match=r"per_epoch: batches is .*, expected a number or a"):
+        s.per_epoch(s.constant_schedule(0.1), None)
+    with pytest.raises(TypeError, match="per_epoch: batches is a bool"):
+        s.per_epoch(s.constant_schedule(0.1), True)
+    with pytest.raises(ValueError, match="per_epoch: batches must be >= 1, got 0"):
+        s.per_epoch(s.constant_schedule(0.1), 0)

@@ -56,7 +56,7 @@ def test_what_is_no_number_is_named_by_its_field():
 def test_numpy_boundaries_and_milestones():
     pieces = s.piecewise_constant_schedule(1.0, {np.int64(4): np.float64(0.5)})
     assert repr(pieces) == "piecewise_constant_schedule(init_value=1.0, boundaries_and_scales={4: 0.5})"
-    assert repr(s.multi_step_lr(1.0, np.array([3, 5]))) == "multi_step_lr(base_lr=1.0, milestones=(3, 5, ), gamma=0.1)"
+    assert repr(s.multi_step_lr(1.0, np.array([3, 5]))) == "multi_step_lr(base_lr=1.0, milestones=(3, 5), gamma=0.1)"
     joined = s.join_schedules([s.constant_schedule(1.0), s.constant_schedule(2.0)], np.array([3]))
     assert [joined(count).item() for count in range(5)] == [1.0, 1.0, 1.0, 2.0, 2.0]
 

@@ -269,3 +269,10 @@ def test_constant_lr_without_steps():
     """torch's recursion never lifts the factor when `total_iters` is 0; its closed form does, as here."""
     assert drive(lambda o: classes.ConstantLR(o, 0.5, total_iters=0), 3)[-1].item() == pytest.approx(0.5 * BASE)
     assert schedules.constant_lr(BASE, 0.5, total_iters=0)(3).item() == BASE
+
+
+def test_what_is_stepped_once_an_epoch():
+    """As in a loop of torch: updates with the rate of the epoch, then a step of the scheduler."""
+    batches = 4
+    expected = drive(lambda optimizer: classes.StepLR(optimizer, 3, 0.5), 8).repeat_interleave(batches)
+    check(schedules.per_epoch(schedules.step_lr(BASE, 3, 0.5), batches), expected)

@@ -169,9 +169,15 @@ CANNOT = {
         {"loss_fn": lambda p, x: p["weight"].sum() if p["weight"].sum() > 0 else p["bias"].sum()},
         r"loss_fn: it branches on a value.*torch\.where",
     ),
-    "dropout": ({"model": deep(nn.Dropout())}, r"loss_fn: it draws random numbers.*\(dropout\), call model\.eval\(\)"),
-    "random": ({"loss_fn": lambda p, x: (p["weight"] * torch.randn(3)).sum()}, "loss_fn: .* draw with optfx.random"),
-    "batch norm": ({"model": deep(nn.BatchNorm1d(4))}, "loss_fn: .*BatchNorm.*replace_all_batch_norm_modules_"),
+    "dropout": ({"model": deep(nn.Dropout())}, r"(?s)loss_fn: it draws random numbers.*key = batch\n.*model\.eval\(\)"),
+    "random": (
+        {"loss_fn": lambda p, x: (p["weight"] * torch.randn(3)).sum()},
+        r"(?s)loss_fn: .*optfx\.random\.uniform",
+    ),
+    "batch norm": (
+        {"model": deep(nn.BatchNorm1d(4))},
+        r"(?s)loss_fn: .*BatchNorm.*\n    torch\.func\.replace_all_batch_norm_modules_\(model\)",
+    ),
     "if in evaluate": (
         {"evaluate": lambda p: {"loss": p["bias"].sum() if p["bias"].sum() > 0 else p["weight"].sum()}},
         "evaluate: it branches on a value",
@@ -195,6 +201,27 @@ def test_what_the_advice_says_works():
     torch.func.replace_all_batch_norm_modules_(model)
     assert fit(model=model.eval()).losses.isfinite().all()
     fit(lambda c: optfx.sgd(torch.where(c["rate"] > 0.1, c["rate"], 0.5)))
+
+
+def test_the_code_for_dropout_works():
+    """The lines of the error, in a loss."""
+    with pytest.raises(RuntimeError, match="draws random numbers") as error:
+        fit(model=deep(nn.Dropout()))
+    batches, kept, hidden = [line.strip() for line in str(error.value).splitlines() if line.startswith("    ")]
+    names = {"optfx": optfx, "x": X, "y": X.sum(1)}
+    exec(batches, names)
+
+    def loss_fn(params, batch):
+        x, y, key = batch
+        here = names | {"key": key, "hidden": x}
+        exec(f"{kept}\n{hidden}", here)
+        assert 0.5 < here["kept"].double().mean() < 1
+        return ((here["hidden"] @ params["weight"].T)[:, 0] - y).square().mean()
+
+    start = optfx.params(nn.Linear(3, 1))
+    configs = {"rate": torch.tensor([0.1, 0.2])}
+    made = sweep.fit(lambda c: optfx.sgd(c["rate"]), configs, loss_fn, start, names["batches"], steps=3, compile=False)
+    assert made.losses.isfinite().all()
 
 
 def test_other_errors_stay_as_they_are():

@@ -47,6 +47,12 @@ def test_best():
     assert result(metrics={}).best().index == 0
 
 
+def test_the_best_is_printed_without_its_weights():
+    assert repr(result().best()) == (
+        "<member 3 of a sweep: rate 1, length 3; val_loss 0.5, accuracy 0.3, train_loss 0.6; 3 parameters>"
+    )
+
+
 def test_what_diverged_is_never_the_best():
     gone = result(diverged=ONE_GONE)
     assert gone.best().index == 1
@@ -73,9 +79,9 @@ def test_which_way_is_better_is_never_guessed():
 def test_table():
     lines = result(diverged=ONE_GONE).table(2).splitlines()
     assert [line.split() for line in lines] == [
-        ["rate", "length", "val_loss", "accuracy", "train_loss"],
-        ["1", "0.01", "1", "1", "0.9", "0.3"],
-        ["2", "0.1", "2", "2", "0.2", "0.45"],
+        ["member", "rate", "length", "val_loss", "accuracy", "train_loss"],
+        ["1", "1", "0.01", "1", "1", "0.9", "0.3"],
+        ["2", "2", "0.1", "2", "2", "0.2", "0.45"],
     ]
     assert len({len(line) for line in lines}) == 1
     assert len(result(diverged=ONE_GONE).table().splitlines()) == 5
@@ -210,6 +216,34 @@ def test_pictures(names, gone, tmp_path):
     assert all(f">{name}<" in svg for name in names)
     assert (f"diverged ({gone})" in svg) == (gone > 0)
     assert ("best" in svg) == (gone < n)
+
+
+def test_a_score_is_on_a_linear_axis_and_a_loss_on_that_of_its_spread():
+    values = torch.logspace(-2, 0, 9, dtype=torch.float64)
+    assert plot._Scales(values, "min").log
+    assert not plot._Scales(values, "max").log
+    assert not plot._Scales(1 + values, "min").log
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_colors_go_by_rank(mode):
+    """As many members in each shade, whatever the outliers; equal ones have the same."""
+    values = torch.tensor([3.0, 1.0, 2.0, 2.0, 1e9, float("nan")], dtype=torch.float64)
+    scales = plot._Scales(values if mode == "min" else -values, mode)
+    ranks = {0: 0.75, 1: 0.0, 2: 0.25, 3: 0.25, 4: 1.0}
+    assert {i: scales.color(i) for i in ranks} == {i: tuple(scales.colors.to_rgba(r)) for i, r in ranks.items()}
+    assert len({scales.color(i) for i in ranks}) == 4
+    assert scales.best == 1
+    assert [float(x) for x in scales.at_quarters()] == [x if mode == "min" else -x for x in (1, 2, 2, 3, 1e9)]
+
+
+def test_hyperparameters_are_numbers_on_their_axes(tmp_path):
+    configs = {"rate": torch.logspace(-4, -1, 8), "warmup": torch.arange(8) % 4}
+    result(configs, {"val_loss": torch.linspace(1, 2, 8)}).plot(tmp_path / "a.svg")
+    svg = (tmp_path / "a.svg").read_text()
+    for tick in ("0.0001", "0.001", "0.01", "0.1", "2"):
+        assert f">{tick}<" in svg
+    assert ">0.5<" not in svg  # between whole numbers
 
 
 @pytest.mark.parametrize(

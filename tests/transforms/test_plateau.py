@@ -53,6 +53,41 @@ def test_it_counts_as_torch_does(mode, threshold_mode, cooldown, patience, thres
     np.testing.assert_allclose(list(scales(below, -values)), theirs, rtol=1e-14)
 
 
+@pytest.mark.parametrize("batches", [1, 2, 7, torch.tensor(3.0)])
+@pytest.mark.parametrize("options", [{"patience": 0}, {"patience": 2, "cooldown": 1}])
+def test_a_value_that_holds_for_an_epoch_is_judged_once(options, batches):
+    """As written in a loop: each epoch trains with the loss of the validation before it, and the first with none."""
+    n = int(batches)
+    fed = np.repeat([float("nan"), *CURVE], n) if n > 1 else CURVE
+    mine = list(scales(optfx.reduce_on_plateau(0.7, **options, batches=batches), fed))[n if n > 1 else 0 :]
+    theirs = list(torchs(CURVE, factor=0.7, **options))
+    np.testing.assert_allclose(mine, np.repeat(theirs, n), rtol=1e-14)
+    assert mine[-1] < 1
+
+
+def test_means_of_values_that_hold_for_an_epoch():
+    fed = np.repeat([float("nan"), *CURVE], 4)
+    mine = list(scales(optfx.reduce_on_plateau(0.5, patience=0, accumulation_size=3, batches=4), fed))
+    np.testing.assert_allclose(mine[4 * 3 :: 4 * 3], list(torchs(CURVE.reshape(-1, 3).mean(1), factor=0.5, patience=0)))
+
+
+def test_epochs_of_a_fraction_more_begin_on_time():
+    """Of two and a half steps: the third, the fifth, the eighth are the first after an epoch."""
+    tx = optfx.reduce_on_plateau(0.5, patience=0, batches=2.5)
+    assert list(scales(tx, [1.0] * 10)) == [1, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_hyperparams_show_the_scale_in_force():
+    tx = optfx.chain(optfx.sgd(0.5), optfx.reduce_on_plateau(0.5, patience=0))
+    state = tx.init({"w": torch.zeros(1)})
+    for value in [1.0, 1.0, 1.0]:
+        updates, state = tx.update({"w": torch.ones(1)}, state, value=value)
+    now = optfx.hyperparams(tx, state)
+    assert now["0.0.learning_rate"] * now["1.scale"] == 0.125
+    assert updates["w"].item() == -0.125
+    assert "1.scale" not in optfx.core.numbers(tx)
+
+
 def test_a_constant_below_zero_is_a_plateau():
     mine = list(scales(optfx.reduce_on_plateau(0.5, patience=2), [-1.0] * 8))
     assert mine == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
@@ -91,6 +126,8 @@ def test_a_misshapen_value_and_an_unknown_mode_are_errors():
         tx.update(params, tx.init(params), params, value=torch.zeros(2))
     with pytest.raises(ValueError, match="'least', expected 'min' or 'max'"):
         optfx.reduce_on_plateau(mode="least")
+    with pytest.raises(ValueError, match="batches is 0, expected at least 1"):
+        optfx.reduce_on_plateau(batches=0)
 
 
 def test_a_value_with_a_graph_leaves_none_in_the_state():

@@ -425,3 +425,36 @@ def test_a_compiled_difference_is_an_error_too(fresh_dynamo):
     same(compiled(good, good), f(good, good))
     with pytest.raises(Exception, match="a tuple where a list was expected"):
         compiled(good, bad)
+
+
+def test_print_shows_code_in_brief_over_several_lines():
+    tx = optfx.named_chain(("clip", optfx.clip(1.0)), ("adam", optfx.adam(0.1, nesterov=True)), ("b", optfx.trace(0.5)))
+    assert (
+        str(tx)
+        == """\
+named_chain(
+    ('clip', clip(max_delta=1.0)),
+    (
+        'adam',
+        chain(
+            scale_by_adam(b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, nesterov=True),
+            scale_by_learning_rate(learning_rate=0.1),
+        ),
+    ),
+    ('b', trace(decay=0.5)),
+)"""
+    )
+    assert repr(eval(str(tx), vars(optfx))) == repr(tx)
+    assert str(optfx.scale(0.5)) == repr(optfx.scale(0.5))
+
+
+def test_a_text_of_its_own_is_kept():
+    @tree.record
+    class Named:
+        x: float
+
+        def __repr__(self):
+            return "mine"
+
+    assert repr(Named(1.0)) == str(Named(1.0)) == "mine"
+    assert repr(optfx.tree.replace(optfx.scale(1.0), step_size=Named(1.0))) == "scale(step_size=mine)"
