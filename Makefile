@@ -38,7 +38,7 @@ types: .venv/.dev  ## pyright over the library and the examples
 docs: .venv/.dev  ## the documentation, strict, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: .venv/.bench  ## side by side with torch.optim, optax and others (half an hour)
+bench: .venv/.bench  ## side by side with torch.optim, optax and others (an hour)
 	$(BIN)/python -W ignore benchmarks/step.py
 	$(BIN)/python benchmarks/recipe.py
 	$(BIN)/python benchmarks/compile.py
