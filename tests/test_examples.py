@@ -125,3 +125,33 @@ def test_resume(tmp_path, monkeypatch, capsys):
     expected = interop.state_dict(whole["run"])
     assert [path for path, x in interop.state_dict(parts["run"]).items() if not torch.equal(x, expected[path])] == []
     assert run("resume", tmp_path / "parts", steps=60, every=7)["began"] == 60
+
+
+def test_char_transformer(tmp_path, monkeypatch):
+    def train(folder):
+        return run("char_transformer", tmp_path / folder, steps=6, every=2, rounds=3)
+
+    whole = train("whole")
+    (_, _, fused), *others = whole["ways"].values()
+    assert [loss for *_, loss in others] == pytest.approx([fused, fused], rel=1e-4)
+    validated = whole["run"]["validated"]
+    assert validated[-1, 0] < validated[0, 0]
+    assert (validated[:, 1] > validated[:, 0]).all()  # a mean lags behind in the first steps
+    assert whole["text"].startswith("class Optimizer")
+    assert pictures(tmp_path / "whole") == ["char_transformer.png"]
+
+    save = interop.save
+
+    def stop_at_4(tree, path):
+        save(tree, path)
+        if tree["step"] == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(interop, "save", stop_at_4)
+    with pytest.raises(KeyboardInterrupt):
+        train("parts")
+    parts = train("parts")
+    assert (whole["began"], parts["began"]) == (0, 4)
+    expected = interop.state_dict(whole["run"])
+    assert [path for path, x in interop.state_dict(parts["run"]).items() if not torch.equal(x, expected[path])] == []
+    assert parts["text"] == whole["text"]
