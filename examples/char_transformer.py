@@ -98,7 +98,9 @@ def loss_of(model: Callable[[Tensor], Tensor], batch: tuple[Tensor, Tensor]) -> 
     return cross_entropy(model(x).flatten(0, 1), y.flatten())
 
 
-def main(steps: int = 1500, every: int = 50, rounds: int = 60, folder: str | Path = "out") -> dict[str, Any]:
+def main(
+    steps: int = 1500, every: int = 50, characters: int = 400, rounds: int = 60, folder: str | Path = "out"
+) -> dict[str, Any]:
     train, validation, alphabet = read()
     held = draw_batch(validation, torch.Generator().manual_seed(1), size=256)
     torch.manual_seed(0)
@@ -138,7 +140,7 @@ def main(steps: int = 1500, every: int = 50, rounds: int = 60, folder: str | Pat
             interop.save(run, path)
             print(f"step {i + 1:5}    loss {loss:.3f}    validation {both[0]:.3f}, averaged {both[1]:.3f}")
 
-    text = sample(model, tx.eval_params(state, params), alphabet, "class Optimizer")
+    text = sample(model, tx.eval_params(state, params), alphabet, "class Optimizer", characters)
     print(f"\nIt writes:\n\n{text}\n")
     draw(run, every, Path(folder))
     print(f"The losses are drawn in {path.with_suffix('.png')}. To begin anew, remove {path}\n")
@@ -151,10 +153,10 @@ def evaluate(model: nn.Module, params: dict[str, Tensor], batch: tuple[Tensor, T
 
 
 @torch.no_grad()
-def sample(model: nn.Module, params: dict[str, Tensor], alphabet: str, text: str, length: int = 500) -> str:
-    """Go on with the text, character by character."""
+def sample(model: nn.Module, params: dict[str, Tensor], alphabet: str, text: str, more: int) -> str:
+    """The text, and what the model makes of it, character by character."""
     generator = torch.Generator().manual_seed(3)
-    for _ in range(length):
+    for _ in range(more):
         seen = torch.tensor([[alphabet.index(c) for c in text[-CONTEXT:]]])
         chances = (functional_call(model, params, seen)[0, -1] / 0.7).softmax(-1)
         text += alphabet[int(torch.multinomial(chances, 1, generator=generator))]

@@ -129,7 +129,7 @@ def test_resume(tmp_path, monkeypatch, capsys):
 
 def test_char_transformer(tmp_path, monkeypatch):
     def train(folder):
-        return run("char_transformer", tmp_path / folder, steps=6, every=2, rounds=3)
+        return run("char_transformer", tmp_path / folder, steps=6, every=2, characters=20, rounds=3)
 
     whole = train("whole")
     (_, _, fused), *others = whole["ways"].values()
