@@ -1,6 +1,6 @@
 """Every optimizer of `torch.optim` in every option set of torch's own tests, converted in the middle of a run.
 
-    python -m tests.interop.parity        # rewrites the table of docs/from-torch.md
+    python -m tests.interop.parity        # rewrites the table of docs/parity.md
 
 Both go on for 30 steps in float64 from where they are, in two groups with different rates; the figure is the largest
 difference of a parameter, relative to the largest of them.
@@ -16,7 +16,7 @@ from torch.testing._internal.common_optimizers import optim_db
 import optfx
 from optfx import interop
 from optfx.interop.torch_specs import SPECS
-from tests.interop.torch_table import put
+from tests.interop.torch_table import PAGE, put
 
 STEPS, BEFORE = 30, 7
 CHOOSES_CODE = ("capturable", "foreach", "fused", "differentiable")
@@ -91,7 +91,7 @@ def main() -> None:
         kind, _, what = name.partition(": ")
         rows.append(f"| `{kind}` | {what} | {there:.0e} | {back:.0e} |")
         print(rows[-1], flush=True)
-    put("parity", rows)
+    put(PAGE.with_name("parity.md"), "parity", rows)
 
 
 if __name__ == "__main__":

@@ -56,14 +56,14 @@ def table() -> list[str]:
     return ["| `torch.optim` | optfx |", "|---|---|", *lines]
 
 
-def put(name: str, lines: Iterable[str]) -> None:
-    """Write the lines into the page, between the comments `name:begin` and `name:end`."""
-    before, begin, rest = PAGE.read_text().partition(f"<!-- {name}:begin -->")
+def put(page: Path, name: str, lines: Iterable[str]) -> None:
+    """Write the lines into a page, between the comments `name:begin` and `name:end`."""
+    before, begin, rest = page.read_text().partition(f"<!-- {name}:begin -->")
     _, end, after = rest.partition(f"<!-- {name}:end -->")
     if not (begin and end):
-        raise ValueError(f"{PAGE.name} has no place for the table")
-    PAGE.write_text(f"{before}{begin}\n\n" + "\n".join(lines) + f"\n\n{end}{after}")
+        raise ValueError(f"{page.name} has no place for the table")
+    page.write_text(f"{before}{begin}\n\n" + "\n".join(lines) + f"\n\n{end}{after}")
 
 
 if __name__ == "__main__":
-    put("optimizers", table())
+    put(PAGE, "optimizers", table())
