@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: .venv/.examples  ## sweep 256 optimizers on handwritten digits (3 minutes)
+demo: .venv/.examples  ## sweep 256 optimizers on handwritten digits(a minute)
 	$(BIN)/python examples/sweep_digits.py
 
 test: .venv/.dev  ## the whole test suite, doctests and examples included

@@ -428,8 +428,9 @@ def main(count: int, seed: int, file: Path) -> None:
     )
     @hypothesis.given(programs())
     def all_of_them(program: Program) -> None:
-        file.write_text(program.source)
-        check(program, next(number))
+        k = next(number)
+        file.write_text(f"# program {k}\n{program.source}")
+        check(program, k)
 
     all_of_them()
     print(f"{next(number) - 1} programs, and nothing wrong")
