@@ -57,7 +57,7 @@ class Worker:
     """
 
     def __init__(self, gradients: Gradients, txs: Any, params: Tree, state: Tree) -> None:
-        self.gradient, self.txs = gradients.bind(), owned(txs)
+        self.gradient, self.lock, self.txs = gradients.bind(), gradients.lock, owned(txs)
         self.params, self.state = owned(params), owned(state)
         self.opt: fuse | None = None
         self.step = self._fused() or self._mapped()
@@ -96,7 +96,8 @@ class Worker:
                     return
                 grads, found = self.gradient(self.params, batch)
                 losses[k].copy_(found[:n])
-                self.step(grads, found)
+                with self.lock:  # code of the user may take part
+                    self.step(grads, found)
         for mine, x in zip(self.own, block, strict=True):
             x.copy_(mine[:n])
 
@@ -216,7 +217,8 @@ class Blocks:
             RuntimeError: it does so for the first time where batches have been drawn ahead.
         """
         before = [(x, x._version) for x in self.gradients.outside()]
-        yield
+        with self.gradients.lock:
+            yield
         if not self.changed and any(x._version != version for x, version in before):
             if self.taken > 1:
                 raise RuntimeError(

@@ -31,12 +31,17 @@ class Gradients:
 
     Args:
         loss_fn: (params, batch) -> () tensor, for one member.
+
+    Attributes:
+        lock: held by the thread that runs code of the user: `functional_call` changes its module for a while, so a loss
+            must not run in two threads at once.
+        trusted: whether programs are made.
     """
 
     def __init__(self, loss_fn: Callable[[Tree, Any], Tensor]) -> None:
         self.mapped = vmap(grad_and_value(loss_of(loss_fn)), in_dims=(0, None))
         self._programs: dict[Any, Program] = {}
-        self.trusted, self._lock = True, threading.Lock()
+        self.trusted, self.lock = True, threading.Lock()
 
     def any_size(self, params: Tree, batch: Any) -> bool:
         """Whether the numbers of a member are the same in blocks of any size, as far as we know."""
@@ -52,7 +57,7 @@ class Gradients:
         from optfx.compiler.captured import NotCaptured, capture
         from optfx.compiler.kernels.cpp import Unsupported
 
-        with self._lock:
+        with self.lock:
             key = _kind(batch)
             if self.trusted and key not in self._programs:
                 of_tensors, tensors = _of_tensors(self.mapped, batch)
@@ -84,7 +89,7 @@ class Gradients:
         key = _kind(batch)
         if key not in self._programs and not self.prepare(params, batch):
             return None
-        with self._lock:
+        with self.lock:
             self._programs[key].finish()
         return self._programs[key]
 
@@ -121,7 +126,10 @@ class Gradient:
 
     def __call__(self, params: Tree, batch: Any) -> tuple[Tree, Tensor]:
         bound = self._program(params, batch)
-        return self._of.mapped(params, batch) if bound is None else bound(params, tensors_in(batch))
+        if bound is not None:
+            return bound(params, tensors_in(batch))
+        with self._of.lock:
+            return self._of.mapped(params, batch)
 
     def calls(self, params: Tree, batches: list[Any]) -> GradientCalls | None:
         """The calls of C functions that this is for batches of one kind; None where Python takes part in it."""

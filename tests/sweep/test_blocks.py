@@ -1,6 +1,7 @@
 """Members train in blocks, side by side, with the same bits whatever the blocks and the workers."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -227,6 +228,22 @@ def test_batches_of_several_shapes_and_with_numbers():
         many = fit(loss_fn=scaled, batches=lambda step: (*batches(step), 1.0 + step), compile=True)
     expected = fit(loss_fn=scaled, batches=lambda step: (*batches(step), 1.0 + step), compile=False)
     torch.testing.assert_close(many.losses, expected.losses, rtol=1e-4, atol=1e-5)
+
+
+def test_code_of_the_user_runs_in_one_thread_at_a_time():
+    """`functional_call` changes its module for a while."""
+    inside = []
+
+    def exclusive(params, batch):
+        assert not inside
+        inside.append(threading.get_ident())
+        time.sleep(0.001)
+        loss = loss_fn(params, batch[:2]) * batch[2]
+        inside.clear()
+        return loss
+
+    with pytest.warns(UserWarning, match="more than 8 kinds of batches"):
+        fit(loss_fn=exclusive, batches=lambda step: (*batches(step), 1.0 + step), threads=2, steps=24)
 
 
 def test_an_optimizer_that_is_not_fused_runs_under_vmap(monkeypatch):
