@@ -119,7 +119,7 @@ class Worker:
         last = len(found.batch)
         take = [Copy(x.data_ptr(), Moving(i), x.nbytes) for i, x in enumerate(found.batch)]
         note = Copy(Moving(last), found.losses.data_ptr(), losses.shape[1] * losses.itemsize)
-        given = [[x.contiguous() for x in tensors_in(batch)] for batch in batches]
+        given = [[x.resolve_conj().resolve_neg().contiguous() for x in tensors_in(batch)] for batch in batches]
         moving = [[x.data_ptr() for x in (*xs, row)] for xs, row in zip(given, losses, strict=True)]
         Calls([*take, *found.calls, note, *update], last + 1).run(moving)
         return True
@@ -158,13 +158,13 @@ class Blocks:
             self.size, workers = block_size(n, self.threads), self.threads
             if not self.gradients.any_size(tree.map(self._block, params), batch):
                 self.size = FIXED
-            if not self.gradients.prepare(tree.map(self._block, params), batch):
+            if not (captured := self.gradients.prepare(tree.map(self._block, params), batch)):
                 self.size, workers = n, 1
             first = tree.map(self._block, (txs, params, state))
             workers = min(workers, math.ceil(n / self.size))
             self.workers = [Worker(self.gradients, *first) for _ in range(workers)]
             self.gradients.finish()
-            if workers > 1:
+            if captured:  # one worker has a thread too: sums by several threads have other bits
                 self.pool = _pool(workers)
         self.state = tree.map(lambda x, like: x.to(like.dtype), state, self.workers[0].state)
         self.own = tree.leaves((self.txs, self.params, self.state))

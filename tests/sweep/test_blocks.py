@@ -91,6 +91,19 @@ def test_the_bits_of_a_member_are_the_same_everywhere():
         )
 
 
+def test_the_bits_of_a_member_alone():
+    """Large products, which several threads would share out."""
+    start = {"w": torch.sin(torch.arange(400.0 * 300).view(400, 300)), "v": torch.cos(torch.arange(300.0))}
+    rows = torch.sin(torch.arange(256.0 * 400)).view(256, 400)
+    loss = lambda p, batch: ((batch[0] @ p["w"]).tanh() @ p["v"] / 30 - batch[1]).square().mean()
+    options = {"loss_fn": loss, "batches": lambda step: (rows + step, rows[:, 0]), "steps": 3}
+    configs = sweep.sample(SPACE, 3)
+    whole = fit(start=start, configs=configs, threads=2, **options)
+    for i in range(3):
+        alone = fit(start=start, configs={k: x[i : i + 1] for k, x in configs.items()}, threads=2, **options)
+        assert torch.equal(alone.losses[:, 0], whole.losses[:, i])
+
+
 def test_a_block_has_at_least_two_members():
     assert [block_size(n, 2) for n in (1, 3, 4, 129, 256, 1000)] == [2, 2, 2, 33, 64, 63]
 
