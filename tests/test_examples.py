@@ -106,16 +106,21 @@ def test_fsdp2(tmp_path):
     assert all(share < 0.6 for share in found["held"])
 
 
-def test_resume(tmp_path, monkeypatch, capsys):
-    whole = run("resume", tmp_path / "whole", steps=60, every=7)
+def stop_after_saving(step, monkeypatch):
+    """Let the user stop an example after the checkpoint of a step."""
     save = interop.save
 
-    def stop_at_28(tree, path):
+    def stopping(tree, path):
         save(tree, path)
-        if tree["step"] == 28:
+        if tree["step"] == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(interop, "save", stop_at_28)
+    monkeypatch.setattr(interop, "save", stopping)
+
+
+def test_resume(tmp_path, monkeypatch, capsys):
+    whole = run("resume", tmp_path / "whole", steps=60, every=7)
+    stop_after_saving(28, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run("resume", tmp_path / "parts", steps=60, every=7)
     capsys.readouterr()
@@ -141,14 +146,7 @@ def test_char_transformer(tmp_path, monkeypatch):
     assert whole["text"].startswith("class Optimizer")
     assert pictures(tmp_path / "whole") == ["char_transformer.png"]
 
-    save = interop.save
-
-    def stop_at_4(tree, path):
-        save(tree, path)
-        if tree["step"] == 4:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(interop, "save", stop_at_4)
+    stop_after_saving(4, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train("parts")
     parts = train("parts")

@@ -24,12 +24,9 @@ from torch.func import vmap
 from optfx import tree
 from optfx.compiler import fuse
 from optfx.core import donate
-from optfx.sweep.gradients import Gradients, tensors_in
+from optfx.sweep.gradients import Gradient, Gradients, tensors_in
 from optfx.sweep.members import member_update, owned
 from optfx.tree import Tree
-
-Update = Callable[[Tree, Tensor], Any]
-"""`(gradients, losses)`: an update in place."""
 
 SECONDS, BYTES = 0.5, 1 << 26  # what a window takes at most, and what its batches do
 MOST = 64  # members in a block: more gain nothing, and leave the cache
@@ -57,25 +54,22 @@ class Worker:
     """
 
     def __init__(self, gradients: Gradients, txs: Any, params: Tree, state: Tree) -> None:
-        self.gradient, self.lock, self.txs = gradients.bind(), gradients.lock, owned(txs)
-        self.params, self.state = owned(params), owned(state)
-        self.opt: fuse | None = None
-        self.step = self._fused() or self._mapped()
+        self.gradient, self.lock, self.txs = Gradient(gradients), gradients.lock, owned(txs)
+        self.opt: fuse | None = fuse(self.txs, members=len(tree.leaves(params)[0]))
+        try:
+            self.params, self.state = self.opt.init(params, state)
+        except Exception as why:  # vmap has run it before
+            warnings.warn(f"the optimizer is not fused, and runs under vmap, which is slower: {why}", stacklevel=4)
+            self.opt, self.params, self.state = None, owned(params), owned(state)
+        self.mapped = donate(vmap(member_update), (2, 3))
         self.own = tree.leaves((self.txs, self.params, self.state))
 
-    def _fused(self) -> Update | None:
-        opt = fuse(self.txs, members=len(tree.leaves(self.params)[0]))
-        try:
-            self.params, self.state = opt.init(self.params, self.state)
-        except Exception as why:  # vmap has run it before
-            warnings.warn(f"the optimizer is not fused, and runs under vmap, which is slower: {why}", stacklevel=5)
-            return None
-        self.opt, self.txs = opt, opt.tx
-        return lambda grads, losses: opt.step(grads, self.state, self.params, value=losses, grad=grads)
-
-    def _mapped(self) -> Update:
-        step = donate(vmap(member_update), (2, 3))
-        return lambda grads, losses: step(self.txs, grads, self.params, self.state, losses)
+    def step(self, grads: Tree, losses: Tensor) -> None:
+        """An update in place."""
+        if self.opt is not None:
+            self.opt.step(grads, self.state, self.params, value=losses, grad=grads)
+        else:
+            self.mapped(self.txs, grads, self.params, self.state, losses)
 
     def train(self, block: list[Tensor], batches: list[Any], losses: Tensor, stop: threading.Event) -> None:
         """Some steps of a block.

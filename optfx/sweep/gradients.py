@@ -106,13 +106,12 @@ class Gradients:
         self.trusted = False
         warnings.warn(f"loss_fn is not captured, and runs under vmap, which is slower: {why}", stacklevel=5)
 
-    def bind(self) -> Gradient:
-        """The gradient with memory of its own, for one thread at a time: results last until the next call."""
-        return Gradient(self)
-
 
 class Gradient:
-    """`(params, batch) -> (gradients, losses)`, each with a leading dimension over members, for one thread."""
+    """`(params, batch) -> (gradients, losses)`, each with a leading dimension over members.
+
+    It has memory of its own, for one thread at a time: results last until the next call.
+    """
 
     def __init__(self, of: Gradients) -> None:
         self._of = of

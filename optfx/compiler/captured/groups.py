@@ -161,10 +161,6 @@ class Partition:
         while sum(map(self._join_producers, work)):
             pass
 
-    @property
-    def kernels(self) -> list[Kernel]:
-        return list({id(k): k for k in self.units.values() if isinstance(k, Kernel)}.values())
-
     def needs(self, unit: Kernel | Node) -> list[Kernel | Node]:
         """The units that one waits for."""
         nodes = unit.nodes if isinstance(unit, Kernel) else [unit]

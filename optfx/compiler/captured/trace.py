@@ -12,6 +12,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
 from optfx.compiler.kernels.cpp.expressions import name_of
+from optfx.compiler.record.lazy import storage_of
 from optfx.compiler.record.tracer import traced
 from optfx.tree import flatten, unflatten
 from optfx.tree.dispatch import DispatchMode
@@ -168,7 +169,7 @@ def _note_places(gm: GraphModule) -> None:
             sources = x.args[0].all_input_nodes  # type: ignore[union-attr]
         for a in sources if x.op == "call_function" else []:
             of = values.get(a)
-            if of is not None and of.dtype == value.dtype and _memory(of) == _memory(value):
+            if of is not None and of.dtype == value.dtype and storage_of(of) == storage_of(value):
                 base, at = a.meta["place"].base, a.meta["place"].offset
                 place = Place(base, place.size, place.stride, at + value.storage_offset() - of.storage_offset())
         x.meta["place"] = place
@@ -176,10 +177,6 @@ def _note_places(gm: GraphModule) -> None:
             x.meta["constant"] = value
     for x, value in values.items():
         x.meta["val"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-
-
-def _memory(x: Tensor) -> int:
-    return x.untyped_storage()._cdata
 
 
 def _is_constant(x: Node, sources: list[Node]) -> bool:
