@@ -1,0 +1,7 @@
+"""Rules with further means: cases, each with a formula written from its paper."""
+
+from __future__ import annotations
+
+from tests.parity.harness import Case
+
+CASES: list[Case] = []

@@ -1,0 +1,38 @@
+"""Every rule of the catalogue against its paper and against packages that others wrote: at most 1e-9 apart.
+
+`python -m tests.parity.table` writes what is found into the docs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.parity import averaged, blocks, modifiers, rules, wrappers
+from tests.parity.harness import SHAPES, STEPS, by_formula, by_optfx, difference, start
+
+CASES = [*rules.CASES, *averaged.CASES, *blocks.CASES, *modifiers.CASES, *wrappers.CASES]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_it_is_the_paper_and_what_others_made_of_it(case):
+    ours = by_optfx(case.tx())
+    assert difference(ours, by_formula(case.formula)) < 1e-9
+    for package, run in case.packages.items():
+        assert difference(ours, run()) < case.near.get(package, 1e-9), package
+
+
+def test_every_case_moves():
+    still = [case.id for case in CASES if difference(by_optfx(case.tx()), [start()] * STEPS) < 1e-3]
+    assert not still
+
+
+def test_two_option_sets_at_least():
+    names = [case.name for case in CASES]
+    assert not [name for name in set(names) if names.count(name) < 2]
+
+
+def test_harness_tells_one_formula_from_another():
+    zeros = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    assert difference([zeros], [zeros]) == 0
+    assert difference([zeros], [{**zeros, "number": np.asarray(2e-9)}]) == 2e-9
