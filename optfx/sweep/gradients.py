@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from optfx.sweep.advice import advised
-from optfx.sweep.members import loss_of
+from optfx.sweep.members import grad_and_value
 from optfx.tree import Tree, flatten, unflatten
 
 if TYPE_CHECKING:  # it brings the tracer, which takes longer to import than all of optfx
@@ -21,28 +21,6 @@ if TYPE_CHECKING:  # it brings the tracer, which takes longer to import than all
     from optfx.compiler.kernels.cpp.calls import Call
 
 KINDS = 8  # of batches for which programs are made; with more, each step would wait for one
-
-
-def gradients_of(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[[Tree, Any], tuple[Tree, Tensor]]:
-    """`(params, batch) -> (gradients, losses)` for all members at once.
-
-    No loss depends on the parameters of another member, so the gradient of their sum has the gradient of each. Autograd
-    around `vmap` finds it as `torch.func.grad` inside of `vmap` does, which would first import Dynamo: a second.
-    """
-    losses_of = vmap(loss_of(loss_fn), in_dims=(0, None))
-
-    def gradients(params: Tree, batch: Any) -> tuple[Tree, Tensor]:
-        leaves, structure = flatten(params)
-        with torch.enable_grad():
-            leaves = [x.detach().requires_grad_() for x in leaves]
-            losses = losses_of(unflatten(structure, leaves), batch)
-            if losses.requires_grad:
-                grads = torch.autograd.grad(losses, leaves, torch.ones_like(losses), materialize_grads=True)
-            else:
-                grads = [torch.zeros_like(x) for x in leaves]
-        return unflatten(structure, list(grads)), losses.detach()
-
-    return gradients
 
 
 class Gradients:
@@ -61,7 +39,7 @@ class Gradients:
     """
 
     def __init__(self, loss_fn: Callable[[Tree, Any], Tensor]) -> None:
-        self.mapped = gradients_of(loss_fn)
+        self.mapped = vmap(grad_and_value(loss_fn), in_dims=(0, None))
         self._programs: dict[Any, Program] = {}
         self.trusted, self.lock = True, threading.Lock()
 

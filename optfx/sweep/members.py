@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch._C._functorch import _unwrap_for_grad
+from torch._functorch import eager_transforms as functorch
+from torch.func import vmap
 
 from optfx import random, tree
 from optfx.core import GradientTransformation, apply_updates, as_transform, is_number
@@ -216,6 +218,28 @@ def loss_of(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[[Tree, Any], Ten
     return checked
 
 
+def grad_and_value(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[[Tree, Any], tuple[Tree, Tensor]]:
+    """`torch.func.grad_and_value`, which imports Dynamo in order to switch it off: that takes a second."""
+    loss_of_one = loss_of(loss_fn)
+
+    def gradient(params: Tree, batch: Any) -> tuple[Tree, Tensor]:
+        if torch.compiler.is_compiling():
+            return torch.func.grad_and_value(loss_of_one)(params, batch)
+        leaves, structure = tree.flatten(params)
+        with functorch.grad_increment_nesting() as level, torch.enable_grad():
+            leaves = [functorch._wrap_tensor_for_grad(x, level) for x in leaves]
+            functorch._create_differentiable(leaves, level)
+            loss = loss_of_one(tree.unflatten(structure, leaves), batch)
+            if loss.requires_grad:
+                grads = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
+            else:
+                grads = [torch.zeros_like(x) for x in leaves]
+            grads = [_unwrap_for_grad(g, level) for g in grads]
+            return tree.unflatten(structure, grads), _unwrap_for_grad(loss, level)
+
+    return gradient
+
+
 def member_update(
     tx: GradientTransformation, grads: Tree, params: Tree, state: Tree, loss: Tensor
 ) -> tuple[Tree, Tree]:
@@ -228,7 +252,7 @@ def member_step(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[..., tuple[T
     """What one member does in a step: `(tx, params, state, batch) -> (params, state, loss)`."""
 
     def step(tx: GradientTransformation, params: Tree, state: Tree, batch: Any) -> tuple[Tree, Tree, Tensor]:
-        grads, loss = grad_and_value(loss_of(loss_fn))(params, batch)
+        grads, loss = grad_and_value(loss_fn)(params, batch)
         return *member_update(tx, grads, params, state, loss), loss
 
     return step

@@ -1,5 +1,7 @@
 """Members train in blocks, side by side, with the same bits whatever the blocks and the workers."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,6 +14,7 @@ from torch.nn.functional import cross_entropy
 import optfx
 from optfx import random, sweep, tree
 from optfx.sweep.blocks import block_size
+from optfx.sweep.members import grad_and_value
 
 STEPS = 12
 MODEL = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
@@ -117,6 +120,35 @@ def test_any_number_of_members_compiles_once(tmp_path, monkeypatch):
     for n in (7, 3, 150):
         fit(n)
     assert sorted(tmp_path.iterdir()) == files
+
+
+def test_nothing_imports_dynamo():
+    """Which takes longer than all else before the first losses."""
+    program = """
+import sys
+import torch, optfx
+from torch.nn.functional import cross_entropy
+optfx.sweep.fit(
+    lambda config: optfx.adamw(config["rate"]), {"rate": torch.tensor([0.1, 0.2])},
+    lambda p, batch: cross_entropy(batch[0] @ p["w"], batch[1]), {"w": torch.zeros(4, 3)},
+    [(torch.ones(5, 4), torch.zeros(5, dtype=torch.long))], steps=3)
+assert "torch._dynamo" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_gradient_is_that_of_torch():
+    params, batch = {"w": torch.randn(5, 3), "unused": torch.randn(2)}, (torch.randn(4, 5), torch.zeros(4).long())
+    for loss in (
+        lambda p, b: cross_entropy(b[0] @ p["w"], b[1]),
+        lambda p, b: torch.func.grad(lambda w: cross_entropy(b[0] @ w, b[1]))(p["w"]).square().sum(),
+        lambda p, b: p["w"].detach().sum(),
+        lambda p, b: torch.tensor(1.0),
+    ):
+        ours, theirs = grad_and_value(loss)(params, batch), torch.func.grad_and_value(loss)(params, batch)
+        assert all(torch.equal(x, y) for x, y in zip(tree.leaves(ours), tree.leaves(theirs), strict=True))
+        assert not any(x.requires_grad for x in tree.leaves(ours))
 
 
 def test_no_thread_is_left_behind_and_torch_has_its_threads():

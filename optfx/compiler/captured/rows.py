@@ -69,6 +69,11 @@ def _dims(x: Node, dim: Any) -> list[int]:
     return sorted((d % x.meta["val"].ndim for d in dims), reverse=True)
 
 
+def _zeros(like: torch.Tensor) -> torch.Tensor:
+    """Torch runs Python on the meta device for some operations, and imports Dynamo for it."""
+    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).zero_()
+
+
 class Words:
     """Writes nodes into a graph, each with what it would be."""
 
@@ -76,18 +81,17 @@ class Words:
         self.graph = graph
 
     def __call__(self, target: Any, *args: Any, **kwargs: Any) -> Node:
-        node = self.graph.call_function(target, args, kwargs)
-        vals = [x.meta["val"] if isinstance(x, Node) else x for x in args]
-        val = node.meta["val"] = target(*vals, **kwargs)
-        node.meta["place"] = Place(node, tuple(val.shape), tuple(val.stride()))
+        vals = [_zeros(x.meta["val"]) if isinstance(x, Node) else x for x in args]
+        return self._noted(self.graph.call_function(target, args, kwargs), target(*vals, **kwargs))
+
+    def _noted(self, node: Node, like: torch.Tensor) -> Node:
+        node.meta["val"] = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="meta")
+        node.meta["place"] = Place(node, tuple(like.shape), tuple(like.stride()))
         return node
 
     def clone(self, x: Node, like: torch.Tensor) -> Node:
         """A copy in memory of another order."""
-        node = self.graph.call_function(aten.clone.default, (x,))
-        node.meta["val"] = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="meta")
-        node.meta["place"] = Place(node, tuple(like.shape), tuple(like.stride()))
-        return node
+        return self._noted(self.graph.call_function(aten.clone.default, (x,)), like)
 
     def wide(self, x: Any) -> Any:
         """Half precision as float: these operations round once, at their end."""
