@@ -314,7 +314,7 @@ ROWS = [
     ),
     Row(
         "cautious",
-        lambda **h: optfx.chain(optfx.adam(0.1), optfx.masked(optfx.cautious(**h), MATRICES)),
+        lambda **h: optfx.chain(optfx.trace(0.9), optfx.masked(optfx.cautious(**h), MATRICES)),
         {"min_share": 1.0},
         "as it is, masked",
     ),

@@ -27,8 +27,8 @@ class cautious(core.Stateless):
 
     $$u = \frac{m \odot u}{\max(\operatorname{mean}(m),\, \sigma)}, \qquad m = [u \odot g > 0]$$
 
-    It stands behind a rule with a momentum, which may point against the gradient $g$ of the step; a chain hands on the
-    gradient that it was given.
+    Put it behind a rule with a momentum, which may point against the gradient $g$ of the step, and before the learning
+    rate, which turns the sign. A chain hands on the gradient that it was given.
 
     Args:
         min_share: $\sigma$, the least share of elements that are kept, as far as the others are enlarged for it; 1 for

@@ -12,6 +12,7 @@ from torch.linalg import vector_norm
 from optfx import core, tree
 from optfx.core import GradientTransformation, NonNegative
 from optfx.tree import Tree
+from optfx.tree.verbs import real_dtype
 
 
 def where_positive(x: Tensor) -> Tensor:
@@ -109,10 +110,10 @@ class HyperballState(NamedTuple):
     """The state of `hyperball`."""
 
     count: Tensor  # () int64, steps taken
-    radius: Tree  # like params, () each: the norms at the start; () where the radius is given
+    norms: Tree  # like params, () each: the norms at the start; () where a radius is given
 
 
-def measure(p: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+def measure(p: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
     return p, vector_norm(p)
 
 
@@ -161,18 +162,16 @@ class hyperball(GradientTransformation):
         count = core.counter(params)
         if self.radius is not None:
             return HyperballState(count, ())
-        numbers = tree.map(lambda p: torch.zeros((), dtype=_real(p.dtype), device=p.device), params)
-        _, radius = tree.leafwise(measure, params, numbers, outs=2, same_shapes=False)
-        return HyperballState(count, radius)
+        zeros = tree.map(
+            lambda p: torch.zeros((), dtype=torch.promote_types(real_dtype(p.dtype), torch.float32), device=p.device),
+            params,
+        )
+        _, norms = tree.leafwise(measure, params, zeros, outs=2, same_shapes=False)
+        return HyperballState(count, norms)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
-        now, new = self.at(state.count), HyperballState(state.count + 1, state.radius)
+        now, new = self.at(state.count), HyperballState(state.count + 1, state.norms)
         if self.radius is not None:
             return tree.leafwise(turn, updates, params, **now), new
         rate = now["learning_rate"]
-        return tree.leafwise(turn, updates, params, state.radius, same_shapes=False, learning_rate=rate), new
-
-
-def _real(dtype: torch.dtype) -> torch.dtype:
-    """The dtype for the norm of a leaf."""
-    return torch.promote_types(dtype.to_real(), torch.float32)
+        return tree.leafwise(turn, updates, params, state.norms, same_shapes=False, learning_rate=rate), new
