@@ -377,7 +377,7 @@ DECAY = [
         ),
         formula(adam(*ADAM), after=decay(0.01 / RATE, lambda p, u: p)),
         {
-            "optimi": by_torch(
+            "torch-optimi": by_torch(
                 lambda ps: optimi.AdamW(ps, RATE, ADAM[:2], 0.01, ADAM[2], decouple_lr=True, triton=False)
             ),
             "pytorch_optimizer": by_torch(
@@ -385,6 +385,7 @@ DECAY = [
             ),
         },
         "Loshchilov and Hutter, 2017",
+        ROUND,
     ),
     Case(
         "l1_weight_decay",
