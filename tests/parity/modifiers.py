@@ -24,7 +24,7 @@ from tests.parity.harness import Case, by_optax, by_torch, leafwise
 heavyball.utils.compile_mode = None
 
 
-def train(p, grad, rate, rule, before=None, after=None, end=None) -> Iterator[np.ndarray]:
+def train(p: Any, grad: Any, rate: Any, rule: Any, before=None, after=None, end=None) -> Iterator[np.ndarray]:
     """p, a step at a time: `before(g, p)`, `rule(g)`, `after(u, g, p)`, `end(p, step)`."""
     start = p
     change = before(start) if before else lambda g, p: g
