@@ -28,8 +28,13 @@ def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
         ValueError: a final transform, or a learning rate, after a final one; two steps that flip the sign.
     """
     final = None
-    for step in steps:
-        final = _final_after(who, step, final)
+    for step in (part for tx in steps for part in _in_order(tx)):
+        name = type(step).__name__
+        if final is not None and (step.final or step.is_rate):
+            raise ValueError(
+                f"{who}: {name} after {final}, which is final: its updates already have their rate and sign"
+            )
+        final = name if step.final else final
     if len(both := [i for i, step in enumerate(steps) if _flips(step)]) > 1:
         raise ValueError(
             f"{who}: the steps {' and '.join(map(str, both))} have a learning rate each, which flips the sign, so the "
@@ -49,21 +54,13 @@ def _flips(tx: GradientTransformation) -> bool:
     return any(inside)
 
 
-def _final_after(who: str, tx: GradientTransformation, final: str | None) -> str | None:
-    """The name of a final transform that updates have gone through after `tx`, if they had gone through `final`."""
-    inside = list(tx.inside().values())
-    if isinstance(tx, core.Wrapper) and (tx.partial or tx.final):
-        inside = []  # masks may leave each leaf to one of several; what a final wrapper holds is its own affair
-    if isinstance(tx, core.Wrapper) and tx.apart:
-        final = next(filter(None, [_final_after(who, part, final) for part in inside]), final)
-    else:
-        for part in inside:
-            final = _final_after(who, part, final)
-    if final is not None and (tx.final or tx.is_rate):
-        raise ValueError(
-            f"{who}: {type(tx).__name__} after {final}, which is final: its updates already have their rate and sign"
-        )
-    return type(tx).__name__ if tx.final else final
+def _in_order(tx: GradientTransformation) -> list[GradientTransformation]:
+    """The transforms that every leaf goes through, in order; what a final wrapper holds is its own affair."""
+    inside = [] if isinstance(tx, core.Wrapper) and (tx.partial or tx.final) else tx.inside().values()
+    found = [part for x in inside for part in _in_order(x)]
+    if isinstance(tx, core.Wrapper) and tx.apart:  # no part is after one of another branch, so one final part will do
+        found = [x for x in found if not x.final] + [x for x in found if x.final][:1]
+    return [*found, tx]
 
 
 @tree.record

@@ -6,7 +6,7 @@ What is added is one question, where it is added another. Every pull of this fil
 |---|---|
 | before the rule | a penalty on the loss, L2 for `add_decayed_weights`: the rule sees its gradient |
 | after the rule, before the learning rate | decoupled decay (AdamW): multiplied by the rate and by nothing else |
-| so, with the schedule $\lambda\, \eta_t / \max \eta$ for `weight_decay` | corrected decay (AdamC) |
+| there, with the schedule $\lambda\, \eta_t / \max \eta$ as its `weight_decay` | corrected decay (AdamC) |
 | after `scale_by_learning_rate(rate, flip_sign=False)`, with `scale(-1.0)` last | independent of the rate |
 | inside `anchored` | towards the start, or towards a running mean of the parameters, and not towards zero |
 

@@ -32,7 +32,7 @@ def train(p: Any, grad: Any, rate: Any, rule: Any, before=None, after=None, end=
     finish = end(start) if end else lambda p, step: p + step
     for t in itertools.count():
         g = grad(t, p)
-        eta = rate(t) if callable(rate) else rate
+        eta: Any = rate(t) if callable(rate) else rate
         p = finish(p, -eta * modify(direct(change(g, p)), g, p))
         yield p
 
