@@ -31,8 +31,7 @@ class cautious(core.Stateless):
     rate, which turns the sign. A chain hands on the gradient that it was given.
 
     Args:
-        min_share: $\sigma$, the least share of elements that are kept, as far as the others are enlarged for it; 1 for
-            never.
+        min_share: $\sigma$, a lower bound on the share that is divided by; at 1 the others stay as they are.
 
     Raises:
         ValueError: no `grad`, outside of a chain.
