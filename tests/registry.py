@@ -36,6 +36,7 @@ ADAM = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "eps_root": 1e-7}
 RPROP = {"eta_minus": 0.5, "eta_plus": 1.2, "min_step_size": 1e-3, "max_step_size": 0.11}
 ASGD = {"learning_rate": 0.1, "lambd": 0.2, "alpha": 0.75}
 VALUE = {"value": torch.tensor(1.5)}
+LOGITS = {"max_logits": torch.tensor(150.0)}
 
 
 def clipped_adam(rate=0.1, decay=0.2, limit=0.5, b1=0.9):
@@ -52,6 +53,10 @@ def two_groups(rate=0.1, decay=0.2, momentum=0.8):
         {"matrix": optfx.adamw(rate, weight_decay=decay), "rest": optfx.sgd(rate, momentum=momentum)},
         select.label({"matrix": MATRICES}, default="rest"),
     )
+
+
+def mean_of_two(a, b):
+    return optfx.tree.scale(0.5, optfx.tree.add(a, b))
 
 
 def halve(updates, params):
@@ -218,6 +223,50 @@ ROWS = [
         {"weight_decay": 0.2},
         "masked",
     ),
+    Row("cautious_weight_decay", optfx.cautious_weight_decay, {"weight_decay": 0.2}),
+    Row(
+        "cautious_weight_decay",
+        lambda rate=0.1, decay=0.2: optfx.chain(
+            optfx.scale_by_adam(), optfx.cautious_weight_decay(decay, MATRICES), optfx.scale_by_learning_rate(rate)
+        ),
+        {"rate": 0.1, "decay": 0.2},
+        "after adam, masked",
+    ),
+    Row("l1_weight_decay", optfx.l1_weight_decay, {"weight_decay": 0.2}),
+    Row("l1_weight_decay", lambda **h: optfx.l1_weight_decay(**h, mask=MATRICES), {"weight_decay": 0.2}, "masked"),
+    Row("huber_weight_decay", optfx.huber_weight_decay, {"weight_decay": 0.2, "delta": 0.5}),
+    Row("proximal_weight_decay", optfx.proximal_weight_decay, {"weight_decay": 0.2}),
+    Row(
+        "proximal_weight_decay",
+        lambda **h: optfx.chain(optfx.sgd(0.1), optfx.proximal_weight_decay(**h, mask=MATRICES)),
+        {"weight_decay": 0.2, "delta": 0.5},
+        "of Huber, masked",
+    ),
+    # ---- lengths, and limits on the parameters -------------------------------------------------------
+    Row("relative_update", optfx.relative_update, {"min_ratio": 1.0, "max_ratio": 1.0}),
+    Row(
+        "relative_update",
+        lambda **h: optfx.relative_update(**h, max_ratio=None, per_unit=True),
+        {"min_ratio": 0.9},
+        "floor of units",
+    ),
+    Row("radial_brake", optfx.radial_brake, {"outward_scale": 0.5, "inward_scale": 0.9}),
+    Row("hyperball", optfx.hyperball, {"learning_rate": 0.1}),
+    Row(
+        "hyperball",
+        lambda **h: optfx.chain(optfx.scale_by_adam(), optfx.hyperball(**h)),
+        {"learning_rate": 0.1, "radius": 2.0},
+        "given radius",
+    ),
+    Row("keep_params_nonnegative", optfx.keep_params_nonnegative),
+    Row("qk_clip", optfx.qk_clip, {"tau": 100.0, "power": 0.5}, extra=LOGITS),
+    Row(
+        "qk_clip",
+        lambda **h: optfx.chain(optfx.sgd(0.1), optfx.masked(optfx.qk_clip(**h), MATRICES)),
+        {"tau": 100.0},
+        "after sgd, masked",
+        extra=LOGITS,
+    ),
     # ---- limits ------------------------------------------------------------------------------------
     Row("clip", optfx.clip, {"max_delta": 0.4}),
     Row("clip_by_block_rms", optfx.clip_by_block_rms, {"threshold": 0.4}),
@@ -240,6 +289,35 @@ ROWS = [
     Row("zero_nans", optfx.zero_nans),
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=1), {"eta": 0.1, "gamma": 0.55}),
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=optfx.random.key(7)), {"eta": 0.1, "gamma": 0.55}, "key"),
+    Row("clip_spikes", optfx.clip_spikes, {"threshold": 2.0, "b2": 0.9, "start": 1.0}),
+    Row(
+        "clip_spikes",
+        lambda **h: optfx.clip_spikes(**h, nu_dtype=torch.float32),
+        {"threshold": 2.0, "b2": 0.9, "start": 1.0},
+        "float32",
+    ),
+    # ---- other gradients, and in agreement with them -------------------------------------------------
+    Row("mars", optfx.mars, {"gamma": 0.1, "b1": 0.9, "max_norm": 0.8}),
+    Row(
+        "mars",
+        lambda **h: optfx.mars(**h, max_norm=None, accumulator_dtype=torch.float32),
+        {"gamma": 0.1, "b1": 0.9},
+        "no limit, float32",
+    ),
+    Row("grokfast", optfx.grokfast, {"alpha": 0.9, "lamb": 2.0}),
+    Row("grokfast", lambda **h: optfx.grokfast(**h, accumulator_dtype=torch.float32), {"alpha": 0.9}, "float32"),
+    Row("orthograd", optfx.orthograd),
+    Row(
+        "cautious",
+        lambda b1=0.9, **h: optfx.chain(optfx.scale_by_adam(b1), optfx.cautious(**h)),
+        {"b1": 0.9, "min_share": 1e-3},
+    ),
+    Row(
+        "cautious",
+        lambda **h: optfx.chain(optfx.trace(0.9), optfx.masked(optfx.cautious(**h), MATRICES)),
+        {"min_share": 1.0},
+        "as it is, masked",
+    ),
     # ---- rates that watch progress -----------------------------------------------------------------
     Row(
         "reduce_on_plateau",
@@ -269,6 +347,37 @@ ROWS = [
         "named_chain",
         lambda rate=0.1: optfx.named_chain(("b", optfx.scale_by_adam()), ("a", optfx.scale_by_learning_rate(rate))),
         {"rate": 0.1},
+    ),
+    Row(
+        "parallel",
+        lambda rate=0.1, b1=0.9: optfx.parallel((optfx.sgd(rate), optfx.chain(optfx.scale_by_adam(b1)))),
+        {"rate": 0.1, "b1": 0.9},
+    ),
+    Row(
+        "parallel",
+        lambda rate=0.1, slow=0.9: optfx.parallel(
+            {"fast": optfx.adam(rate), "slow": optfx.chain(optfx.ema(slow), optfx.params_ema(0.75))}, mean_of_two
+        ),
+        {"rate": 0.1, "slow": 0.9},
+        "by name, mean",
+    ),
+    Row(
+        "graft",
+        lambda rate=0.1, b1=0.9: optfx.graft(optfx.scale_by_adam(b1), optfx.sgd(rate)),
+        {"rate": 0.1, "b1": 0.9},
+    ),
+    Row(
+        "anchored",
+        lambda decay=0.9, **h: optfx.anchored(optfx.add_decayed_weights(**h), decay),
+        {"decay": 0.9, "weight_decay": 0.2},
+    ),
+    Row(
+        "anchored",
+        lambda **h: optfx.chain(
+            optfx.anchored(optfx.l1_weight_decay(0.2), **h, dtype=torch.float32), optfx.scale_by_learning_rate(0.1)
+        ),
+        {"decay": 1.0},
+        "start, float32",
     ),
     Row("masked", lambda rate=0.1: optfx.masked(optfx.adam(rate), MATRICES), {"rate": 0.1}),
     Row("masked", lambda rate=0.1: optfx.masked(optfx.adam(rate), select.path("w")), {"rate": 0.1}, "one leaf"),

@@ -57,7 +57,10 @@ def _flips(tx: GradientTransformation) -> bool:
 def _in_order(tx: GradientTransformation) -> list[GradientTransformation]:
     """The transforms that every leaf goes through, in order; what a final wrapper holds is its own affair."""
     inside = [] if isinstance(tx, core.Wrapper) and (tx.partial or tx.final) else tx.inside().values()
-    return [part for x in inside for part in _in_order(x)] + [tx]
+    found = [part for x in inside for part in _in_order(x)]
+    if isinstance(tx, core.Wrapper) and tx.apart:  # no part is after one of another branch, so one final part will do
+        found = [x for x in found if not x.final] + [x for x in found if x.final][:1]
+    return [*found, tx]
 
 
 @tree.record

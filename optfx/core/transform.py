@@ -127,7 +127,7 @@ class GradientTransformation:
             return self.run(updates, state, params, extra)
         try:
             return self.run(updates, state, params, extra)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             if words := self._foreign(state, updates if params is None else params):
                 raise ValueError(f"{type(self).__name__}: this is not its state: it {words} ({error})") from error
             raise

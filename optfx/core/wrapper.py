@@ -39,6 +39,7 @@ class Wrapper(GradientTransformation):
 
     holds: ClassVar[str] = "inner"  # the field that holds them
     partial: ClassVar[bool] = False  # whether they see only some of the leaves
+    apart: ClassVar[bool] = False  # whether each sees the same updates, and none those of another
 
     def __post_init__(self) -> None:
         held = getattr(self, self.holds)

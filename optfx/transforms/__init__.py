@@ -7,10 +7,14 @@
 | adaptive | `adaptive/` | `scale_by_adam`, `scale_by_amsgrad`, `scale_by_nadam`, `scale_by_radam`, `scale_by_adamax`, `scale_by_rms`, `scale_by_stddev`, `scale_by_rss`, `scale_by_adadelta`, `scale_by_factored_rms`, `scale_by_rprop` |
 | for matrices | `matrix` | `scale_by_muon` |
 | in proportion to size | `size` | `scale_by_param_block_rms`, `scale_by_shape` |
-| weight decay | `decay` | `add_decayed_weights` |
+| on the sphere of a parameter | `spheres` | `relative_update`, `radial_brake`, `hyperball` |
+| weight decay | `decay` | `add_decayed_weights`, `cautious_weight_decay`, `l1_weight_decay`, `huber_weight_decay`, `proximal_weight_decay` |
 | limits | `clipping` | `clip`, `clip_by_block_rms`, `clip_by_global_norm`, `adaptive_grad_clip` |
+| limits on the parameters | `constraints`, `attention` | `keep_params_nonnegative`, `qk_clip` |
 | averages of the parameters | `averages` | `params_ema`, `params_average` |
-| cleaner gradients | `centralize`, `nans`, `noise` | `centralize`, `zero_nans`, `add_noise` |
+| cleaner gradients | `centralize`, `nans`, `noise`, `spikes` | `centralize`, `zero_nans`, `add_noise`, `clip_spikes` |
+| other gradients | `mars`, `grokfast`, `orthograd` | `mars`, `grokfast`, `orthograd` |
+| in agreement with the gradient | `cautious` | `cautious` |
 | rates that watch progress | `plateau`, `asgd` | `reduce_on_plateau`, `scale_by_asgd` |
 
 Every number of a transform is a float, a () tensor, or a schedule `count -> value`; the first update reads
@@ -27,14 +31,26 @@ from optfx.transforms.adaptive.radam import scale_by_radam
 from optfx.transforms.adaptive.rms import scale_by_rms, scale_by_rss, scale_by_stddev
 from optfx.transforms.adaptive.rprop import scale_by_rprop
 from optfx.transforms.asgd import scale_by_asgd
+from optfx.transforms.attention import qk_clip
 from optfx.transforms.averages import params_average, params_ema
+from optfx.transforms.cautious import cautious
 from optfx.transforms.centralize import centralize
 from optfx.transforms.clipping import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
-from optfx.transforms.decay import add_decayed_weights
+from optfx.transforms.constraints import keep_params_nonnegative
+from optfx.transforms.decay import (
+    add_decayed_weights,
+    cautious_weight_decay,
+    huber_weight_decay,
+    l1_weight_decay,
+    proximal_weight_decay,
+)
+from optfx.transforms.grokfast import grokfast
+from optfx.transforms.mars import mars
 from optfx.transforms.matrix import scale_by_muon
 from optfx.transforms.momentum import ema, trace
 from optfx.transforms.nans import zero_nans
 from optfx.transforms.noise import add_noise
+from optfx.transforms.orthograd import orthograd
 from optfx.transforms.plateau import reduce_on_plateau
 from optfx.transforms.scaling import (
     freeze,
@@ -47,21 +63,37 @@ from optfx.transforms.scaling import (
     stateless,
 )
 from optfx.transforms.size import scale_by_param_block_rms, scale_by_shape
+from optfx.transforms.spheres import hyperball, radial_brake, relative_update
+from optfx.transforms.spikes import clip_spikes
 
 __all__ = [
     "adaptive_grad_clip",
     "add_decayed_weights",
     "add_noise",
+    "cautious",
+    "cautious_weight_decay",
     "centralize",
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",
+    "clip_spikes",
     "ema",
     "freeze",
+    "grokfast",
+    "huber_weight_decay",
+    "hyperball",
     "identity",
+    "keep_params_nonnegative",
+    "l1_weight_decay",
+    "mars",
+    "orthograd",
     "params_average",
     "params_ema",
+    "proximal_weight_decay",
+    "qk_clip",
+    "radial_brake",
     "reduce_on_plateau",
+    "relative_update",
     "scale",
     "scale_by_adadelta",
     "scale_by_adam",

@@ -80,7 +80,18 @@ def test_on_other_leaves_they_do_not_meet():
         optfx.masked(optfx.chain(own_step(), RATE), MATRICES)
 
 
+def test_side_by_side_they_do_not_meet_but_count_for_what_follows():
+    two = optfx.parallel((own_step(), optfx.sgd(0.1)))
+    optfx.chain(optfx.identity(), two)
+    optfx.chain(optfx.parallel((optfx.sgd(0.1), own_step())), optfx.params_ema(0.9))
+    for second in (own_step(), RATE, two):
+        with pytest.raises(ValueError, match="after own_step, which is final"):
+            optfx.chain(two, second)
+    with pytest.raises(ValueError, match="scale_by_learning_rate after own_step"):
+        optfx.chain(own_step(), optfx.graft(optfx.scale_by_sign(), optfx.sgd(0.1)))
+
+
 def test_the_transforms_that_own_their_step():
-    for own in (optfx.scale_by_asgd(0.1), optfx.asgd(0.1)):
-        with pytest.raises(ValueError, match="scale_by_learning_rate after scale_by_asgd, which is final"):
+    for own in (optfx.scale_by_asgd(0.1), optfx.asgd(0.1), optfx.hyperball(0.1)):
+        with pytest.raises(ValueError, match=r"scale_by_learning_rate after \w+, which is final"):
             optfx.chain(own, RATE)

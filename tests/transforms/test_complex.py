@@ -59,6 +59,10 @@ TURNING = {
     "centralize": optfx.centralize(),
     "scale_by_param_block_rms": optfx.scale_by_param_block_rms(),
     "scale_by_shape": optfx.scale_by_shape(),
+    "relative_update": optfx.relative_update(),
+    "relative_update, floor of units": optfx.relative_update(0.35, None, per_unit=True),
+    "mars": optfx.mars(),
+    "graft": optfx.graft(optfx.scale_by_factored_rms(False), optfx.identity()),
 }
 
 

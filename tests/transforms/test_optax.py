@@ -128,6 +128,7 @@ CASES = {
     "clip_by_global_norm, never": (optfx.clip_by_global_norm(1e9), optax.clip_by_global_norm(1e9)),
     "adaptive_grad_clip": (optfx.adaptive_grad_clip(0.1), layout(optax.adaptive_grad_clip(0.1))),
     "adaptive_grad_clip, eps": (optfx.adaptive_grad_clip(0.5, eps=2.0), layout(optax.adaptive_grad_clip(0.5, eps=2.0))),
+    "keep_params_nonnegative": (optfx.keep_params_nonnegative(), optax.keep_params_nonnegative()),
     "centralize": (optfx.centralize(), optax.centralize()),
     "zero_nans": (optfx.zero_nans(), optax.zero_nans()),
     "reduce_on_plateau": (
