@@ -626,6 +626,7 @@ def test_the_page_is_this_list():
 # Where the names, order or defaults of optax's parameters are not ours; all but the first are rows above.
 OTHER_SIGNATURES = {
     "add_noise": "key",
+    "noisy_sgd": "key",
     "adaptive_grad_clip": "axis",
     "scale_by_learning_rate": "learning_rate",
     "stateless": "f",
@@ -633,8 +634,10 @@ OTHER_SIGNATURES = {
     "scale_by_factored_rms": "decay_rate_fn",
 }
 LACKING = {
+    ("mode", "hard", True),  # of lion
+    ("smooth_beta", 1.0, True),
     ("seed", None, True),
-    ("nesterov", True, True),  # of nadam, which is that
+    ("nesterov", True, True),  # of nadam and nadamw, which are that
     ("adaptive", False, True),
     ("preconditioning", "frobenius", True),
     ("weight_dimension_numbers", None, True),

@@ -17,10 +17,10 @@ class ScaleByAdanState(NamedTuple):
     """The state of `scale_by_adan`."""
 
     count: Tensor  # () int64, steps taken
-    m: Tree  # like params, running mean of the gradient
-    v: Tree  # like params, running mean of its change from step to step
-    n: Tree  # like params, running mean of the square of the gradient that looks ahead
-    g: Tree  # like params, the last gradient
+    mu: Tree  # like params, m, running mean of the gradient
+    change: Tree  # like params, v, running mean of its change from step to step
+    nu: Tree  # like params, n, running mean of the square of the gradient that looks ahead
+    previous_gradient: Tree  # like params
 
 
 def adan(
@@ -78,13 +78,11 @@ class scale_by_adan(GradientTransformation):
     nu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ScaleByAdanState:
-        m, v, g = (tree.zeros_like(params, self.mu_dtype) for _ in range(3))
-        return ScaleByAdanState(core.counter(params), m, v, tree.zeros_like(params, self.nu_dtype), g)
+        mu, change, previous = (tree.zeros_like(params, self.mu_dtype) for _ in range(3))
+        return ScaleByAdanState(core.counter(params), mu, change, tree.zeros_like(params, self.nu_dtype), previous)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = self.at(state.count), state.count + 1
         now |= {f"c{k}": core.bias_correction(now[f"b{k}"], count) for k in (1, 2, 3)}
-        updates, *kept = tree.elementwise(
-            adan, updates, state.m, state.v, state.n, state.g, outs=5, first=state.count == 0, **now
-        )
+        updates, *kept = tree.elementwise(adan, updates, *state[1:], outs=5, first=state.count == 0, **now)
         return updates, ScaleByAdanState(count, *kept)

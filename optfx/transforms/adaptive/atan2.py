@@ -21,10 +21,13 @@ class ScaleByAdamAtan2State(NamedTuple):
     nu: Tree  # like params, running mean of its square
 
 
-def adam_atan2(g: Tensor, m: Tensor, v: Tensor, b1, b2, a, b, c1, c2) -> tuple[Tensor, Tensor, Tensor]:
+def adam_atan2(
+    g: Tensor, m: Tensor, v: Tensor, b1, b2, angle_scale, root_scale, c1, c2
+) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)
-    return a * torch.atan2(m / c1, b * tree.safe_sqrt(v / c2)), m, v
+    angle = torch.atan2(m / c1, root_scale * tree.safe_sqrt(v / c2))
+    return angle_scale * torch.where(v > 0, angle, torch.zeros_like(m)), m, v  # at 0, 0 an angle has no derivative
 
 
 @tree.record
@@ -40,8 +43,8 @@ class scale_by_adam_atan2(GradientTransformation):
     Args:
         b1: $\beta_1$, how much of the mean is kept at each step.
         b2: $\beta_2$, how much of the mean of squares is kept.
-        a: $a$, the factor of the angle; with 1.27, about $4 / \pi$, a gradient that never changes gives 1, as in Adam.
-        b: $b$, the factor of the root: large values make the update more like Adam's, $a / b$ times as long.
+        angle_scale: $a$, the factor of the angle; with 1.27, about $4 / \pi$, a gradient that never changes gives 1, as in Adam.
+        root_scale: $b$, the factor of the root: large values make the update more like Adam's, $a / b$ times as long.
         mu_dtype: the dtype of the mean; None for that of the parameters.
         nu_dtype: the dtype of the mean of squares; None for that of the parameters.
 
@@ -57,8 +60,8 @@ class scale_by_adam_atan2(GradientTransformation):
 
     b1: Beta = 0.9
     b2: Beta = 0.99
-    a: Hyper = 1.27
-    b: NonNegative = 1.0
+    angle_scale: Hyper = 1.27
+    root_scale: NonNegative = 1.0
     mu_dtype: torch.dtype | None = None
     nu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
