@@ -179,7 +179,11 @@ ROWS = [
         {"b1": 0.9, "b2": 0.99},
         "float32",
     ),
-    Row("scale_by_adam_atan2", optfx.scale_by_adam_atan2, {"b1": 0.9, "b2": 0.99, "angle_scale": 1.27, "root_scale": 1.5}),
+    Row(
+        "scale_by_adam_atan2",
+        optfx.scale_by_adam_atan2,
+        {"b1": 0.9, "b2": 0.99, "angle_scale": 1.27, "root_scale": 1.5},
+    ),
     Row(
         "scale_by_adam_atan2",
         lambda **h: optfx.scale_by_adam_atan2(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),

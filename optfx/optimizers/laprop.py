@@ -42,7 +42,7 @@ def laprop(
         nu_dtype: the dtype of $v$; None for that of the parameters.
 
     Reference: Ziyin et al., "LaProp: Separating Momentum and Adaptivity in Adam", 2020,
-        <https://arxiv.org/abs/2002.04839>; HeavyBall, `ForeachLaProp`.
+        <https://arxiv.org/abs/2002.04839>; HeavyBall, `LaProp`.
 
     Example:
         >>> import torch, optfx

@@ -43,7 +43,8 @@ class scale_by_adam_atan2(GradientTransformation):
     Args:
         b1: $\beta_1$, how much of the mean is kept at each step.
         b2: $\beta_2$, how much of the mean of squares is kept.
-        angle_scale: $a$, the factor of the angle; with 1.27, about $4 / \pi$, a gradient that never changes gives 1, as in Adam.
+        angle_scale: $a$, the factor of the angle; with $4 / \pi$, about 1.27, a gradient that never changes gives 1, as
+            in Adam.
         root_scale: $b$, the factor of the root: large values make the update more like Adam's, $a / b$ times as long.
         mu_dtype: the dtype of the mean; None for that of the parameters.
         nu_dtype: the dtype of the mean of squares; None for that of the parameters.
