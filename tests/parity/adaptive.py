@@ -222,7 +222,7 @@ def qhadam_case(options: str, lr: float, betas: tuple[float, float], nus: tuple[
         leafwise(qhadam, lr=lr, betas=betas, nus=nus, eps=eps),
         {"pytorch-optimizer": by_torch(lambda ps: pytorch_optimizer.QHAdam(ps, lr, betas, nus, eps=eps))},
         "Ma and Yarats, 2018",
-        {"pytorch-optimizer": 1e-6},  # its weights of the means are float32
+        {"pytorch-optimizer": 1e-7},  # its weights of the means are float32
     )
 
 
