@@ -33,6 +33,7 @@ class Row:
 
 MATRICES = select.ndim(min=2)
 ADAM = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "eps_root": 1e-7}
+ADAN = {"b1": 0.98, "b2": 0.9, "b3": 0.99}
 RPROP = {"eta_minus": 0.5, "eta_plus": 1.2, "min_step_size": 1e-3, "max_step_size": 0.11}
 ASGD = {"learning_rate": 0.1, "lambd": 0.2, "alpha": 0.75}
 VALUE = {"value": torch.tensor(1.5)}
@@ -99,6 +100,15 @@ ROWS = [
         {"decay": 0.9},
         "biased, float32",
     ),
+    Row("scale_by_lion", optfx.scale_by_lion, {"b1": 0.9, "b2": 0.99}),
+    Row("scale_by_lion", lambda **h: optfx.scale_by_lion(**h, mu_dtype=torch.float32), {"b1": 0.9}, "float32"),
+    Row("scale_by_optimistic_gradient", optfx.scale_by_optimistic_gradient, {"alpha": 1.0, "beta": 0.8}),
+    Row(
+        "scale_by_optimistic_gradient",
+        lambda **h: optfx.scale_by_optimistic_gradient(**h, accumulator_dtype=torch.float32),
+        {"beta": 0.8},
+        "float32",
+    ),
     # ---- adaptive ----------------------------------------------------------------------------------
     Row("scale_by_adam", optfx.scale_by_adam, ADAM),
     Row(
@@ -136,6 +146,61 @@ ROWS = [
     Row(
         "scale_by_adamax",
         lambda **h: optfx.scale_by_adamax(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        {"b1": 0.9, "b2": 0.99},
+        "float32",
+    ),
+    Row("scale_by_belief", optfx.scale_by_belief, ADAM),
+    Row(
+        "scale_by_belief",
+        lambda **h: optfx.scale_by_belief(**h, nesterov=True, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        ADAM,
+        "nesterov, float32",
+    ),
+    Row("scale_by_acprop", optfx.scale_by_acprop, {**ADAM, "eps_root": 1e-3}),
+    Row(
+        "scale_by_acprop",
+        lambda **h: optfx.scale_by_acprop(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        {**ADAM, "eps_root": 1e-3},
+        "float32",
+    ),
+    Row("scale_by_yogi", optfx.scale_by_yogi, {**ADAM, "initial_accumulator_value": 0.3}),
+    Row(
+        "scale_by_yogi",
+        lambda **h: optfx.scale_by_yogi(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-3},
+        "float32",
+    ),
+    Row("scale_by_adan", optfx.scale_by_adan, {**ADAN, "eps": 1e-6, "eps_root": 1e-7}),
+    Row(
+        "scale_by_adan",
+        lambda **h: optfx.scale_by_adan(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        ADAN,
+        "float32",
+    ),
+    Row("scale_by_laprop", optfx.scale_by_laprop, {"b1": 0.9, "b2": 0.99, "eps": 1e-6}),
+    Row(
+        "scale_by_laprop",
+        lambda **h: optfx.scale_by_laprop(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        {"b1": 0.9, "b2": 0.99},
+        "float32",
+    ),
+    Row(
+        "scale_by_adam_atan2",
+        optfx.scale_by_adam_atan2,
+        {"b1": 0.9, "b2": 0.99, "angle_scale": 1.27, "root_scale": 1.5},
+    ),
+    Row(
+        "scale_by_adam_atan2",
+        lambda **h: optfx.scale_by_adam_atan2(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        {"b1": 0.9, "b2": 0.99},
+        "float32",
+    ),
+    Row("scale_by_qhm", optfx.scale_by_qhm, {"decay": 0.9, "nu": 0.7}),
+    Row("scale_by_qhm", lambda **h: optfx.scale_by_qhm(**h, mu_dtype=torch.float32), {"decay": 0.9}, "float32"),
+    Row("scale_by_qhadam", optfx.scale_by_qhadam, {"b1": 0.9, "b2": 0.99, "nu1": 0.7, "nu2": 0.8, "eps": 1e-6}),
+    Row(
+        "scale_by_qhadam",
+        lambda **h: optfx.scale_by_qhadam(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
         {"b1": 0.9, "b2": 0.99},
         "float32",
     ),
@@ -235,11 +300,11 @@ ROWS = [
     Row("l1_weight_decay", optfx.l1_weight_decay, {"weight_decay": 0.2}),
     Row("l1_weight_decay", lambda **h: optfx.l1_weight_decay(**h, mask=MATRICES), {"weight_decay": 0.2}, "masked"),
     Row("huber_weight_decay", optfx.huber_weight_decay, {"weight_decay": 0.2, "delta": 0.5}),
-    Row("proximal_weight_decay", optfx.proximal_weight_decay, {"weight_decay": 0.2}),
+    Row("proximal_weight_decay", optfx.proximal_weight_decay, {"learning_rate": 0.1, "weight_decay": 0.2}),
     Row(
         "proximal_weight_decay",
-        lambda **h: optfx.chain(optfx.sgd(0.1), optfx.proximal_weight_decay(**h, mask=MATRICES)),
-        {"weight_decay": 0.2, "delta": 0.5},
+        lambda **h: optfx.chain(optfx.scale_by_adam(), optfx.proximal_weight_decay(**h, mask=MATRICES)),
+        {"learning_rate": 0.1, "weight_decay": 0.2, "delta": 0.5},
         "of Huber, masked",
     ),
     # ---- lengths, and limits on the parameters -------------------------------------------------------
@@ -400,6 +465,13 @@ ROWS = [
         {"learning_rate": 0.1, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1},
         "torch's",
     ),
+    Row("noisy_sgd", lambda **h: optfx.noisy_sgd(**h, key=1), {"learning_rate": 0.1, "eta": 0.2, "gamma": 0.55}),
+    Row("optimistic_gradient_descent", optfx.optimistic_gradient_descent, {"learning_rate": 0.1, "alpha": 0.9}),
+    Row("qhm", optfx.qhm, {"learning_rate": 0.1, "momentum": 0.9, "nu": 0.7}),
+    Row("sign_sgd", optfx.sign_sgd, {"learning_rate": 0.1}),
+    Row("signum", optfx.signum, {"learning_rate": 0.1, "beta": 0.9}),
+    Row("tiger", optfx.tiger, {"learning_rate": 0.1, "beta": 0.9, "weight_decay": 0.2}),
+    Row("lion", optfx.lion, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 0.2}),
     Row("adam", optfx.adam, {"learning_rate": 0.1, **ADAM}),
     Row("adam", optfx.adam, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
     Row("adamw", optfx.adamw, {"learning_rate": 0.1, **ADAM, "weight_decay": 0.1}),
@@ -409,6 +481,15 @@ ROWS = [
         {"learning_rate": 0.1, "weight_decay": 0.1},
         "masked, nesterov",
     ),
+    Row("nadamw", optfx.nadamw, {"learning_rate": 0.1, **ADAM, "weight_decay": 0.2}),
+    Row("optimistic_adam_v2", optfx.optimistic_adam_v2, {"learning_rate": 0.1, **ADAM, "beta": 0.8}),
+    Row("adabelief", optfx.adabelief, {"learning_rate": 0.1, **ADAM}),
+    Row("acprop", optfx.acprop, {"learning_rate": 0.1, **ADAM, "eps_root": 1e-3, "weight_decay": 0.2}),
+    Row("yogi", optfx.yogi, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-3}),
+    Row("adan", optfx.adan, {"learning_rate": 0.1, **ADAN, "weight_decay": 0.2}),
+    Row("laprop", optfx.laprop, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 0.2}),
+    Row("adam_atan2", optfx.adam_atan2, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 0.2}),
+    Row("qhadam", optfx.qhadam, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "nu1": 0.7, "eps": 1e-6}),
     Row("amsgrad", optfx.amsgrad, {"learning_rate": 0.1, **ADAM}),
     Row("amsgrad", optfx.amsgrad, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
     Row("nadam", optfx.nadam, {"learning_rate": 0.1, **ADAM}),
@@ -422,6 +503,7 @@ ROWS = [
     ),
     Row("adamax", optfx.adamax, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-6}),
     Row("adamax", optfx.adamax, {"learning_rate": 0.1, "weight_decay": 0.1}, "weight decay"),
+    Row("adamaxw", optfx.adamaxw, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 0.2}),
     Row(
         "rmsprop",
         lambda **h: optfx.rmsprop(**h, centered=True),

@@ -399,6 +399,27 @@ def matrices():
         step_of_optax(optax.contrib.scale_by_muon(), np.stack([g, g]))
 
 
+def ahead():
+    g, h = np.array([5.0, -0.1]), np.array([4.0, 0.3])
+    theirs, ours = optax.scale_by_adan(), optfx.scale_by_adan()
+    u, _ = theirs.update(jnp.asarray(h), theirs.update(jnp.asarray(g), theirs.init(jnp.asarray(g)))[1])
+    v, _ = ours.update(torch.tensor(h), ours.update(torch.tensor(g), ours.init(torch.tensor(g)))[1])
+    means = (0.98 * 0.02 * g + 0.02 * h) / (1 - 0.98**2), 0.08 * (h - g) / (1 - 0.92**2)
+    for found, b2 in ((u, 1 - 0.92), (v, 0.92)):
+        n = (0.99 * 0.01 * g**2 + 0.01 * (h + b2 * (h - g)) ** 2) / (1 - 0.99**2)
+        np.testing.assert_allclose(found, (means[0] + b2 * means[1]) / np.sqrt(n), rtol=1e-6)
+    zero, p = np.zeros(1), np.full(1, 4.0)
+    np.testing.assert_allclose(step_of_optax(optax.adan(1.0, weight_decay=3.0), zero, p)[0], -12)
+    np.testing.assert_allclose(step_of_optfx(optfx.adan(1.0, weight_decay=3.0), zero, p)[0], -3)
+
+
+def new_mean():
+    g = np.ones(1)
+    options = {"b1": 0.9, "b2": 0.999, "eps_root": 0.0}
+    np.testing.assert_allclose(step_of_optax(optax.contrib.scale_by_acprop(**options), g)[1].nu, 0.001)
+    np.testing.assert_allclose(step_of_optfx(optfx.scale_by_acprop(**options), g)[1].nu, 0.001 * 0.9**2)
+
+
 DIFFERENCES = [
     Difference(
         "Dtype of the state",
@@ -540,7 +561,7 @@ DIFFERENCES = [
         norm_in_state,
     ),
     Difference(
-        "`add_noise`",
+        "`add_noise`, `noisy_sgd`",
         "the noise of a leaf depends on its position in the tree; `key` defaults to 0",
         "on its path, the step and the key alone, and not on other leaves; `key` must be given",
         noise,
@@ -588,6 +609,18 @@ DIFFERENCES = [
         low_threshold,
     ),
     Difference(
+        "`scale_by_adan`, `adan`",
+        "looks ahead by `1 - b2`; the decay is that of `adamw`",
+        "by `b2`, as in the paper and in its authors' code; the decay is the paper's: it divides by 1 + rate * decay",
+        ahead,
+    ),
+    Difference(
+        "`scale_by_acprop`, `acprop`",
+        "the distance from the mean of the step before is squared",
+        "that from the mean of this step, as in the paper",
+        new_mean,
+    ),
+    Difference(
         "`scale_by_factored_rms`, `adafactor`",
         "the rate of decay is computed in float32, by a function that can be given; parts that are not kept have the "
         "shape (1,)",
@@ -626,6 +659,7 @@ def test_the_page_is_this_list():
 # Where the names, order or defaults of optax's parameters are not ours; all but the first are rows above.
 OTHER_SIGNATURES = {
     "add_noise": "key",
+    "noisy_sgd": "key",
     "adaptive_grad_clip": "axis",
     "scale_by_learning_rate": "learning_rate",
     "stateless": "f",
@@ -633,8 +667,10 @@ OTHER_SIGNATURES = {
     "scale_by_factored_rms": "decay_rate_fn",
 }
 LACKING = {
+    ("mode", "hard", True),  # of lion
+    ("smooth_beta", 1.0, True),
     ("seed", None, True),
-    ("nesterov", True, True),  # of nadam, which is that
+    ("nesterov", True, True),  # of nadam and nadamw, which are that
     ("adaptive", False, True),
     ("preconditioning", "frobenius", True),
     ("weight_dimension_numbers", None, True),

@@ -1,73 +1,57 @@
-"""The guides are true: a copy of the library with what they add, made by their own instructions, keeps the laws.
+"""The guides are true: what they write stands in the library, where the laws are tested, letter for letter.
 
-A block of a guide that has a title belongs to that file. Python makes a new file, block after block. A diff adds to one
-that is there: lines with a + go after the line that the @@ above them begins.
+A block of a guide that has a title belongs to that file. The python blocks of a title are the file, one after another.
+The lines of a diff with a + stand together somewhere below the line that the @@ above them begins.
 """
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
-GUIDES = ["write-a-transform.md", "write-a-wrapper.md"]
+GUIDES = ["write-a-transform.md"]
 TITLED = re.compile(r'^```(python|diff) title="(.+)"\n((?:.*\n)*?)```$', re.M)
 ADDED = re.compile(r"^@@ (.+)\n((?:\+.*\n)+)", re.M)
-OF_A_ROW = [
-    "tests/test_laws.py",
-    "tests/compiler/test_registry.py",
-    "tests/interop/test_checkpoint.py",
-    "tests/interop/test_registry.py",
-    "tests/sweep/test_registry.py",
-]
-OF_ALL = ["tests/test_public.py", "tests/test_layers.py"]
 
 
-def append(path, code):
-    path.write_text(f"{path.read_text()}\n\n{code}" if path.exists() else code)
+def titled(guide, language):
+    for kind, file, body in TITLED.findall((ROOT / "docs" / guide).read_text()):
+        if kind == language:
+            yield file, body
 
 
-def patch(path, diff):
-    assert ADDED.sub("", diff) == "", f"not understood:\n{diff}"
-    text = path.read_text()
-    for place, lines in ADDED.findall(diff):
-        assert text.count(f"\n{place}") == 1, f"{path.name}: no line begins {place!r}, or several do"
-        text = text.replace(f"\n{place}", f"\n{place}\n" + re.sub(r"(?m)^\+", "", lines).rstrip())
-    path.write_text(text)
+def stands(text, place, lines):
+    """Whether lines stand together, below the one line that begins with `place`."""
+    _, *after = f"\n{text}".split(f"\n{place}")
+    return len(after) == 1 and f"\n{lines}" in after[0]
 
 
-def test_what_the_guides_add_keeps_the_laws(tmp_path):
-    for folder in ("optfx", "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_files_of_a_guide_are_those_of_the_library(guide):
+    files = {}
+    for file, body in titled(guide, "python"):
+        files.setdefault(file, []).append(body)
+    assert files
+    for file, bodies in files.items():
+        assert (ROOT / file).read_text() == "\n\n".join(bodies), file
 
-    new, rows, tables = [], [], []  # files, names in the registry, files of tests
-    for language, file, body in TITLED.findall("\n".join((ROOT / "docs" / guide).read_text() for guide in GUIDES)):
-        if language == "python":
-            new += [] if file in new else [file]
-            append(tmp_path / file, body)
-        else:
-            rows += re.findall(r'Row\(\s*\+?\s*"(\w+)"', body)
-            tables += [file] if Path(file).name.startswith("test_") else []
-            patch(tmp_path / file, body)
-    assert rows == ["scale_by_lion", "accumulate", "lookahead"]
-    assert not [file for file in new if (ROOT / file).exists()]
 
-    chosen = [*rows, *(Path(file).stem for file in new), "test_public", "every_transform_that_optax_has"]
-    options = ["-qrA", "--show-capture=no", "-pno:cacheprovider", "-pno:xdist", "-k", " or ".join(chosen)]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *OF_A_ROW, *OF_ALL, *tables, *new],
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")},
-        capture_output=True,
-        text=True,
-    )
-    lines = done.stdout.splitlines()
-    passed = [line for line in lines if line.startswith("PASSED")]
-    assert done.returncode == 0, "\n".join([line for line in lines if line not in passed] + [done.stderr])
-    for file in OF_A_ROW:
-        assert all(any(file in line and row in line for line in passed) for row in rows), file
-    for file in [*OF_ALL, *tables, *new]:
-        assert any(file in line for line in passed), file
+@pytest.mark.parametrize("guide", GUIDES)
+def test_what_a_guide_adds_to_a_file_stands_there(guide):
+    diffs = list(titled(guide, "diff"))
+    assert "tests/registry.py" in {file for file, _ in diffs}
+    for file, diff in diffs:
+        assert ADDED.sub("", diff) == "", f"not understood:\n{diff}"
+        for place, lines in ADDED.findall(diff):
+            lines = re.sub(r"(?m)^\+", "", lines)
+            assert stands((ROOT / file).read_text(), place, lines), f"{file}, below {place!r}:\n{lines}"
+
+
+def test_a_line_in_another_place_does_not_stand():
+    text = "a\nROWS = [\nb\nc\nd\n]\n"
+    assert stands(text, "ROWS = [", "b\nc\n")
+    assert not stands(text, "ROWS = [", "a\n")
+    assert not stands(text, "ROWS = [", "b\nd\n")
+    assert not stands(text, "COLUMNS = [", "b\n")
+    assert not stands(text + text, "ROWS = [", "b\n")

@@ -13,29 +13,55 @@ zero is a number like any other, which a sweep may pass through.
 from optfx.optimizers.adadelta import adadelta
 from optfx.optimizers.adafactor import adafactor
 from optfx.optimizers.adagrad import adagrad
-from optfx.optimizers.adam import adam, adamw, amsgrad
-from optfx.optimizers.adamax import adamax
+from optfx.optimizers.adam import adam, adamw, amsgrad, nadamw
+from optfx.optimizers.adamax import adamax, adamaxw
+from optfx.optimizers.adan import adan
 from optfx.optimizers.asgd import asgd
+from optfx.optimizers.atan2 import adam_atan2
+from optfx.optimizers.belief import acprop, adabelief
+from optfx.optimizers.laprop import laprop
+from optfx.optimizers.lion import lion
 from optfx.optimizers.muon import muon
 from optfx.optimizers.nadam import nadam
+from optfx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent
+from optfx.optimizers.qh import qhadam, qhm
 from optfx.optimizers.radam import radam
 from optfx.optimizers.rmsprop import rmsprop
 from optfx.optimizers.rprop import rprop
-from optfx.optimizers.sgd import sgd
+from optfx.optimizers.sgd import noisy_sgd, sgd
+from optfx.optimizers.signs import sign_sgd, signum, tiger
+from optfx.optimizers.yogi import yogi
 
 __all__ = [
+    "acprop",
+    "adabelief",
     "adadelta",
     "adafactor",
     "adagrad",
     "adam",
+    "adam_atan2",
     "adamax",
+    "adamaxw",
     "adamw",
+    "adan",
     "amsgrad",
     "asgd",
+    "laprop",
+    "lion",
     "muon",
     "nadam",
+    "nadamw",
+    "noisy_sgd",
+    "optimistic_adam_v2",
+    "optimistic_gradient_descent",
+    "qhadam",
+    "qhm",
     "radam",
     "rmsprop",
     "rprop",
     "sgd",
+    "sign_sgd",
+    "signum",
+    "tiger",
+    "yogi",
 ]

@@ -120,6 +120,52 @@ def adamw(
 
 
 @hinted
+def nadamw(
+    learning_rate: Hyper,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    eps_root: Hyper = 0.0,
+    mu_dtype: torch.dtype | None = None,
+    weight_decay: Hyper = 1e-4,
+    mask: Any = None,
+    *,
+    nu_dtype: torch.dtype | None = None,
+) -> chain:
+    r"""NAdam with decoupled weight decay: `adamw` with Nesterov's lookahead.
+
+    $$p_t = p_{t-1} - \eta_t \left(\frac{\hat m_t}{\sqrt{v_t / (1 - \beta_2^t) + \bar\varepsilon} + \varepsilon}
+    + \lambda\, p_{t-1}\right), \qquad
+    \hat m_t = \frac{\beta_1 m_t}{1 - \beta_1^{t+1}} + \frac{(1 - \beta_1)\, g_t}{1 - \beta_1^t}$$
+
+    with $m_t$ and $v_t$ as in `adam`.
+
+    Args:
+        learning_rate: $\eta$; it multiplies the decay too.
+        b1: $\beta_1$, how much of the mean is kept at each step.
+        b2: $\beta_2$, how much of the mean of squares is kept.
+        eps: $\varepsilon$, added to the root.
+        eps_root: $\bar\varepsilon$, added under the root.
+        mu_dtype: the dtype of $m$; None for that of the parameters.
+        weight_decay: $\lambda$.
+        mask: which parameters decay, such as `select.ndim(min=2)`, see `add_decayed_weights`; None for all.
+        nu_dtype: the dtype of $v$; None for that of the parameters.
+
+    Reference: Dozat, "Incorporating Nesterov Momentum into Adam", 2016,
+        <https://openreview.net/pdf?id=OM0jvwB8jIp57ZJjtNEZ>; optax, `nadamw`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.nadamw(0.1, weight_decay=0.0)
+        >>> params = {"w": torch.ones(2)}
+        >>> updates, state = tx.update({"w": torch.tensor([5.0, -0.1])}, tx.init(params), params)
+        >>> optfx.apply_updates(params, updates)
+        {'w': tensor([0.8526, 1.1474])}
+    """
+    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=True, nu_dtype=nu_dtype)
+
+
+@hinted
 def amsgrad(
     learning_rate: Hyper,
     b1: Hyper = 0.9,

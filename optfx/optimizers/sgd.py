@@ -1,16 +1,17 @@
-"""Gradient descent, with momentum or without."""
+"""Gradient descent, with momentum or without, with noise or without."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from optfx.combinators import chain
 from optfx.core import Hyper
 from optfx.hints import hinted
 from optfx.optimizers.penalty import l2_penalty
-from optfx.transforms import scale_by_learning_rate, trace
+from optfx.transforms import add_noise, scale_by_learning_rate, trace
 
 
 @hinted
@@ -61,3 +62,29 @@ def sgd(
     elif nesterov or dampening is not None:
         raise ValueError(f"sgd: {'nesterov' if nesterov else 'dampening'} without a momentum")
     return chain(*steps, scale_by_learning_rate(learning_rate))
+
+
+@hinted
+def noisy_sgd(learning_rate: Hyper, eta: Hyper = 0.01, gamma: Hyper = 0.55, *, key: int | Tensor) -> chain:
+    r"""Gradient descent with Gaussian noise whose variance decays.
+
+    $$p_t = p_{t-1} - \eta_t \left(g_t + \sqrt{\eta / t^\gamma}\; \xi_t\right), \qquad \xi_t \sim \mathcal N(0, 1)$$
+
+    Args:
+        learning_rate: $\eta_t$.
+        eta: $\eta$, the variance of the noise at the first step.
+        gamma: $\gamma$, how fast the variance falls.
+        key: an int, or a key from `optfx.random.key`, see `add_noise`.
+
+    Reference: Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks", 2015,
+        <https://arxiv.org/abs/1511.06807>; optax, `noisy_sgd`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.noisy_sgd(0.1, eta=1.0, key=0)
+        >>> params = {"w": torch.ones(2)}
+        >>> updates, state = tx.update({"w": torch.zeros(2)}, tx.init(params), params)
+        >>> optfx.apply_updates(params, updates)
+        {'w': tensor([1.2223, 0.8992])}
+    """
+    return chain(add_noise(eta, gamma, key), scale_by_learning_rate(learning_rate))

@@ -4,7 +4,9 @@
 |---|---|---|
 | scaling | `scaling` | `identity`, `set_to_zero`, `freeze`, `stateless`, `scale`, `scale_by_learning_rate`, `scale_by_schedule`, `scale_by_sign` |
 | momentum | `momentum` | `trace`, `ema` |
-| adaptive | `adaptive/` | `scale_by_adam`, `scale_by_amsgrad`, `scale_by_nadam`, `scale_by_radam`, `scale_by_adamax`, `scale_by_rms`, `scale_by_stddev`, `scale_by_rss`, `scale_by_adadelta`, `scale_by_factored_rms`, `scale_by_rprop` |
+| sign of a momentum | `lion` | `scale_by_lion` |
+| optimism | `optimistic` | `scale_by_optimistic_gradient` |
+| adaptive | `adaptive/` | `scale_by_adam`, `scale_by_amsgrad`, `scale_by_nadam`, `scale_by_radam`, `scale_by_adamax`, `scale_by_belief`, `scale_by_acprop`, `scale_by_yogi`, `scale_by_adan`, `scale_by_laprop`, `scale_by_adam_atan2`, `scale_by_qhadam`, `scale_by_qhm`, `scale_by_rms`, `scale_by_stddev`, `scale_by_rss`, `scale_by_adadelta`, `scale_by_factored_rms`, `scale_by_rprop` |
 | for matrices | `matrix` | `scale_by_muon` |
 | in proportion to size | `size` | `scale_by_param_block_rms`, `scale_by_shape` |
 | on the sphere of a parameter | `spheres` | `relative_update`, `radial_brake`, `hyperball` |
@@ -24,12 +26,18 @@ Every number of a transform is a float, a () tensor, or a schedule `count -> val
 from optfx.transforms.adaptive.adadelta import scale_by_adadelta
 from optfx.transforms.adaptive.adam import scale_by_adam
 from optfx.transforms.adaptive.adamax import scale_by_adamax
+from optfx.transforms.adaptive.adan import scale_by_adan
 from optfx.transforms.adaptive.amsgrad import scale_by_amsgrad
+from optfx.transforms.adaptive.atan2 import scale_by_adam_atan2
+from optfx.transforms.adaptive.belief import scale_by_acprop, scale_by_belief
 from optfx.transforms.adaptive.factored import scale_by_factored_rms
+from optfx.transforms.adaptive.laprop import scale_by_laprop
 from optfx.transforms.adaptive.nadam import scale_by_nadam
+from optfx.transforms.adaptive.qh import scale_by_qhadam, scale_by_qhm
 from optfx.transforms.adaptive.radam import scale_by_radam
 from optfx.transforms.adaptive.rms import scale_by_rms, scale_by_rss, scale_by_stddev
 from optfx.transforms.adaptive.rprop import scale_by_rprop
+from optfx.transforms.adaptive.yogi import scale_by_yogi
 from optfx.transforms.asgd import scale_by_asgd
 from optfx.transforms.attention import qk_clip
 from optfx.transforms.averages import params_average, params_ema
@@ -45,11 +53,13 @@ from optfx.transforms.decay import (
     proximal_weight_decay,
 )
 from optfx.transforms.grokfast import grokfast
+from optfx.transforms.lion import scale_by_lion
 from optfx.transforms.mars import mars
 from optfx.transforms.matrix import scale_by_muon
 from optfx.transforms.momentum import ema, trace
 from optfx.transforms.nans import zero_nans
 from optfx.transforms.noise import add_noise
+from optfx.transforms.optimistic import scale_by_optimistic_gradient
 from optfx.transforms.orthograd import orthograd
 from optfx.transforms.plateau import reduce_on_plateau
 from optfx.transforms.scaling import (
@@ -95,16 +105,25 @@ __all__ = [
     "reduce_on_plateau",
     "relative_update",
     "scale",
+    "scale_by_acprop",
     "scale_by_adadelta",
     "scale_by_adam",
+    "scale_by_adam_atan2",
     "scale_by_adamax",
+    "scale_by_adan",
     "scale_by_amsgrad",
     "scale_by_asgd",
+    "scale_by_belief",
     "scale_by_factored_rms",
+    "scale_by_laprop",
     "scale_by_learning_rate",
+    "scale_by_lion",
     "scale_by_muon",
     "scale_by_nadam",
+    "scale_by_optimistic_gradient",
     "scale_by_param_block_rms",
+    "scale_by_qhadam",
+    "scale_by_qhm",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",
@@ -113,6 +132,7 @@ __all__ = [
     "scale_by_shape",
     "scale_by_sign",
     "scale_by_stddev",
+    "scale_by_yogi",
     "set_to_zero",
     "stateless",
     "trace",

@@ -10,7 +10,7 @@ What is added is one question, where it is added another. Every pull of this fil
 | after `scale_by_learning_rate(rate, flip_sign=False)`, with `scale(-1.0)` last | independent of the rate |
 | inside `anchored` | towards the start, or towards a running mean of the parameters, and not towards zero |
 
-`proximal_weight_decay` is not added but done to what the step leads to, so it comes last.
+`proximal_weight_decay` adds nothing: it takes the place of the learning rate, and shrinks what the step leads to.
 """
 
 from __future__ import annotations
@@ -195,47 +195,55 @@ class huber_weight_decay(core.Stateless):
         return decay_some(self, decay_clamped, updates, params, **numbers)
 
 
-def shrink_step(u: Tensor, p: Tensor, weight_decay, delta) -> Tensor:
-    pull = (p + u) * weight_decay / (1 + weight_decay)
-    return u - (pull if delta is None else pull.clamp(-weight_decay * delta, weight_decay * delta))
+def step_and_shrink(u: Tensor, p: Tensor, learning_rate, weight_decay, delta) -> Tensor:
+    u, strength = -learning_rate * u, learning_rate * weight_decay
+    pull = (p + u) * strength / (1 + strength)
+    return u - (pull if delta is None else pull.clamp(-strength * delta, strength * delta))
 
 
 @tree.record
 class proximal_weight_decay(core.Stateless):
-    r"""Decay the parameters that the step leads to, and not those that it comes from. Needs params; put it last.
+    r"""Take the step of a learning rate, and decay the parameters that it leads to: a proximal step. Needs params.
 
-    $$u_t = \frac{p_{t-1} + g_t}{1 + \tau} - p_{t-1}$$
+    $$p_t = \frac{p_{t-1} - \eta_t\, g_t}{1 + \eta_t \lambda}$$
 
-    This minimizes $\tfrac12 \lVert x - (p_{t-1} + g_t) \rVert^2 + \tfrac{\tau}2 \lVert x \rVert^2$ over the new
-    parameters $x$, so it is stable for any $\tau$. With a $\delta$ the second term is Huber's function, linear beyond
-    $\delta$, and no element is pulled by more than $\tau \delta$.
+    It stands where `scale_by_learning_rate` would, and flips the sign as that does. The new parameters minimize
+    $\tfrac12 \lVert p - (p_{t-1} - \eta_t\, g_t) \rVert^2 + \tfrac{\eta_t \lambda}2 \lVert p \rVert^2$, so no decay
+    is too strong: none leads a parameter across zero, as `add_decayed_weights` does where $\eta_t \lambda$ is beyond 1.
+    With a $\delta$ the second term is Huber's function, linear beyond $\delta$, and no element is pulled by more than
+    $\eta_t \lambda\, \delta$.
 
     Args:
-        weight_decay: $\tau$. It stands behind the learning rate: where a paper has a decay $\lambda$ and a rate
-            $\eta$, $\tau = \eta \lambda$; with a schedule of the rate, this is one too.
+        learning_rate: $\eta$.
+        weight_decay: $\lambda$.
         delta: $\delta$; None for none.
         mask: which parameters decay, see `add_decayed_weights`; None for all.
 
     Raises:
         ValueError: no params, or a mask that does not fit them, naming the path.
 
-    Reference: Parikh and Boyd, "Proximal Algorithms", 2014, <https://doi.org/10.1561/2400000003>; Xie et al., "Adan:
-        Adaptive Nesterov Momentum Algorithm", 2022, <https://arxiv.org/abs/2208.06677>; Guo and Fan, "AdamHD", 2025,
-        <https://arxiv.org/abs/2511.14721> (with a $\delta$).
+    Reference: Zhuang et al., "Understanding AdamW through Proximal Methods and Scale-Freeness", 2022,
+        <https://arxiv.org/abs/2202.00089>; Xie et al., "Adan: Adaptive Nesterov Momentum Algorithm", 2022,
+        <https://arxiv.org/abs/2208.06677>; Guo and Fan, "AdamHD", 2025, <https://arxiv.org/abs/2511.14721> (with a
+        $\delta$).
 
     Example:
         >>> import torch, optfx
-        >>> tx = optfx.chain(optfx.sgd(0.1), optfx.proximal_weight_decay(1.0))
-        >>> params = {"w": torch.tensor([1.0])}
-        >>> updates, state = tx.update({"w": torch.tensor([2.0])}, tx.init(params), params)
+        >>> tx = optfx.proximal_weight_decay(1.0, weight_decay=3.0)
+        >>> params = {"w": torch.tensor([4.0])}
+        >>> updates, _ = tx.update({"w": torch.zeros(1)}, tx.init(params), params)
         >>> optfx.apply_updates(params, updates)
-        {'w': tensor([0.4000])}
+        {'w': tensor([1.])}
     """
 
-    needs_params = True
-    weight_decay: NonNegative
+    needs_params, is_rate = True, True
+    learning_rate: NonNegative
+    weight_decay: NonNegative = 0.0
     delta: NonNegative | None = None
     mask: Any = dataclasses.field(default=None, kw_only=True)
 
     def apply(self, updates: Tree, params: Tree, **numbers: Any) -> Tree:
-        return decay_some(self, shrink_step, updates, params, **numbers)
+        keep = select.resolve(True if self.mask is None else self.mask, params, bool, "proximal_weight_decay")
+        kept, rest = tree.split(updates, keep)
+        kept = tree.elementwise(step_and_shrink, kept, tree.split(params, keep)[0], **numbers)
+        return tree.merge(kept, tree.elementwise(torch.mul, rest, other=-numbers["learning_rate"]))

@@ -418,14 +418,14 @@ DECAY = [
     Case(
         "proximal_weight_decay",
         "after adam",
-        stepped(adam_of, optfx.proximal_weight_decay(0.02)),
+        lambda: optfx.chain(adam_of, optfx.proximal_weight_decay(RATE, 0.02 / RATE)),
         formula(adam(*ADAM), end=proximal(0.02)),
         paper="Xie et al., 2022",
     ),
     Case(
         "proximal_weight_decay",
         "of Huber (AdamHD)",
-        stepped(adam_of, optfx.proximal_weight_decay(0.05, 0.4)),
+        lambda: optfx.chain(adam_of, optfx.proximal_weight_decay(RATE, 0.05 / RATE, 0.4)),
         formula(adam(*ADAM), end=proximal(0.05, 0.4)),
         paper="Guo and Fan, 2025",
     ),

@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.parity import averaged, blocks, modifiers, rules, wrappers
+from tests.parity import adaptive, averaged, blocks, modifiers, momenta, rules, signs, wrappers
 from tests.parity.harness import SHAPES, STEPS, by_formula, by_optfx, difference, start
 
-CASES = [*rules.CASES, *averaged.CASES, *blocks.CASES, *modifiers.CASES, *wrappers.CASES]
+FILES = [rules, signs, momenta, adaptive, averaged, blocks, modifiers, wrappers]
+CASES = [case for file in FILES for case in file.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

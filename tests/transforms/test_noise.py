@@ -96,3 +96,13 @@ def test_complex_noise_has_the_same_variance_in_all():
     out, _ = noise(optfx.add_noise(4.0, 0.0, key=0), params, 1)
     assert out[0]["w"].abs().square().mean().item() == pytest.approx(4.0, rel=0.03)
     assert out[0]["w"].real.var().item() == pytest.approx(2.0, rel=0.03)
+
+
+def test_noisy_sgd_takes_the_noise_down_the_gradient():
+    g = tree.map(torch.ones_like, PARAMS)
+    tx, alone = optfx.noisy_sgd(0.5, 0.3, 0.55, key=7), optfx.add_noise(0.3, 0.55, key=7)
+    state, other = tx.init(PARAMS), alone.init(PARAMS)
+    for _ in range(3):
+        updates, state = tx.update(g, state, PARAMS)
+        xi, other = alone.update(tree.zeros_like(g), other, PARAMS)
+        assert tree.allclose(updates, tree.map(lambda x: -0.5 * (1 + x), xi), 1e-12, 0)

@@ -79,6 +79,29 @@ CASES = {
         optax.scale_by_radam(**ADAM, threshold=7.0, nesterov=True),
     ),
     "scale_by_radam, never tractable": (optfx.scale_by_radam(b2=0.5), optax.scale_by_radam(b2=0.5)),
+    "scale_by_lion": (optfx.scale_by_lion(), optax.scale_by_lion()),
+    "scale_by_lion, all": (optfx.scale_by_lion(0.5, 0.8), optax.scale_by_lion(0.5, 0.8)),
+    "scale_by_optimistic_gradient": (optfx.scale_by_optimistic_gradient(), optax.scale_by_optimistic_gradient()),
+    "scale_by_optimistic_gradient, all": (
+        optfx.scale_by_optimistic_gradient(0.7, 0.3),
+        optax.scale_by_optimistic_gradient(0.7, 0.3),
+    ),
+    "scale_by_belief": (optfx.scale_by_belief(), optax.scale_by_belief()),
+    "scale_by_belief, all": (
+        optfx.scale_by_belief(**ADAM, nesterov=True),
+        optax.scale_by_belief(**ADAM, nesterov=True),
+    ),
+    "scale_by_yogi": (optfx.scale_by_yogi(), optax.scale_by_yogi()),
+    "scale_by_yogi, all": (
+        optfx.scale_by_yogi(**ADAM, initial_accumulator_value=0.2),
+        optax.scale_by_yogi(**ADAM, initial_accumulator_value=0.2),
+    ),
+    # optax has 1 - b2 in the place of b2: at a half they are one
+    "scale_by_adan": (optfx.scale_by_adan(b2=0.5), optax.scale_by_adan(b2=0.5)),
+    "scale_by_adan, all": (
+        optfx.scale_by_adan(0.8, 0.5, 0.97, 1e-3, 1e-4),
+        optax.scale_by_adan(0.8, 0.5, 0.97, 1e-3, 1e-4),
+    ),
     "scale_by_adamax": (optfx.scale_by_adamax(), optax.scale_by_adamax()),
     "scale_by_adamax, all": (optfx.scale_by_adamax(0.8, 0.97, 1e-3), optax.scale_by_adamax(0.8, 0.97, 1e-3)),
     "scale_by_adadelta": (optfx.scale_by_adadelta(), optax.scale_by_adadelta()),
@@ -141,12 +164,14 @@ CASES = {
     ),
 }
 
+OWN_TESTS = {"add_noise", "scale_by_acprop", "scale_by_rprop"}
 SAME_FIELDS = (
     "mu",
     "nu",
     "e_g",
     "e_x",
     "nu_max",
+    "previous_gradient",
     "trace",
     "ema",
     "sum_of_squares",
@@ -181,9 +206,20 @@ def test_rprop_is_optaxs_a_step_early():
     assert_equal(state.step_sizes, their_state.step_sizes)
 
 
+def test_acprop_is_optaxs_but_for_its_mean():
+    """optax measures the distance from the mean of the step before, which is `1 / b1` times that from the new one."""
+    b1, eps, eps_root = 0.8, 1e-3, 1e-4
+    mine, state = run_ours(optfx.scale_by_acprop(b1, 0.97, b1 * eps, b1**2 * eps_root))
+    expected, their_state = run_optax(optax.contrib.scale_by_acprop(b1, 0.97, eps, eps_root))
+    for a, b in zip(mine[1:], expected[1:], strict=True):
+        assert_equal(optfx.tree.map(lambda x: b1 * x, a), b)
+    assert_equal(state.mu, their_state.mu)
+    assert_equal(optfx.tree.scale(b1**-2, state.nu), their_state.nu)
+
+
 def test_every_transform_that_optax_has_is_compared():
     theirs = set(dir(optax)) | set(dir(optax.contrib))
-    compared = {name.partition(",")[0] for name in CASES} | {"add_noise", "scale_by_rprop"}  # with their own tests
+    compared = {name.partition(",")[0] for name in CASES} | OWN_TESTS
     assert {n for n in optfx.transforms.__all__ if n in theirs and not n.endswith("State")} == compared
 
 
@@ -192,6 +228,7 @@ HALF_STATE = {
     "ema": (lambda o, d: o.ema(0.9, accumulator_dtype=d), "ema"),
     "scale_by_adam": (lambda o, d: o.scale_by_adam(mu_dtype=d), "mu"),
     "scale_by_amsgrad": (lambda o, d: o.scale_by_amsgrad(mu_dtype=d), "mu"),
+    "scale_by_lion": (lambda o, d: o.scale_by_lion(mu_dtype=d), "mu"),
 }
 
 

@@ -24,8 +24,12 @@ class ScaleByAdamState(NamedTuple):
 def adam(g: Tensor, m: Tensor, v: Tensor, b1, b2, eps, eps_root, c1, c1_next, c2) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)
-    m_hat = m / c1 if c1_next is None else b1 * m / c1_next + (1 - b1) * g / c1
-    return m_hat / (tree.safe_sqrt(v / c2 + eps_root) + eps), m, v
+    return corrected(g, m, b1, c1, c1_next) / (tree.safe_sqrt(v / c2 + eps_root) + eps), m, v
+
+
+def corrected(g: Tensor, m: Tensor, b1, c1, c1_next) -> Tensor:
+    """The mean, corrected for having begun at zero; with `c1_next`, as it will be at the next step."""
+    return m / c1 if c1_next is None else b1 * m / c1_next + (1 - b1) * g / c1
 
 
 def numbers_of(tx: Any, count: Tensor) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optfx import core, tree
 from optfx.core import Beta, GradientTransformation, Hyper, NonNegative
-from optfx.transforms.adaptive.adam import ScaleByAdamState, numbers_of
+from optfx.transforms.adaptive.adam import ScaleByAdamState, corrected, numbers_of
 from optfx.tree import Tree
 
 
@@ -19,7 +19,7 @@ def radam(
 ) -> tuple[Tensor, Tensor, Tensor]:
     m = tree.mean(m, g, b1)
     v = tree.mean(v, g * g, b2)
-    m_hat = m / c1 if c1_next is None else b1 * m / c1_next + (1 - b1) * g / c1
+    m_hat = corrected(g, m, b1, c1, c1_next)
     return torch.where(tractable, rectified * m_hat / (tree.safe_sqrt(v / c2 + eps_root) + eps), m_hat), m, v
 
 
