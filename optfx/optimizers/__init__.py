@@ -15,13 +15,22 @@ from optfx.optimizers.adafactor import adafactor
 from optfx.optimizers.adagrad import adagrad
 from optfx.optimizers.adam import adam, adamw, amsgrad
 from optfx.optimizers.adamax import adamax
+from optfx.optimizers.ademamix import ademamix, simplified_ademamix
+from optfx.optimizers.adopt import adopt
 from optfx.optimizers.asgd import asgd
+from optfx.optimizers.came import came
+from optfx.optimizers.grams import grams
+from optfx.optimizers.madgrad import madgrad
 from optfx.optimizers.muon import muon
 from optfx.optimizers.nadam import nadam
+from optfx.optimizers.novograd import novograd
 from optfx.optimizers.radam import radam
 from optfx.optimizers.rmsprop import rmsprop
 from optfx.optimizers.rprop import rprop
 from optfx.optimizers.sgd import sgd
+from optfx.optimizers.sm3 import sm3
+from optfx.optimizers.stableadamw import stableadamw
+from optfx.optimizers.trust import fromage, lamb, lars
 
 __all__ = [
     "adadelta",
@@ -30,12 +39,24 @@ __all__ = [
     "adam",
     "adamax",
     "adamw",
+    "ademamix",
+    "adopt",
     "amsgrad",
     "asgd",
+    "came",
+    "fromage",
+    "grams",
+    "lamb",
+    "lars",
+    "madgrad",
     "muon",
     "nadam",
+    "novograd",
     "radam",
     "rmsprop",
     "rprop",
     "sgd",
+    "simplified_ademamix",
+    "sm3",
+    "stableadamw",
 ]

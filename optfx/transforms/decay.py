@@ -15,6 +15,16 @@ def decay(u: Tensor, p: Tensor, weight_decay) -> Tensor:
     return u + weight_decay * p
 
 
+def decayed(updates: Tree, params: Tree, weight_decay: Any, mask: Any, who: str) -> Tree:
+    """The updates with weight decay, where the mask of the transform `who` has it."""
+    if mask is None:
+        return tree.elementwise(decay, updates, params, weight_decay=weight_decay)
+    keep = select.resolve(mask, params, bool, who)
+    kept, rest = tree.split(updates, keep)
+    kept = tree.elementwise(decay, kept, tree.split(params, keep)[0], weight_decay=weight_decay)
+    return tree.merge(kept, rest)
+
+
 @tree.record
 class add_decayed_weights(core.Stateless):
     r"""Add a multiple of each parameter to its update. Needs params.
@@ -48,9 +58,4 @@ class add_decayed_weights(core.Stateless):
     mask: Any = None
 
     def apply(self, updates: Tree, params: Tree, weight_decay: Any) -> Tree:
-        if self.mask is None:
-            return tree.elementwise(decay, updates, params, weight_decay=weight_decay)
-        keep = select.resolve(self.mask, params, bool, "add_decayed_weights")
-        kept, rest = tree.split(updates, keep)
-        kept = tree.elementwise(decay, kept, tree.split(params, keep)[0], weight_decay=weight_decay)
-        return tree.merge(kept, rest)
+        return decayed(updates, params, weight_decay, self.mask, "add_decayed_weights")
