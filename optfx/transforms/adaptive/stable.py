@@ -11,6 +11,7 @@ from torch import Tensor
 from optfx import core, tree
 from optfx.core import Beta, GradientTransformation, NonNegative
 from optfx.transforms.adaptive.adam import adam
+from optfx.transforms.adaptive.factored import squared
 from optfx.transforms.decay import decayed
 from optfx.tree import Tree
 
@@ -23,13 +24,9 @@ class ScaleByStableAdamState(NamedTuple):
     nu: Tree  # like params, running mean of its square
 
 
-def real_parts(x: Tensor) -> Tensor:
-    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-
-
 def limit_ratio(u: Tensor, g: Tensor, v: Tensor, eps, c2) -> Tensor:
-    g, v_hat = real_parts(g), real_parts(v) / c2
-    ratio = g * g / v_hat.clamp(min=eps * eps).clamp_min(torch.finfo(g.dtype).tiny)
+    v_hat = (v.real + v.imag if v.is_complex() else v) / c2  # of a complex element, both of its squares
+    ratio = squared(g) / v_hat.clamp(min=eps * eps).clamp_min(torch.finfo(g.dtype).tiny)
     return u / tree.safe_sqrt(ratio.sum() / max(g.numel(), 1)).clamp_min(1.0)
 
 
