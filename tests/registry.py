@@ -36,6 +36,12 @@ ADAM = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "eps_root": 1e-7}
 ADAN = {"b1": 0.98, "b2": 0.9, "b3": 0.99}
 RPROP = {"eta_minus": 0.5, "eta_plus": 1.2, "min_step_size": 1e-3, "max_step_size": 0.11}
 ASGD = {"learning_rate": 0.1, "lambd": 0.2, "alpha": 0.75}
+ADEMAMIX = {**ADAM, "b3": 0.95, "alpha": 2.0}
+SIMPLIFIED = {**ADAM, "alpha": 2.0}
+ADOPT = {"b1": 0.9, "b2": 0.99, "eps": 1e-4}
+NOVOGRAD = {**ADAM, "weight_decay": 0.2}
+STABLE = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "weight_decay": 0.2}
+CAME = {"b1": 0.9, "b2": 0.99, "b3": 0.95, "eps1": 1e-12, "eps2": 1e-6}
 VALUE = {"value": torch.tensor(1.5)}
 LOGITS = {"max_logits": torch.tensor(150.0)}
 
@@ -267,6 +273,77 @@ ROWS = [
         "float32, offset",
     ),
     Row("scale_by_rprop", optfx.scale_by_rprop, {"learning_rate": 0.1, **RPROP}),
+    Row(
+        "scale_by_factored_rms",
+        lambda **h: optfx.scale_by_factored_rms(**h, min_dim_size_to_factor=1),
+        {"decay": 0.9, "epsilon": 1e-12},
+        "a constant decay",
+    ),
+    Row("scale_by_ademamix", optfx.scale_by_ademamix, ADEMAMIX),
+    Row(
+        "scale_by_ademamix",
+        lambda **h: optfx.scale_by_ademamix(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        ADEMAMIX,
+        "float32",
+    ),
+    Row("scale_by_simplified_ademamix", optfx.scale_by_simplified_ademamix, SIMPLIFIED),
+    Row(
+        "scale_by_simplified_ademamix",
+        lambda **h: optfx.scale_by_simplified_ademamix(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        SIMPLIFIED,
+        "float32",
+    ),
+    Row("scale_by_adopt", optfx.scale_by_adopt, ADOPT),
+    Row("scale_by_adopt", optfx.scale_by_adopt, {**ADOPT, "clip_value_fn": 0.4}, "another limit"),
+    Row(
+        "scale_by_adopt",
+        lambda **h: optfx.scale_by_adopt(
+            **h, nesterov=True, use_clipping=False, mu_dtype=torch.float32, nu_dtype=torch.float32
+        ),
+        ADOPT,
+        "nesterov, no clipping, float32",
+    ),
+    Row("scale_by_stable_adam", optfx.scale_by_stable_adam, STABLE),
+    Row(
+        "scale_by_stable_adam",
+        lambda **h: optfx.scale_by_stable_adam(**h, mask=MATRICES, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        STABLE,
+        "masked, float32",
+    ),
+    Row("scale_by_confidence", optfx.scale_by_confidence, {"b1": 0.9, "b3": 0.95, "eps": 1e-6}),
+    Row(
+        "scale_by_confidence",
+        lambda **h: optfx.scale_by_confidence(**h, mu_dtype=torch.float32, accumulator_dtype=torch.float32),
+        {"b1": 0.9, "b3": 0.95},
+        "float32",
+    ),
+    Row("scale_by_novograd", optfx.scale_by_novograd, NOVOGRAD),
+    Row(
+        "scale_by_novograd",
+        lambda **h: optfx.scale_by_novograd(**h, mu_dtype=torch.float32, nu_dtype=torch.float32),
+        NOVOGRAD,
+        "float32",
+    ),
+    Row("scale_by_sm3", optfx.scale_by_sm3, {"b1": 0.9, "b2": 1.0, "eps": 1e-6}),
+    Row(
+        "scale_by_sm3",
+        lambda **h: optfx.scale_by_sm3(**h, mu_dtype=torch.float32, accumulator_dtype=torch.float32),
+        {"b1": 0.9, "b2": 0.95, "eps": 1e-6},
+        "decaying, float32",
+    ),
+    # ---- dual averaging, another direction ---------------------------------------------------------
+    Row("scale_by_madgrad", optfx.scale_by_madgrad, {"learning_rate": 0.1, "momentum": 0.9, "eps": 1e-6}),
+    Row(
+        "scale_by_madgrad",
+        lambda **h: optfx.scale_by_madgrad(**h, accumulator_dtype=torch.float32),
+        {"learning_rate": 0.1, "momentum": 0.9},
+        "float32",
+    ),
+    Row(
+        "take_sign_of_grad",
+        lambda **h: optfx.chain(optfx.trace(**h), optfx.take_sign_of_grad()),
+        {"decay": 0.9},
+    ),
     # ---- for matrices, in proportion to size -------------------------------------------------------
     Row("scale_by_muon", lambda **h: optfx.masked(optfx.scale_by_muon(**h), MATRICES), {"beta": 0.9, "eps": 1e-6}),
     Row(
@@ -278,8 +355,14 @@ ROWS = [
         "uncorrected, floor",
     ),
     Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.4}),
+    Row("scale_by_param_block_norm", optfx.scale_by_param_block_norm, {"min_scale": 0.4}),
+    Row("scale_by_trust_ratio", optfx.scale_by_trust_ratio, {"trust_coefficient": 0.3, "eps": 1e-3}),
+    Row("scale_by_trust_ratio", optfx.scale_by_trust_ratio, {"min_norm": 0.4}, "a least norm"),
+    Row("step_and_shrink", optfx.step_and_shrink, {"learning_rate": 0.3}),
     Row("scale_by_shape", lambda **h: optfx.masked(optfx.scale_by_shape(**h), MATRICES), {"consistent_rms": 0.2}),
     Row("scale_by_shape", lambda: optfx.masked(optfx.scale_by_shape(), MATRICES), option="width"),
+    Row("normalize_by_update_norm", optfx.normalize_by_update_norm, {"scale_factor": 0.3, "eps": 1e-3}),
+    Row("normalize", optfx.normalize),
     # ---- weight decay ------------------------------------------------------------------------------
     Row("add_decayed_weights", optfx.add_decayed_weights, {"weight_decay": 0.2}),
     Row(
@@ -542,6 +625,28 @@ ROWS = [
         "torch's",
     ),
     Row("adafactor", lambda: optfx.adafactor(), option="no rate"),
+    Row("ademamix", optfx.ademamix, {"learning_rate": 0.1, **ADEMAMIX, "weight_decay": 0.2}),
+    Row("simplified_ademamix", optfx.simplified_ademamix, {"learning_rate": 0.1, **SIMPLIFIED, "weight_decay": 0.2}),
+    Row("adopt", optfx.adopt, {"learning_rate": 0.1, **ADOPT}),
+    Row("grams", optfx.grams, {"learning_rate": 0.1, **STABLE}),
+    Row("madgrad", optfx.madgrad, {"learning_rate": 0.1, "momentum": 0.9, "eps": 1e-6, "weight_decay": 0.2}),
+    Row("lamb", optfx.lamb, {"learning_rate": 0.1, **ADAM, "weight_decay": 0.2}),
+    Row(
+        "lars",
+        optfx.lars,
+        {"learning_rate": 0.1, "weight_decay": 0.2, "trust_coefficient": 0.3, "eps": 1e-3, "momentum": 0.9},
+    ),
+    Row(
+        "lars",
+        lambda **h: optfx.lars(**h, weight_decay_mask=MATRICES, trust_ratio_mask=MATRICES, nesterov=True),
+        {"learning_rate": 0.1, "weight_decay": 0.2},
+        "masked, nesterov",
+    ),
+    Row("fromage", optfx.fromage, {"learning_rate": 0.1, "min_norm": 1e-3}),
+    Row("novograd", optfx.novograd, {"learning_rate": 0.1, **NOVOGRAD}),
+    Row("sm3", optfx.sm3, {"learning_rate": 0.1, "momentum": 0.9}),
+    Row("stableadamw", optfx.stableadamw, {"learning_rate": 0.1, **STABLE}),
+    Row("came", optfx.came, {"learning_rate": 0.1, **CAME, "clipping_threshold": 0.9, "weight_decay": 0.2}),
     Row(
         "muon",
         lambda **h: optfx.muon(**h, labels=select.label({"muon": MATRICES}, default="adam")),

@@ -420,6 +420,54 @@ def new_mean():
     np.testing.assert_allclose(step_of_optfx(optfx.scale_by_acprop(**options), g)[1].nu, 0.001 * 0.9**2)
 
 
+def limit_of_adopt():
+    for name in ("scale_by_adopt", "adopt"):
+        theirs = inspect.signature(getattr(optax.contrib, name)).parameters["clip_value_fn"].default
+        assert theirs(16.0) == 2.0
+        assert inspect.signature(getattr(optfx, name)).parameters["clip_value_fn"].default is None
+    tx, p = optfx.scale_by_adopt(b1=0.0, b2=0.5, clip_value_fn=0.25), torch.ones(1)
+    state = tx.init(p)
+    for _ in range(2):
+        updates, state = tx.update(p, state)
+    assert updates == 0.25
+
+
+def no_rate_of_madgrad():
+    g, p = np.ones(1), np.zeros(1)
+    assert step_of_optax(optax.contrib.madgrad(0.0), g, p)[0] < 0
+    assert step_of_optfx(optfx.madgrad(0.0), g, p)[0] == 0
+
+
+def no_norm():
+    nan_there_zero_here(optax.contrib.normalize(), optfx.normalize(), np.zeros(2))
+
+
+def small_leaves_of_sm3():
+    for shape, error in (((), IndexError), ((0, 2), ValueError)):
+        with pytest.raises(error):
+            step_of_optax(optax.scale_by_sm3(), np.ones(shape))
+        assert step_of_optfx(optfx.scale_by_sm3(), np.ones(shape))[0].shape == shape
+    with pytest.raises(ValueError, match="complex"):
+        optax.scale_by_sm3().init(jnp.ones(1, jnp.complex64))
+    ours = step_of_optfx(optfx.scale_by_sm3(0.0, eps=0.0), np.array([3 + 4j]))[0]
+    np.testing.assert_allclose(ours, 0.6 + 0.8j)
+    theirs = optax.scale_by_sm3().init(jnp.ones((2, 3)))
+    assert [x.shape for x in theirs.mu] == [(2,), (3,)]
+    assert optfx.scale_by_sm3().init(torch.ones(2, 3)).maxima.shape == (5,)
+    with pytest.raises(TypeError):
+        optax.sm3(lambda count: 0.1)
+    optfx.sm3(lambda count: 0.1)
+
+
+def narrow_ademamix():
+    theirs = optax.contrib.scale_by_ademamix(mu_dtype=jnp.bfloat16).init(jnp.ones(1))
+    ours = optfx.scale_by_ademamix(mu_dtype=torch.bfloat16).init(torch.ones(1))
+    assert theirs.nu.dtype == theirs.m1.dtype == jnp.bfloat16
+    assert (ours.nu.dtype, ours.m1.dtype) == (torch.float32, torch.bfloat16)
+    assert set(theirs._fields) - set(ours._fields) == {"count_m2"}
+    assert optax.contrib.scale_by_simplified_ademamix().init(jnp.ones(1))._fields == ("t", "m", "n")
+
+
 DIFFERENCES = [
     Difference(
         "Dtype of the state",
@@ -641,6 +689,37 @@ DIFFERENCES = [
         "leaves are matrices",
         matrices,
     ),
+    Difference(
+        "`scale_by_adopt`, `adopt`",
+        "`clip_value_fn` is a function of the steps taken",
+        "it is a number like any other, or a schedule; None for the fourth root of the steps taken",
+        limit_of_adopt,
+    ),
+    Difference(
+        "`scale_by_madgrad`, `madgrad` at a rate of zero",
+        "the gradient counts with the rate `eps`",
+        "it does not count, as in the authors' package",
+        no_rate_of_madgrad,
+    ),
+    Difference(
+        "`normalize` at zero gradients",
+        "NaN",
+        "zero",
+        no_norm,
+    ),
+    Difference(
+        "`scale_by_sm3`, `sm3`",
+        "fails on () and on empty leaves, refuses complex ones, and takes no schedule for the rate; a list of vectors "
+        "a leaf",
+        "works with all of them; the vectors of a leaf are one, `maxima`, and the mean is `mean`",
+        small_leaves_of_sm3,
+    ),
+    Difference(
+        "States of `scale_by_ademamix`, `scale_by_simplified_ademamix`",
+        "`mu_dtype` is the dtype of the mean of squares too; two counts; fields `t`, `m`, `n`",
+        "`nu_dtype` is that of the mean of squares; one count; `count`, `mu`, `nu`",
+        narrow_ademamix,
+    ),
 ]
 
 
@@ -665,6 +744,8 @@ OTHER_SIGNATURES = {
     "stateless": "f",
     "adafactor": "dtype_momentum",  # float32 of torch
     "scale_by_factored_rms": "decay_rate_fn",
+    "scale_by_adopt": "clip_value_fn",
+    "adopt": "clip_value_fn",
 }
 LACKING = {
     ("mode", "hard", True),  # of lion
@@ -697,8 +778,10 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_signatures_are_optaxs(name):
     """Their parameters in their order with their defaults, then ours."""
-    theirs = parameters(getattr(optax, name, None) or getattr(optax.contrib, name))
-    ours = [p for p in parameters(getattr(optfx, name)) if p[0] != OTHER_SIGNATURES.get(name)]
-    positional = [p for p in theirs if not p[2] and p[0] != OTHER_SIGNATURES.get(name)]
+    theirs, ours = (
+        [p for p in parameters(f) if p[0] != OTHER_SIGNATURES.get(name)]
+        for f in (getattr(optax, name, None) or getattr(optax.contrib, name), getattr(optfx, name))
+    )
+    positional = [p for p in theirs if not p[2]]
     assert ours[: len(positional)] == positional
     assert {p for p in theirs if p[2]} - LACKING <= set(ours)

@@ -16,13 +16,19 @@ from optfx.optimizers.adagrad import adagrad
 from optfx.optimizers.adam import adam, adamw, amsgrad, nadamw
 from optfx.optimizers.adamax import adamax, adamaxw
 from optfx.optimizers.adan import adan
+from optfx.optimizers.ademamix import ademamix, simplified_ademamix
+from optfx.optimizers.adopt import adopt
 from optfx.optimizers.asgd import asgd
 from optfx.optimizers.atan2 import adam_atan2
 from optfx.optimizers.belief import acprop, adabelief
+from optfx.optimizers.came import came
+from optfx.optimizers.grams import grams
 from optfx.optimizers.laprop import laprop
 from optfx.optimizers.lion import lion
+from optfx.optimizers.madgrad import madgrad
 from optfx.optimizers.muon import muon
 from optfx.optimizers.nadam import nadam
+from optfx.optimizers.novograd import novograd
 from optfx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent
 from optfx.optimizers.qh import qhadam, qhm
 from optfx.optimizers.radam import radam
@@ -30,6 +36,9 @@ from optfx.optimizers.rmsprop import rmsprop
 from optfx.optimizers.rprop import rprop
 from optfx.optimizers.sgd import noisy_sgd, sgd
 from optfx.optimizers.signs import sign_sgd, signum, tiger
+from optfx.optimizers.sm3 import sm3
+from optfx.optimizers.stableadamw import stableadamw
+from optfx.optimizers.trust import fromage, lamb, lars
 from optfx.optimizers.yogi import yogi
 
 __all__ = [
@@ -44,14 +53,23 @@ __all__ = [
     "adamaxw",
     "adamw",
     "adan",
+    "ademamix",
+    "adopt",
     "amsgrad",
     "asgd",
+    "came",
+    "fromage",
+    "grams",
+    "lamb",
     "laprop",
+    "lars",
     "lion",
+    "madgrad",
     "muon",
     "nadam",
     "nadamw",
     "noisy_sgd",
+    "novograd",
     "optimistic_adam_v2",
     "optimistic_gradient_descent",
     "qhadam",
@@ -62,6 +80,9 @@ __all__ = [
     "sgd",
     "sign_sgd",
     "signum",
+    "simplified_ademamix",
+    "sm3",
+    "stableadamw",
     "tiger",
     "yogi",
 ]

@@ -40,6 +40,7 @@ from optfx.schedules.piecewise import (
 from optfx.schedules.ramps import (
     constant_schedule,
     cosine_decay_schedule,
+    half_life_schedule,
     linear_lr,
     linear_schedule,
     polynomial_lr,
@@ -64,6 +65,7 @@ __all__ = [
     "exponential_lr",
     "from_torch_scheduler",
     "function_schedule",
+    "half_life_schedule",
     "inverse_time_decay",
     "join_schedules",
     "lambda_lr",

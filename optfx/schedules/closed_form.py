@@ -73,7 +73,13 @@ def number_fields(schedule: Any) -> tuple[str, ...]:
 
 
 _known: dict[type, tuple[str, ...]] = {}
-_RELATIONS = {">": operator.gt, ">=": operator.ge, "<=": operator.le, "one of": lambda x, words: x in words}
+_RELATIONS = {
+    ">": operator.gt,
+    "<": operator.lt,
+    ">=": operator.ge,
+    "<=": operator.le,
+    "one of": lambda x, words: x in words,
+}
 
 
 def _holds_numbers(annotation: Any) -> bool:

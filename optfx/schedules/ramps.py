@@ -106,6 +106,47 @@ class polynomial_schedule(ClosedForm):
         return linear(end_value, init_value, safe_power(remaining(t, transition_begin, transition_steps), power))
 
 
+@record
+class half_life_schedule(ClosedForm):
+    r"""From one decay to another, so that the half-life grows along a straight line: the $\beta_3$ of AdEMAMix.
+
+    $$ \exp\left(\frac{\ln I\, \ln E}{(1 - s) \ln E + s \ln I}\right), \qquad s = \frac{\min(t, T)}{T} $$
+
+    A mean that keeps $\beta$ at each step has forgotten half after $\ln \tfrac12 / \ln \beta$ steps.
+
+    Args:
+        init_value: the decay at count 0, $I$, between 0 and 1.
+        end_value: the decay from count $T$ on, $E$, between 0 and 1.
+        transition_steps: length of the transition, $T$, in steps; if not positive, the value stays `init_value`.
+
+    Raises:
+        ValueError: a Python number that is not between 0 and 1.
+
+    Reference: Pagliardini et al., "The AdEMAMix Optimizer: Better, Faster, Older", 2024,
+        <https://arxiv.org/abs/2409.03137>.
+
+    Example:
+        >>> import math
+        >>> from optfx import schedules
+        >>> b3 = schedules.half_life_schedule(0.9, 0.9999, transition_steps=100)
+        >>> [round(math.log(0.5) / math.log(b3(t)), 1) for t in (0, 50, 100)]
+        [6.6, 3468.9, 6931.1]
+    """
+
+    init_value: Number
+    end_value: Number
+    transition_steps: Number
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("init_value", "end_value"):
+            self.need(name, ">", 0)
+            self.need(name, "<", 1)
+
+    def formula(self, t, init_value, end_value, transition_steps):
+        return linear(1 / init_value.log(), 1 / end_value.log(), progress(t, transition_steps)).reciprocal().exp()
+
+
 @hinted
 def polynomial_lr(base_lr: Number, total_iters: Number = 5, power: Number = 1.0) -> polynomial_schedule:
     r"""Down to zero along a polynomial: $\eta_0 \left(1 - \min(t, T) / T\right)^p$.

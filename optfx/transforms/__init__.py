@@ -6,11 +6,14 @@
 | momentum | `momentum` | `trace`, `ema` |
 | sign of a momentum | `lion` | `scale_by_lion` |
 | optimism | `optimistic` | `scale_by_optimistic_gradient` |
-| adaptive | `adaptive/` | `scale_by_adam`, `scale_by_amsgrad`, `scale_by_nadam`, `scale_by_radam`, `scale_by_adamax`, `scale_by_belief`, `scale_by_acprop`, `scale_by_yogi`, `scale_by_adan`, `scale_by_laprop`, `scale_by_adam_atan2`, `scale_by_qhadam`, `scale_by_qhm`, `scale_by_rms`, `scale_by_stddev`, `scale_by_rss`, `scale_by_adadelta`, `scale_by_factored_rms`, `scale_by_rprop` |
+| adaptive | `adaptive/` | `scale_by_adam`, `scale_by_amsgrad`, `scale_by_nadam`, `scale_by_radam`, `scale_by_adamax`, `scale_by_belief`, `scale_by_acprop`, `scale_by_yogi`, `scale_by_adan`, `scale_by_laprop`, `scale_by_adam_atan2`, `scale_by_qhadam`, `scale_by_qhm`, `scale_by_rms`, `scale_by_stddev`, `scale_by_rss`, `scale_by_adadelta`, `scale_by_factored_rms`, `scale_by_rprop`, `scale_by_ademamix`, `scale_by_simplified_ademamix`, `scale_by_adopt`, `scale_by_stable_adam`, `scale_by_confidence`, `scale_by_novograd`, `scale_by_sm3` |
 | for matrices | `matrix` | `scale_by_muon` |
-| in proportion to size | `size` | `scale_by_param_block_rms`, `scale_by_shape` |
 | on the sphere of a parameter | `spheres` | `relative_update`, `radial_brake`, `hyperball` |
 | weight decay | `decay` | `add_decayed_weights`, `cautious_weight_decay`, `l1_weight_decay`, `huber_weight_decay`, `proximal_weight_decay` |
+| in proportion to size | `size`, `trust` | `scale_by_param_block_norm`, `scale_by_param_block_rms`, `scale_by_shape`, `scale_by_trust_ratio`, `step_and_shrink` |
+| of a given norm | `normalize` | `normalize`, `normalize_by_update_norm` |
+| with another direction | `grams` | `take_sign_of_grad` |
+| dual averaging | `madgrad` | `scale_by_madgrad` |
 | limits | `clipping` | `clip`, `clip_by_block_rms`, `clip_by_global_norm`, `adaptive_grad_clip` |
 | limits on the parameters | `constraints`, `attention` | `keep_params_nonnegative`, `qk_clip` |
 | averages of the parameters | `averages` | `params_ema`, `params_average` |
@@ -20,23 +23,29 @@
 | rates that watch progress | `plateau`, `asgd` | `reduce_on_plateau`, `scale_by_asgd` |
 
 Every number of a transform is a float, a () tensor, or a schedule `count -> value`; the first update reads
-`schedule(0)`. Updates are added to params; only `scale_by_learning_rate` flips the sign.
+`schedule(0)`. Updates are added to params; only what owns the step size, as `scale_by_learning_rate` does, flips the sign.
 """  # noqa: E501
 
 from optfx.transforms.adaptive.adadelta import scale_by_adadelta
 from optfx.transforms.adaptive.adam import scale_by_adam
 from optfx.transforms.adaptive.adamax import scale_by_adamax
 from optfx.transforms.adaptive.adan import scale_by_adan
+from optfx.transforms.adaptive.ademamix import scale_by_ademamix, scale_by_simplified_ademamix
+from optfx.transforms.adaptive.adopt import scale_by_adopt
 from optfx.transforms.adaptive.amsgrad import scale_by_amsgrad
 from optfx.transforms.adaptive.atan2 import scale_by_adam_atan2
 from optfx.transforms.adaptive.belief import scale_by_acprop, scale_by_belief
+from optfx.transforms.adaptive.came import scale_by_confidence
 from optfx.transforms.adaptive.factored import scale_by_factored_rms
 from optfx.transforms.adaptive.laprop import scale_by_laprop
 from optfx.transforms.adaptive.nadam import scale_by_nadam
+from optfx.transforms.adaptive.novograd import scale_by_novograd
 from optfx.transforms.adaptive.qh import scale_by_qhadam, scale_by_qhm
 from optfx.transforms.adaptive.radam import scale_by_radam
 from optfx.transforms.adaptive.rms import scale_by_rms, scale_by_rss, scale_by_stddev
 from optfx.transforms.adaptive.rprop import scale_by_rprop
+from optfx.transforms.adaptive.sm3 import scale_by_sm3
+from optfx.transforms.adaptive.stable import scale_by_stable_adam
 from optfx.transforms.adaptive.yogi import scale_by_yogi
 from optfx.transforms.asgd import scale_by_asgd
 from optfx.transforms.attention import qk_clip
@@ -52,13 +61,16 @@ from optfx.transforms.decay import (
     l1_weight_decay,
     proximal_weight_decay,
 )
+from optfx.transforms.grams import take_sign_of_grad
 from optfx.transforms.grokfast import grokfast
 from optfx.transforms.lion import scale_by_lion
+from optfx.transforms.madgrad import scale_by_madgrad
 from optfx.transforms.mars import mars
 from optfx.transforms.matrix import scale_by_muon
 from optfx.transforms.momentum import ema, trace
 from optfx.transforms.nans import zero_nans
 from optfx.transforms.noise import add_noise
+from optfx.transforms.normalize import normalize, normalize_by_update_norm
 from optfx.transforms.optimistic import scale_by_optimistic_gradient
 from optfx.transforms.orthograd import orthograd
 from optfx.transforms.plateau import reduce_on_plateau
@@ -72,9 +84,10 @@ from optfx.transforms.scaling import (
     set_to_zero,
     stateless,
 )
-from optfx.transforms.size import scale_by_param_block_rms, scale_by_shape
+from optfx.transforms.size import scale_by_param_block_norm, scale_by_param_block_rms, scale_by_shape
 from optfx.transforms.spheres import hyperball, radial_brake, relative_update
 from optfx.transforms.spikes import clip_spikes
+from optfx.transforms.trust import scale_by_trust_ratio, step_and_shrink
 
 __all__ = [
     "adaptive_grad_clip",
@@ -96,6 +109,8 @@ __all__ = [
     "keep_params_nonnegative",
     "l1_weight_decay",
     "mars",
+    "normalize",
+    "normalize_by_update_norm",
     "orthograd",
     "params_average",
     "params_ema",
@@ -111,16 +126,22 @@ __all__ = [
     "scale_by_adam_atan2",
     "scale_by_adamax",
     "scale_by_adan",
+    "scale_by_ademamix",
+    "scale_by_adopt",
     "scale_by_amsgrad",
     "scale_by_asgd",
     "scale_by_belief",
+    "scale_by_confidence",
     "scale_by_factored_rms",
     "scale_by_laprop",
     "scale_by_learning_rate",
     "scale_by_lion",
+    "scale_by_madgrad",
     "scale_by_muon",
     "scale_by_nadam",
+    "scale_by_novograd",
     "scale_by_optimistic_gradient",
+    "scale_by_param_block_norm",
     "scale_by_param_block_rms",
     "scale_by_qhadam",
     "scale_by_qhm",
@@ -131,10 +152,16 @@ __all__ = [
     "scale_by_schedule",
     "scale_by_shape",
     "scale_by_sign",
+    "scale_by_simplified_ademamix",
+    "scale_by_sm3",
+    "scale_by_stable_adam",
     "scale_by_stddev",
+    "scale_by_trust_ratio",
     "scale_by_yogi",
     "set_to_zero",
     "stateless",
+    "step_and_shrink",
+    "take_sign_of_grad",
     "trace",
     "zero_nans",
 ]

@@ -40,6 +40,16 @@ def decay(u: Tensor, p: Tensor, weight_decay) -> Tensor:
     return u + weight_decay * p
 
 
+def decayed(updates: Tree, params: Tree, weight_decay: Any, mask: Any, who: str) -> Tree:
+    """The updates with weight decay, where the mask of the transform `who` has it."""
+    if mask is None:
+        return tree.elementwise(decay, updates, params, weight_decay=weight_decay)
+    keep = select.resolve(mask, params, bool, who)
+    kept, rest = tree.split(updates, keep)
+    kept = tree.elementwise(decay, kept, tree.split(params, keep)[0], weight_decay=weight_decay)
+    return tree.merge(kept, rest)
+
+
 @tree.record
 class add_decayed_weights(core.Stateless):
     r"""Add a multiple of each parameter to its update. Needs params.
@@ -195,7 +205,7 @@ class huber_weight_decay(core.Stateless):
         return decay_some(self, decay_clamped, updates, params, **numbers)
 
 
-def step_and_shrink(u: Tensor, p: Tensor, learning_rate, weight_decay, delta) -> Tensor:
+def step_and_decay(u: Tensor, p: Tensor, learning_rate, weight_decay, delta) -> Tensor:
     u, strength = -learning_rate * u, learning_rate * weight_decay
     pull = (p + u) * strength / (1 + strength)
     return u - (pull if delta is None else pull.clamp(-strength * delta, strength * delta))
@@ -245,5 +255,5 @@ class proximal_weight_decay(core.Stateless):
     def apply(self, updates: Tree, params: Tree, **numbers: Any) -> Tree:
         keep = select.resolve(True if self.mask is None else self.mask, params, bool, "proximal_weight_decay")
         kept, rest = tree.split(updates, keep)
-        kept = tree.elementwise(step_and_shrink, kept, tree.split(params, keep)[0], **numbers)
+        kept = tree.elementwise(step_and_decay, kept, tree.split(params, keep)[0], **numbers)
         return tree.merge(kept, tree.elementwise(torch.mul, rest, other=-numbers["learning_rate"]))

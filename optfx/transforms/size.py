@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from optfx import core, tree
@@ -45,6 +46,39 @@ class scale_by_param_block_rms(core.Stateless):
 
     def apply(self, updates: Tree, params: Tree, min_scale: Any) -> Tree:
         return tree.leafwise(times_rms, updates, params, min_scale=min_scale)
+
+
+def times_norm(u: Tensor, p: Tensor, min_scale) -> Tensor:
+    return u * torch.linalg.vector_norm(p).clamp(min=min_scale)
+
+
+@tree.record
+class scale_by_param_block_norm(core.Stateless):
+    r"""Multiply each leaf by the norm of its parameter. Needs params.
+
+    $$u_t = \max(\lVert p_{t-1} \rVert,\, \sigma)\; g_t$$
+
+    Args:
+        min_scale: $\sigma$, the smallest factor, so that a parameter can leave zero.
+
+    Raises:
+        ValueError: no params.
+
+    Reference: optax, `scale_by_param_block_norm`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_param_block_norm()
+        >>> params = {"w": torch.tensor([3.0, -4.0])}
+        >>> tx.update({"w": torch.tensor([1.0, 0.5])}, tx.init(params), params)[0]
+        {'w': tensor([5.0000, 2.5000])}
+    """
+
+    needs_params = True
+    min_scale: NonNegative = 1e-3
+
+    def apply(self, updates: Tree, params: Tree, min_scale: Any) -> Tree:
+        return tree.leafwise(times_norm, updates, params, min_scale=min_scale)
 
 
 def by_shape(u: Tensor, consistent_rms) -> Tensor:

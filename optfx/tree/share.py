@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optfx.tree.words import LeafError
+
 
 def scalar_dtype(device: torch.device) -> torch.dtype:
     """The dtype for scalars on a device: float64 if the device has it, else float32.
@@ -95,7 +97,7 @@ def mean(m: Tensor, x: Tensor, b: Share | float | Tensor) -> Tensor:
         b: how much of m is kept: a `Share`, a float, or a () float64 tensor.
 
     Raises:
-        TypeError: b is a tensor of lower precision, so 1 - b would be inexact.
+        TypeError: b is a tensor of lower precision, so 1 - b would be inexact; x is complex and m is not.
 
     Example:
         >>> import torch
@@ -107,6 +109,8 @@ def mean(m: Tensor, x: Tensor, b: Share | float | Tensor) -> Tensor:
         raise TypeError(
             f"mean: 1 - b is inexact for b in {b.dtype}; annotate the field as Decay, or give the verb tree.Share(b)"
         )
+    if x.is_complex() and not m.is_complex():
+        raise LeafError(f"a mean of {x.dtype} in {m.dtype}, which cannot hold it")
     new = b.new if isinstance(b, Share) else 1 - b
     if isinstance(new, Tensor) and new.dtype != m.dtype:
         new = new.to(m.dtype)

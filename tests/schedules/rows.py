@@ -38,6 +38,11 @@ ROWS: dict[str, list[Callable[[], Any]]] = {
         lambda: s.polynomial_schedule(1.0, 0.1, 1.5, 0),
     ],
     "linear_schedule": [lambda: s.linear_schedule(0.0, 1.0, 10), lambda: s.linear_schedule(1.0, 0.25, 7.5, 3)],
+    "half_life_schedule": [
+        lambda: s.half_life_schedule(0.9, 0.9999, 10),
+        lambda: s.half_life_schedule(0.99, 0.5, 7.5),
+        lambda: s.half_life_schedule(0.9, 0.99, 0),
+    ],
     "piecewise_constant_schedule": [
         lambda: s.piecewise_constant_schedule(1.0, {12: 2, 4: 0.1}),
         lambda: s.piecewise_constant_schedule(0.7),

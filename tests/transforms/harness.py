@@ -108,3 +108,16 @@ def layout(tx: Any) -> Any:
         return torchs(updates), state
 
     return optax.GradientTransformation(lambda params: tx.init(jaxs(params)), update)
+
+
+def as_vectors(tx: Any) -> Any:
+    """An optax transform that fails on () leaves, made to see them as vectors of one element."""
+
+    def vectors(t):
+        return jax.tree.map(jnp.atleast_1d, t)
+
+    def update(updates, state, params=None):
+        new, state = tx.update(vectors(updates), state, None if params is None else vectors(params))
+        return jax.tree.map(lambda u, g: jnp.reshape(u, jnp.shape(g)), new, updates), state
+
+    return optax.GradientTransformation(lambda params: tx.init(vectors(params)), update)

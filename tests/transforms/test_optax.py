@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import optfx
-from tests.transforms.harness import assert_equal, factored_rms, layout, problem, run_optax, run_ours
+from tests.transforms.harness import as_vectors, assert_equal, factored_rms, layout, problem, run_optax, run_ours
 
 
 def fading(count):
@@ -118,6 +118,49 @@ CASES = {
     "scale_by_factored_rms, none": (optfx.scale_by_factored_rms(False), factored_rms(False)),
     "scale_by_param_block_rms": (optfx.scale_by_param_block_rms(), optax.scale_by_param_block_rms()),
     "scale_by_param_block_rms, 1": (optfx.scale_by_param_block_rms(1.0), optax.scale_by_param_block_rms(1.0)),
+    "scale_by_param_block_norm": (optfx.scale_by_param_block_norm(), optax.scale_by_param_block_norm()),
+    "scale_by_param_block_norm, 1": (optfx.scale_by_param_block_norm(1.0), optax.scale_by_param_block_norm(1.0)),
+    "scale_by_trust_ratio": (optfx.scale_by_trust_ratio(), optax.scale_by_trust_ratio()),
+    "scale_by_trust_ratio, all": (optfx.scale_by_trust_ratio(2.0, 0.1, 0.3), optax.scale_by_trust_ratio(2.0, 0.1, 0.3)),
+    "scale_by_ademamix": (optfx.scale_by_ademamix(), optax.contrib.scale_by_ademamix()),
+    "scale_by_ademamix, all": (
+        optfx.scale_by_ademamix(**ADAM, b3=0.9, alpha=2.0),
+        optax.contrib.scale_by_ademamix(**ADAM, b3=0.9, alpha=2.0),
+    ),
+    "scale_by_ademamix, schedules": (
+        optfx.scale_by_ademamix(b3=fading, alpha=fading),
+        optax.contrib.scale_by_ademamix(b3=fading, alpha=fading),
+    ),
+    "scale_by_simplified_ademamix": (
+        optfx.scale_by_simplified_ademamix(),
+        optax.contrib.scale_by_simplified_ademamix(),
+    ),
+    "scale_by_simplified_ademamix, all": (
+        optfx.scale_by_simplified_ademamix(**ADAM, alpha=2.0),
+        optax.contrib.scale_by_simplified_ademamix(**ADAM, alpha=2.0),
+    ),
+    "scale_by_adopt": (optfx.scale_by_adopt(), optax.contrib.scale_by_adopt()),
+    "scale_by_adopt, no clipping": (
+        optfx.scale_by_adopt(0.8, 0.97, 1e-3, nesterov=True, use_clipping=False),
+        optax.contrib.scale_by_adopt(0.8, 0.97, 1e-3, nesterov=True, use_clipping=False),
+    ),
+    "scale_by_adopt, another limit": (
+        optfx.scale_by_adopt(clip_value_fn=fading),
+        optax.contrib.scale_by_adopt(clip_value_fn=fading),
+    ),
+    "scale_by_novograd": (optfx.scale_by_novograd(), optax.scale_by_novograd()),
+    "scale_by_novograd, all": (
+        optfx.scale_by_novograd(**ADAM, weight_decay=0.1),
+        optax.scale_by_novograd(**ADAM, weight_decay=0.1),
+    ),
+    "scale_by_sm3": (optfx.scale_by_sm3(), as_vectors(optax.scale_by_sm3())),
+    "scale_by_sm3, decaying": (optfx.scale_by_sm3(0.8, 0.97, 1e-3), as_vectors(optax.scale_by_sm3(0.8, 0.97, 1e-3))),
+    "normalize_by_update_norm": (optfx.normalize_by_update_norm(), optax.normalize_by_update_norm()),
+    "normalize_by_update_norm, all": (
+        optfx.normalize_by_update_norm(-2.0, 1e-3),
+        optax.normalize_by_update_norm(-2.0, 1e-3),
+    ),
+    "normalize": (optfx.normalize(), optax.chain(optax.contrib.normalize(), optax.zero_nans())),  # NaN at zero
     "scale_by_muon": muons(),
     "scale_by_muon, plain": muons(nesterov=False),
     "scale_by_muon, all": muons(ns_coeffs=((3.0, -3.5, 1.5), (2.8, -3.1, 1.2)), ns_steps=2, beta=0.8, eps=1e-3),
@@ -165,9 +208,12 @@ CASES = {
 }
 
 OWN_TESTS = {"add_noise", "scale_by_acprop", "scale_by_rprop"}
+ELSEWHERE = {"scale_by_madgrad"}  # tests/parity, since optax takes a root in float32
 SAME_FIELDS = (
     "mu",
     "nu",
+    "m1",
+    "m2",
     "e_g",
     "e_x",
     "nu_max",
@@ -219,7 +265,7 @@ def test_acprop_is_optaxs_but_for_its_mean():
 
 def test_every_transform_that_optax_has_is_compared():
     theirs = set(dir(optax)) | set(dir(optax.contrib))
-    compared = {name.partition(",")[0] for name in CASES} | OWN_TESTS
+    compared = {name.partition(",")[0] for name in CASES} | OWN_TESTS | ELSEWHERE
     assert {n for n in optfx.transforms.__all__ if n in theirs and not n.endswith("State")} == compared
 
 

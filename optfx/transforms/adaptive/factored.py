@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.core import GradientTransformation, Hyper, NonNegative
+from optfx.core import Decay, GradientTransformation, Hyper, NonNegative
 from optfx.tree import Tree
 from optfx.tree.algebra import pointwise
 from optfx.tree.verbs import real_dtype
@@ -33,6 +33,28 @@ def factored_dims(shape: torch.Size, factored: bool | Literal["last"], min_size:
     return None if min(shape[d1], shape[d0]) < min_size else (d1, d0)
 
 
+def split_factored(x: Tree, factored: bool | Literal["last"], min_size: int) -> tuple[Tree, Tree]:
+    """The leaves that are factored, and the others."""
+    return tree.split(x, [factored_dims(leaf.shape, factored, min_size) is not None for leaf in tree.leaves(x)])
+
+
+def real_zeros(p: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return torch.zeros_like(p, dtype=dtype or real_dtype(p.dtype), requires_grad=False)
+
+
+def zero_means(
+    matrices: Tree, factored: bool | Literal["last"], min_size: int, dtype: torch.dtype | None
+) -> tuple[Tree, Tree]:
+    """The means of rows and of columns at the beginning."""
+
+    def means_over(p: Tensor, which: int) -> Tensor:
+        dims = factored_dims(p.shape, factored, min_size) or (-2, -1)
+        return real_zeros(p.narrow(dims[which], 0, 1), dtype)
+
+    rows, cols = (tree.map(lambda p, k=k: means_over(p, k), matrices) for k in (1, 0))
+    return rows, cols
+
+
 def floor_of(x: Tensor, epsilon: Any) -> Any:
     return torch.finfo(x.dtype).eps if epsilon is None else epsilon
 
@@ -41,18 +63,27 @@ def squared(g: Tensor) -> Tensor:
     return g.abs().square() if g.is_complex() else g * g
 
 
+def factored_means(square: Tensor, row: Tensor, col: Tensor, rho, dims: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    d1, d0 = dims
+    return (
+        tree.mean(row, square.mean(d0, keepdim=True), rho),
+        tree.mean(col, square.mean(d1, keepdim=True), rho),
+    )
+
+
+def over_root(x: Tensor, row: Tensor, col: Tensor, dims: tuple[int, int]) -> Tensor:
+    return x * (row / row.mean(dims[0], keepdim=True)).rsqrt() * col.rsqrt()
+
+
 def factored_rms(
     g: Tensor, row: Tensor, col: Tensor, rho, epsilon, floor: bool, factored, min_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    d1, d0 = factored_dims(g.shape, factored, min_size) or (-2, -1)
-    square = squared(g) if floor else squared(g) + epsilon
-    row = tree.mean(row, square.mean(d0, keepdim=True), rho)
-    col = tree.mean(col, square.mean(d1, keepdim=True), rho)
-    mean = row.mean(d1, keepdim=True)
+    dims = factored_dims(g.shape, factored, min_size) or (-2, -1)
+    row, col = factored_means(squared(g) if floor else squared(g) + epsilon, row, col, rho, dims)
     if floor:
-        least = floor_of(g, epsilon)
+        least, mean = floor_of(g, epsilon), row.mean(dims[0], keepdim=True)
         return g * (row * col / mean.clamp(min=least)).clamp(min=least * least).rsqrt(), row, col
-    return g * (row / mean).rsqrt() * col.rsqrt(), row, col
+    return over_root(g, row, col, dims), row, col
 
 
 def full_rms(g: Tensor, v: Tensor, rho, epsilon, floor: bool) -> tuple[Tensor, Tensor]:
@@ -87,6 +118,7 @@ class scale_by_factored_rms(GradientTransformation):
         epsilon_is_floor: leave out $\varepsilon$ above; $V_t$ is at least $\varepsilon^2$, and the mean of $R_t$ at
             least $\varepsilon$ (torch).
         accumulator_dtype: the dtype of the means; None for that of the parameters.
+        decay: $\rho$, constant as in CAME; None for the power above.
 
     For a complex leaf, $G_t^2$ is the square of the absolute value.
 
@@ -112,35 +144,29 @@ class scale_by_factored_rms(GradientTransformation):
     epsilon: NonNegative | None = 1e-30
     epsilon_is_floor: bool = dataclasses.field(default=False, kw_only=True)
     accumulator_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
+    decay: Decay | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.epsilon is None and not self.epsilon_is_floor:
             raise ValueError("scale_by_factored_rms: epsilon=None needs epsilon_is_floor=True")
 
-    def _dims(self, x: Tensor) -> tuple[int, int] | None:
-        return factored_dims(x.shape, self.factored, self.min_dim_size_to_factor)
-
     def _split(self, x: Tree) -> tuple[Tree, Tree]:
-        return tree.split(x, [self._dims(leaf) is not None for leaf in tree.leaves(x)])
+        return split_factored(x, self.factored, self.min_dim_size_to_factor)
 
     def begin(self, params: Tree) -> ScaleByFactoredRmsState:
         count, (matrices, others) = core.counter(params), self._split(params)
-
-        def zeros(p: Tensor) -> Tensor:
-            return torch.zeros_like(p, dtype=self.accumulator_dtype or real_dtype(p.dtype), requires_grad=False)
-
-        def means_over(p: Tensor, which: int) -> Tensor:
-            dim = (self._dims(p) or (-2, -1))[which]
-            return zeros(p.narrow(dim, 0, 1))
-
-        rows, cols = (tree.map(lambda p, k=k: means_over(p, k), matrices) for k in (1, 0))
-        return ScaleByFactoredRmsState(count, rows, cols, tree.map(zeros, others))
+        rows, cols = zero_means(matrices, self.factored, self.min_dim_size_to_factor, self.accumulator_dtype)
+        return ScaleByFactoredRmsState(
+            count, rows, cols, tree.map(lambda p: real_zeros(p, self.accumulator_dtype), others)
+        )
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = self.at(state.count), state.count + 1
-        new = (count - now["step_offset"]).clamp(min=1.0) ** -now["decay_rate"]
-        rho = tree.Share(1 - new, new)
+        rho = now["decay"]
+        if rho is None:
+            new = (count - now["step_offset"]).clamp(min=1.0) ** -now["decay_rate"]
+            rho = tree.Share(1 - new, new)
         here = {"rho": rho, "epsilon": now["epsilon"], "floor": self.epsilon_is_floor}
         matrices, others = self._split(updates)
         matrices, v_row, v_col = tree.leafwise(

@@ -1,0 +1,108 @@
+"""SM3: Adagrad in little memory, with one accumulator for each row, each column, each slice of a leaf."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from optfx import core, tree
+from optfx.core import Decay, GradientTransformation, NonNegative
+from optfx.transforms.adaptive.factored import squared
+from optfx.tree import Tree
+from optfx.tree.verbs import real_dtype
+
+
+class ScaleBySM3State(NamedTuple):
+    """The state of `scale_by_sm3`."""
+
+    count: Tensor  # () int64, steps taken
+    mean: Tree  # like params, running mean of the preconditioned gradient
+    maxima: Tree  # (sum of the shape,) for each leaf, the accumulators of its slices, one dimension after another
+
+
+def lengths(x: Tensor) -> list[int]:
+    """How many slices there are along each dimension; a number is one slice."""
+    return list(x.shape) or [1]
+
+
+def least_of(maxima: Tensor, x: Tensor) -> Tensor:
+    """For each element of `x`, the least accumulator of the slices that it is in."""
+    found = [
+        part.reshape([len(part) if k == dim else 1 for k in range(x.ndim)])
+        for dim, part in enumerate(maxima.split(lengths(x)))
+    ]
+    return functools.reduce(torch.minimum, found)
+
+
+def largest_of(v: Tensor) -> Tensor:
+    """The largest element of each slice, one dimension after another."""
+    v = v.reshape(lengths(v))
+    if not v.numel():
+        return v.new_zeros(sum(v.shape))
+    return torch.cat([v.movedim(dim, 0).reshape(n, -1).amax(1) for dim, n in enumerate(v.shape)])
+
+
+def sm3(g: Tensor, m: Tensor, maxima: Tensor, b1, b2, eps) -> tuple[Tensor, Tensor, Tensor]:
+    v = b2 * least_of(maxima, g) + (1 - b2) * squared(g)
+    m = tree.mean(m, g / tree.safe_sqrt(v + eps), b1)
+    return m, m, largest_of(v)
+
+
+@tree.record
+class scale_by_sm3(GradientTransformation):
+    r"""Divide the gradient by the root of a bound on the sum of its squares, and take a running mean of that.
+
+    Of each slice $r$ of a leaf, a row or a column of a matrix, only the largest sum is kept. An element $i$ is in one
+    slice for each dimension, and has the least of theirs:
+
+    $$v_t(i) = \min_{r \ni i} \mu_{t-1}(r) + g_t(i)^2, \qquad \mu_t(r) = \max_{i \in r} v_t(i), \qquad
+    m_t = \beta_1 m_{t-1} + (1 - \beta_1) \frac{g_t}{\sqrt{v_t + \varepsilon}}, \qquad u_t = m_t$$
+
+    With $\beta_2 < 1$, $v_t(i) = \beta_2 \min_{r \ni i} \mu_{t-1}(r) + (1 - \beta_2)\, g_t(i)^2$. Of a vector or a
+    number this is Adagrad.
+
+    Args:
+        b1: $\beta_1$, how much of the mean is kept at each step.
+        b2: $\beta_2$, how much of the squares is kept; 1 for their sum, as in the paper.
+        eps: $\varepsilon$.
+        mu_dtype: the dtype of the mean; None for that of the parameters.
+        accumulator_dtype: the dtype of the sums, real; None for that of the parameters.
+
+    For a complex leaf, $g_t^2$ is the square of the absolute value.
+
+    Reference: Anil et al., "Memory-Efficient Adaptive Optimization", 2019, <https://arxiv.org/abs/1901.11150>, its
+        second form; optax, `scale_by_sm3`.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.scale_by_sm3(b1=0.0)
+        >>> g = {"w": torch.tensor([[3.0, 1.0], [0.0, 0.0]])}
+        >>> updates, state = tx.update(g, tx.init(g))
+        >>> updates["w"], state.maxima["w"]
+        (tensor([[1., 1.], [0., 0.]]), tensor([9., 0., 9., 1.]))
+    """
+
+    b1: Decay = 0.9
+    b2: Decay = 1.0
+    eps: NonNegative = 1e-8
+    mu_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
+    accumulator_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
+
+    def begin(self, params: Tree) -> ScaleBySM3State:
+        count, mean = core.counter(params), tree.zeros_like(params, self.mu_dtype)
+
+        def slices(p: Tensor) -> Tensor:
+            return p.new_zeros(sum(lengths(p)), dtype=self.accumulator_dtype or real_dtype(p.dtype))
+
+        return ScaleBySM3State(count, mean, tree.map(slices, params))
+
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now = self.at(state.count)
+        b2 = now["b2"]
+        now["b2"] = tree.Share(b2.kept, torch.where(b2.kept == 1, 1.0, b2.new))
+        updates, mean, maxima = tree.leafwise(sm3, updates, state.mean, state.maxima, outs=3, same_shapes=False, **now)
+        return updates, ScaleBySM3State(state.count + 1, mean, maxima)
