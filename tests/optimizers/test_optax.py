@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import optfx
+from tests.parity import test_parity as parity
 from tests.transforms.harness import assert_equal, factored_rms, layout, run_optax, run_ours
 from tests.transforms.test_optax import ADAM, MASK, fading
 
@@ -114,5 +115,6 @@ def test_it_is_optaxs(name, rate, monkeypatch):
 
 def test_every_optimizer_is_compared():
     compared = {optimizer for optimizer, _ in CASES.values()}
+    compared |= {case.name for case in parity.CASES if "optax" in case.packages}
     theirs = {name for name in optfx.optimizers.__all__ if hasattr(optax, name) or hasattr(optax.contrib, name)}
-    assert compared == theirs - {"acprop", "noisy_sgd", "rprop"}  # which are compared in tests/transforms
+    assert theirs - compared == {"acprop", "noisy_sgd", "rprop"}  # which are compared in tests/transforms
