@@ -2,7 +2,7 @@
 
 A ratio is the median over rounds of B's time over A's in the same round; the quartiles beside it say how far rounds
 differ. Milliseconds are medians too, but they belong to the machine and its load, and ratios much less.
-Each benchmark writes its tables into its own section of docs/benchmarks.md.
+Each benchmark writes its tables into its own section of docs/benchmarks.md, or of another page.
 """
 
 from __future__ import annotations
@@ -105,15 +105,15 @@ def processor() -> str:
     return named[1] if named else platform.processor() or platform.machine()
 
 
-def write(section: str, text: str) -> None:
-    """Put `text` between `<!-- section:begin -->` and `<!-- section:end -->` of docs/benchmarks.md.
+def write(section: str, text: str, page: Path = PAGE) -> None:
+    """Put `text` between `<!-- section:begin -->` and `<!-- section:end -->` of a page.
 
     Raises:
         ValueError: the page has no such markers.
     """
     begin, end = f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
-    before, found, rest = PAGE.read_text().partition(begin)
+    before, found, rest = page.read_text().partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise ValueError(f"{PAGE.name} has no section between {begin} and {end}")
-    PAGE.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
+        raise ValueError(f"{page.name} has no section between {begin} and {end}")
+    page.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
