@@ -178,7 +178,7 @@ def each(tx: GradientTransformation, path: str = "") -> Iterator[tuple[str, Grad
 def masks(tx: GradientTransformation) -> list[Any]:
     """The fields that hold a mask or the like that is a tree, or a function, of all parameters; not a selector, which
     judges each parameter alone."""
-    others = (*core.hyper_fields(tx), tx.holds if isinstance(tx, core.Wrapper) else "")
+    others = (*core.hyper_fields(tx), *(tx.fields() if isinstance(tx, core.Wrapper) else ()))
     found = [x for name, x in vars(tx).items() if name not in others and (callable(x) or isinstance(x, dict))]
     return [x for x in found if not isinstance(x, select.Selector)]
 

@@ -21,6 +21,7 @@ from optfx.optimizers.nadam import nadam
 from optfx.optimizers.radam import radam
 from optfx.optimizers.rmsprop import rmsprop
 from optfx.optimizers.rprop import rprop
+from optfx.optimizers.schedule_free import schedule_free_adamw, schedule_free_radam, schedule_free_sgd
 from optfx.optimizers.sgd import sgd
 
 __all__ = [
@@ -37,5 +38,8 @@ __all__ = [
     "radam",
     "rmsprop",
     "rprop",
+    "schedule_free_adamw",
+    "schedule_free_radam",
+    "schedule_free_sgd",
     "sgd",
 ]

@@ -11,6 +11,8 @@
 | limits | `clipping` | `clip`, `clip_by_block_rms`, `clip_by_global_norm`, `adaptive_grad_clip` |
 | averages of the parameters | `averages` | `params_ema`, `params_average` |
 | cleaner gradients | `centralize`, `nans`, `noise` | `centralize`, `zero_nans`, `add_noise` |
+| several updates at once | `apply_every` | `apply_every` |
+| measurements | `monitor` | `monitor`, `snapshot` |
 | rates that watch progress | `plateau`, `asgd` | `reduce_on_plateau`, `scale_by_asgd` |
 
 Every number of a transform is a float, a () tensor, or a schedule `count -> value`; the first update reads
@@ -26,6 +28,7 @@ from optfx.transforms.adaptive.nadam import scale_by_nadam
 from optfx.transforms.adaptive.radam import scale_by_radam
 from optfx.transforms.adaptive.rms import scale_by_rms, scale_by_rss, scale_by_stddev
 from optfx.transforms.adaptive.rprop import scale_by_rprop
+from optfx.transforms.apply_every import apply_every
 from optfx.transforms.asgd import scale_by_asgd
 from optfx.transforms.averages import params_average, params_ema
 from optfx.transforms.centralize import centralize
@@ -33,6 +36,7 @@ from optfx.transforms.clipping import adaptive_grad_clip, clip, clip_by_block_rm
 from optfx.transforms.decay import add_decayed_weights
 from optfx.transforms.matrix import scale_by_muon
 from optfx.transforms.momentum import ema, trace
+from optfx.transforms.monitor import monitor, snapshot
 from optfx.transforms.nans import zero_nans
 from optfx.transforms.noise import add_noise
 from optfx.transforms.plateau import reduce_on_plateau
@@ -52,6 +56,7 @@ __all__ = [
     "adaptive_grad_clip",
     "add_decayed_weights",
     "add_noise",
+    "apply_every",
     "centralize",
     "clip",
     "clip_by_block_rms",
@@ -59,6 +64,7 @@ __all__ = [
     "ema",
     "freeze",
     "identity",
+    "monitor",
     "params_average",
     "params_ema",
     "reduce_on_plateau",
@@ -82,6 +88,7 @@ __all__ = [
     "scale_by_sign",
     "scale_by_stddev",
     "set_to_zero",
+    "snapshot",
     "stateless",
     "trace",
     "zero_nans",
