@@ -68,6 +68,14 @@ def at_odd_counts(count):
     return count % 2 == 1
 
 
+def size_of(updates):
+    return optfx.tree.norm(updates)
+
+
+def is_finite(updates):
+    return optfx.tree.all_finite(updates)
+
+
 def no_state(params):
     return ()
 
@@ -251,15 +259,15 @@ ROWS = [
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=1), {"eta": 0.1, "gamma": 0.55}),
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=optfx.random.key(7)), {"eta": 0.1, "gamma": 0.55}, "key"),
     # ---- several updates at once, measurements -----------------------------------------------------
-    Row("apply_every", optfx.apply_every, {"k": 2.0}),
-    Row("monitor", lambda: optfx.monitor({"norm": optfx.tree.norm, "finite": optfx.tree.all_finite})),
+    Row("apply_every", lambda k=2.0: optfx.chain(optfx.sgd(0.1), optfx.apply_every(k)), {"k": 2.0}),
+    Row("monitor", lambda: optfx.monitor({"norm": size_of, "finite": is_finite})),
     Row(
         "monitor",
-        lambda **h: optfx.monitor({"norm": optfx.tree.norm, "finite": optfx.tree.all_finite}, **h),
+        lambda **h: optfx.monitor({"norm": size_of, "finite": is_finite}, **h),
         {"decay": 0.9},
         "means",
     ),
-    Row("snapshot", lambda: optfx.snapshot("norm", optfx.tree.norm)),
+    Row("snapshot", lambda: optfx.snapshot("norm", size_of)),
     # ---- rates that watch progress -----------------------------------------------------------------
     Row(
         "reduce_on_plateau",
@@ -312,14 +320,12 @@ ROWS = [
         {"rate": 0.1},
         "skip large",
     ),
-    Row("when", lambda rate=0.1: optfx.when(at_odd_counts, optfx.adam(rate)), {"rate": 0.1}),
-    Row("when", lambda rate=0.1: optfx.when(at_odd_counts, optfx.adam(rate), "zero"), {"rate": 0.1}, "zero"),
+    Row("when", lambda: optfx.when(at_odd_counts, optfx.adam(0.1))),
+    Row("when", lambda: optfx.when(at_odd_counts, optfx.adam(0.1), "zero"), option="zero"),
     Row(
         "lookahead",
-        lambda every=2.0, fast=0.1, slow=0.7: optfx.lookahead(
-            optfx.adam(fast), every, optfx.sgd(slow, 0.9, nesterov=True)
-        ),
-        {"every": 2.0, "fast": 0.1, "slow": 0.7},
+        lambda every=2.0, rate=0.1: optfx.lookahead(optfx.adam(rate), every, optfx.sgd(0.7, 0.9, nesterov=True)),
+        {"every": 2.0, "rate": 0.1},
     ),
     Row(
         "schedule_free",

@@ -52,7 +52,7 @@ class ScheduleFreeState(NamedTuple):
     count: Tensor  # () int64, steps taken
     weight_sum: Tensor  # () float64, the weights of all z so far
     max_lr: Tensor  # () float64, the largest rate so far
-    b1: Tensor  # () float64, the share of the average in the params
+    share: Tensor  # () float64, that of the average in the params
     z: Tree  # like params, where the steps lead
     inner: Tree  # the state of the transform inside
 
@@ -132,19 +132,19 @@ class schedule_free(core.Wrapper):
         total = state.weight_sum + weight
         c = torch.where(total > 0, weight / torch.where(total > 0, total, 1.0), 0.0)  # before the rate has risen from 0
         updates, inner = self.inner.run(updates, state.inner, params, extra)
-        numbers = {"scale": -rate, "kappa": b1 * (1 - c), "before": state.b1}
+        numbers = {"scale": -rate, "kappa": b1 * (1 - c), "before": state.share}
         updates, z = tree.elementwise(between, updates, state.z, params, outs=2, **numbers)
         return updates, ScheduleFreeState(count, total, max_lr, b1.clone(), z, inner)
 
     def eval_params(self, state: Any, params: Tree) -> Tree:
-        return tree.elementwise(averaged, params, state.z, beta=state.b1)
+        return tree.elementwise(averaged, params, state.z, beta=state.share)
 
 
 class GpaState(NamedTuple):
     """The state of `gpa`."""
 
     count: Tensor  # () int64, steps taken
-    mu_y: Tensor  # () float64, the share of the average in the params
+    share: Tensor  # () float64, that of the average in the params
     z: Tree  # like params, where the steps lead
     inner: Tree  # the state of the optimizer inside
 
@@ -202,9 +202,9 @@ class gpa(core.Wrapper):
         now = self.at(state.count)
         mu_x, mu_y = now["mu_x"].kept, now["mu_y"].kept
         updates, inner = self.inner.run(updates, state.inner, params, extra)
-        numbers = {"scale": 1.0, "kappa": mu_y * mu_x, "before": state.mu_y}
+        numbers = {"scale": 1.0, "kappa": mu_y * mu_x, "before": state.share}
         updates, z = tree.elementwise(between, updates, state.z, params, outs=2, **numbers)
         return updates, GpaState(state.count + 1, mu_y.clone(), z, inner)
 
     def eval_params(self, state: Any, params: Tree) -> Tree:
-        return tree.elementwise(averaged, params, state.z, beta=state.mu_y)
+        return tree.elementwise(averaged, params, state.z, beta=state.share)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
+from optfx.combinators.master import in_dtypes_of
 from optfx.core import GradientTransformation, Hyper, NonNegative
 from optfx.tree import Tree
 
@@ -94,7 +95,7 @@ class sam(core.Wrapper):
         now, count = self.at(state.count), state.count + 1
         rise = self.rise(updates, params, now["rho"])
         if self.sync_period is None:
-            grads = tree.cast_like(grad_fn(core.apply_updates(params, rise)), updates)
+            grads = in_dtypes_of(updates, grad_fn(core.apply_updates(params, rise)))
             updates, inner = self.inner.run(grads, state.inner, params, extra | {"grad": grads, "grad_fn": grad_fn})
             return updates, SamState(count, state.since, (), inner)
         since = state.since + 1
@@ -107,5 +108,5 @@ class sam(core.Wrapper):
 
     def eval_params(self, state: Any, params: Tree) -> Tree:
         if self.sync_period is not None:
-            params = tree.where(state.since == 0, params, tree.cast_like(state.origin, params))
+            params = tree.where(state.since == 0, params, state.origin)
         return self.inner.eval_params(state.inner, params)
