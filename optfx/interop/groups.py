@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.combinators import chain, inject_hyperparams, named_chain
+from optfx.combinators import chain, flatten, inject_hyperparams, named_chain
 from optfx.core import GradientTransformation
 from optfx.core.hyper import join
 from optfx.interop.owners import by_owner, each, is_foreign, looks_across, masks
@@ -66,6 +66,9 @@ class Knobs:
         self.tx = tx
         parts = [part for _, part in each(tx)]
         self._across = {id(part): looks_across(part) for part in parts}
+        for part in parts:
+            if isinstance(part, flatten):  # in one vector there are no parameters to tell apart
+                self._across |= {id(inner): True for _, inner in each(part)}
         self.looks_across = any(self._across.values())
         self.holes = any(masks(part) for part in parts)
         self._why_not: dict[str, str] = {}  # names that a group cannot set

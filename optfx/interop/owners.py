@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 
 from optfx import core, tree
+from optfx.combinators import flatten
 from optfx.core import EXTRA_ARGS, GradientTransformation, select
 from optfx.core.foreign import from_functions
 from optfx.core.hyper import join
-from optfx.transforms import identity, stateless
+from optfx.transforms import identity, monitor, stateless
 from optfx.tree import Tree
 from optfx.tree.recording import recording
 from optfx.tree.verbs import combined, run_leaf
@@ -164,8 +165,8 @@ def looks_across(tx: GradientTransformation) -> bool:
 
 
 def is_foreign(tx: GradientTransformation) -> bool:
-    """Whether it is a function that may do anything, with no verb to tell."""
-    return isinstance(tx, (from_functions, stateless))
+    """Whether it is or has a function that may do anything, with no verb to tell."""
+    return isinstance(tx, (from_functions, stateless, flatten, monitor)) or getattr(tx, "skip", None) is not None
 
 
 def each(tx: GradientTransformation, path: str = "") -> Iterator[tuple[str, GradientTransformation]]:

@@ -126,6 +126,8 @@ PLAIN = {
     "lift": "{0}",
     "lift_fresh": "{0}",
     "lift_fresh_copy": "{0}",
+    "zeros": "T(0)",
+    "ones": "T(1)",
     "zeros_like": "T(0)",
     "ones_like": "T(1)",
     "bitwise_and": "T({0} & {1})",
