@@ -67,7 +67,7 @@ def schedule_free_sgd(
         ...     updates, state = tx.update(params, state, params)
         ...     params = optfx.apply_updates(params, updates)
         >>> tx.eval_params(state, params)
-        {'w': tensor([0.0067])}
+        {'w': tensor([-0.0343])}
     """
     inner = chain(*l2_penalty(weight_decay, mask))
     warmup = linear_warmup(warmup_steps)
@@ -198,7 +198,7 @@ def schedule_free_radam(
         ...     updates, state = tx.update(params, state, params)
         ...     moved.append(bool(updates["w"]))
         >>> moved
-        [False, False, False, False, False, True]
+        [False, False, False, False, True, True]
     """
     inner = adam_without_momentum(b2, eps, weight_decay, mask, nu_dtype)
     return schedule_free(inner, learning_rate, b1, weight_lr_power, state_dtype, r=r, warmup=rectified(b2))
