@@ -87,12 +87,16 @@ class Knobs:
             return type(tx).__name__
         return next((name for part in tx.inside().values() if (name := self.one_for_all(part))), "")
 
-    def _read(self, tx: GradientTransformation, path: str) -> Iterator[tuple[str, str, Knob]]:
-        """The knobs of a transform and what is inside it: (name, path of the transform, knob)."""
+    def _read(self, tx: GradientTransformation, path: str, beside: bool = False) -> Iterator[tuple[str, str, Knob]]:
+        """The knobs of a transform and what is inside it: (name, path of the transform, knob). Of a wrapper with several
+        fields the first keeps the plain names, such as the `lr` that schedulers look for."""
         shared = self.one_for_all(tx)
-        yield from self._knobs(tx, path, shared)
-        for name, part in tx.inside().items():
-            yield from self._read(part, join(path, name))
+        yield from (
+            (join(path, name) if beside else name, at, knob) for name, at, knob in self._knobs(tx, path, shared)
+        )
+        for k, (name, part) in enumerate(tx.inside().items()):
+            second = k > 0 and isinstance(tx, core.Wrapper) and isinstance(tx.holds, tuple)
+            yield from self._read(part, join(path, name), beside or second)
 
     def _knobs(self, tx: GradientTransformation, path: str, shared: str) -> Iterator[tuple[str, str, Knob]]:
         """The knobs of one transform."""

@@ -229,6 +229,21 @@ def test_torch_optimizer_evaluates_at_the_average_and_trains_on(tx, compile):
         assert_close(tree.map(torch.detach, p), q, 1e-12, 1e-13)
 
 
+def test_the_rate_that_schedulers_find_is_that_of_the_fast_optimizer():
+    w = torch.nn.Parameter(torch.ones(2))
+    optimizer = TorchOptimizer([w], optfx.lookahead(optfx.sgd(0.1), 2, optfx.sgd(0.5)))
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    w.grad = torch.ones(2)
+    optimizer.step()
+    scheduler.step()
+    assert {k: v for k, v in optimizer.param_groups[0].items() if "lr" in k or k == "every"} == {
+        "every": 2,
+        "lr": pytest.approx(0.01),
+        "outer.0.lr": 0.5,
+        "initial_lr": 0.1,
+    }
+
+
 # ---- sam ---------------------------------------------------------------------------------------------
 
 
