@@ -65,7 +65,7 @@ def carry(
     """
     new = new_tx.init(params)
     values: dict[int, Tensor] = {}
-    lost = {p: "no place" for p in tree.paths(state)}
+    lost = dict.fromkeys(tree.paths(state), "no place")
     for mine, theirs in _pairs(_memories(new_tx, new), _memories(old_tx, state)):
         for path, leaf in mine.leaves.items():
             if path in theirs.leaves:

@@ -60,6 +60,7 @@ def micro_grad(
     def grad_and_value(*args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
         rows = _rows([args[k] for k in of_batch], chunks)
         total: Any = None
+        found: Any = None
         for k in range(chunks):
             start, stop = k * rows // chunks, (k + 1) * rows // chunks
             part = [_cut(x, start, stop) if i in of_batch else x for i, x in enumerate(args)]

@@ -88,8 +88,10 @@ class Knobs:
         return next((name for part in tx.inside().values() if (name := self.one_for_all(part))), "")
 
     def _read(self, tx: GradientTransformation, path: str, beside: bool = False) -> Iterator[tuple[str, str, Knob]]:
-        """The knobs of a transform and what is inside it: (name, path of the transform, knob). Of a wrapper with several
-        fields the first keeps the plain names, such as the `lr` that schedulers look for."""
+        """The knobs of a transform and what is inside it: (name, path of the transform, knob).
+
+        Of a wrapper with several fields the first keeps the plain names, such as the `lr` that schedulers look for.
+        """
         shared = self.one_for_all(tx)
         yield from (
             (join(path, name) if beside else name, at, knob) for name, at, knob in self._knobs(tx, path, shared)
