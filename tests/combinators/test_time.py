@@ -310,6 +310,18 @@ def test_leaves_of_two_dtypes_are_refused():
         optfx.flatten(optfx.adam(0.1)).init(p)
 
 
+class Sharded(torch.Tensor):
+    """What tells a `DTensor`."""
+
+    device_mesh, placements = None, ()
+
+
+def test_sharded_leaves_are_refused():
+    p = {"a": torch.ones(1), "b": torch.ones(1).as_subclass(Sharded)}
+    with pytest.raises(TypeError, match="flatten: the leaf at 'b' is sharded"):
+        optfx.flatten(optfx.adam(0.1)).init(p)
+
+
 def test_a_mask_around_the_vector():
     tx = optfx.masked(optfx.flatten(optfx.adam(0.1)), select.path("b*"))
     assert core.numbers(tx).keys() == core.numbers(optfx.adam(0.1)).keys()

@@ -406,6 +406,14 @@ CASES = [
         "Defazio et al., 2025",
     ),
     Case(
+        "gpa",
+        "mu_x=mu_y=mu is Nesterov's",
+        lambda: optfx.gpa(optfx.sgd(0.02 / (1 - 0.9)), 0.9, 0.9),
+        leafwise(gpa, make=lambda: sgd(0.02 / (1 - 0.9)), mu_x=0.9, mu_y=0.9),
+        {"torch": by_torch(lambda ps: torch.optim.SGD(ps, 0.02, momentum=0.9, nesterov=True))},
+        "Defazio et al., 2025",
+    ),
+    Case(
         "ema_nesterov",
         "beta=0.5, gamma=0.99, around adam",
         lambda: optfx.ema_nesterov(optfx.adam(0.1)),
