@@ -13,12 +13,14 @@ from optfx.combinators import *  # noqa: F403
 from optfx.compiler import fuse
 from optfx.core import (
     apply_updates,
+    carry,
     describe,
     donate,
     grads,
     hyperparams,
     incremental_update,
     load_params,
+    micro_grad,
     params,
     select,
 )
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "apply_updates",
+    "carry",
     "constant_schedule",
     "core",
     "cosine_decay_schedule",
@@ -61,6 +64,7 @@ __all__ = [
     "linear_onecycle_schedule",
     "linear_schedule",
     "load_params",
+    "micro_grad",
     "params",
     "piecewise_constant_schedule",
     "piecewise_interpolate_schedule",

@@ -14,7 +14,6 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_WRAPPERS = "docs/write-a-wrapper.md writes it, in a few lines"
 _MISSING = "not here yet"
 _EPOCHS = "`optfx.schedules.per_epoch` around it counts epochs, not updates"
 _LOSSES = "losses are those of `torch.nn.functional`"
@@ -65,7 +64,7 @@ NAMES: dict[str, str] = {
     "MARS": "`optfx.mars` before a rule",
     "MuonClip": "`optfx.qk_clip` after `optfx.muon`",
     "OrthoGrad": "`optfx.orthograd` before a rule",
-    "SPAM": "`optfx.clip_spikes` before `optfx.scale_by_adam`",
+    "SPAM": "`optfx.clip_spikes` and `optfx.scale_by_adam`, in `optfx.reset_every`",
     "caution": "`optfx.cautious`",
     "weight_decay_to_ema": "a weight decay in `optfx.anchored`",
     "weight_decay_to_init": "a weight decay in `optfx.anchored`",
@@ -98,12 +97,29 @@ NAMES: dict[str, str] = {
     "StableAdamW": "`optfx.stableadamw`",
     "scale_by_came": "`optfx.scale_by_factored_rms`, `optfx.clip_by_block_rms` and `optfx.scale_by_confidence`",
     "stable_adamw": "`optfx.stableadamw`",
+    "Lookahead": "`optfx.lookahead`",
+    "ScheduleFreeWrapper": "`optfx.schedule_free`",
+    "SGDScheduleFree": "`optfx.schedule_free_sgd`",
+    "AdamWScheduleFree": "`optfx.schedule_free_adamw`",
+    "RAdamScheduleFree": "`optfx.schedule_free_radam`",
+    "GPAAdamW": "`optfx.gpa` around `optfx.adamw`",
+    "SAM": "`optfx.sam`",
+    "asam": "`optfx.sam` with `adaptive=True`",
+    "snoo": "`optfx.lookahead` with `outer=optfx.sgd(..., nesterov=True)`",
+    "diloco": "`optfx.lookahead` with `outer=optfx.sgd(..., nesterov=True)`, for one worker",
+    "swap": "`optfx.carry`",
+    "carry_over": "`optfx.carry`",
     # ---- optax ----
-    "MultiSteps": f"`accumulate`: {_WRAPPERS}",
+    "MultiSteps": "`optfx.accumulate`",
     "multi_transform": "`optfx.partition`",
-    "lookahead": _WRAPPERS,
-    "apply_every": f"`accumulate`: {_WRAPPERS}",
     "optimistic_adam": "`optfx.optimistic_adam_v2`",
+    "LookaheadParams": "`optfx.lookahead` keeps the slow weights in its state; `eval_params` gives them",
+    "conditionally_transform": "`optfx.when`",
+    "conditionally_mask": '`optfx.when` with `otherwise="zero"`',
+    "measure_with_ema": "`optfx.monitor` with a `decay`",
+    "schedule_free_eval_params": "`eval_params` of the transform: `tx.eval_params(state, params)`",
+    "microbatch": "`optfx.micro_grad`",
+    "microbatching": "`optfx.micro_grad`",
     "global_norm": "`optfx.tree.norm`",
     "tree_utils": "`optfx.tree`",
     "tree_map_params": "`optfx.tree.map` on the fields of a state that are like params",
@@ -116,8 +132,6 @@ NAMES: dict[str, str] = {
     "Updates": "a tree, `optfx.tree.Tree`",
     "inject_stateful_hyperparams": "`optfx.inject_hyperparams`",
     "stateless_with_tree_map": "`optfx.stateless` with `optfx.tree.map`",
-    "skip_not_finite": "`optfx.apply_if_finite`",
-    "skip_large_updates": _WRAPPERS,
     "with_extra_args_support": "none is needed: a chain hands on what each step knows",
     "update_moment": "`optfx.tree.mean`, in leaf functions",
     "safe_norm": "`optfx.tree.norm`, whose `squared` has a smooth derivative; `optfx.tree.safe_sqrt`",
@@ -131,9 +145,19 @@ NAMES: dict[str, str] = {
     ),
     **dict.fromkeys(
         [
-            *("lbfgs", "polyak_sgd", "schedule_free", "prodigy", "sophia", "sam"),
-            *("conditionally_transform", "conditionally_mask", "flatten", "monitor", "snapshot", "projections"),
-            "perturbations",
+            *(
+                "lbfgs",
+                "polyak_sgd",
+                "cocob",
+                "dadapt_adamw",
+                "dog",
+                "dowg",
+                "prodigy",
+                "mechanize",
+                "momo",
+                "momo_adam",
+            ),
+            *("galore", "sophia", "dpsgd", "projections", "perturbations"),
         ],
         _MISSING,
     ),
@@ -141,6 +165,17 @@ NAMES: dict[str, str] = {
 """`{name elsewhere: where it is here}`. Code stands in backticks, and exists if it begins with `optfx.`."""
 
 ARGUMENTS: dict[str, tuple[str, ...] | str] = {
+    "sync_period": ("every",),
+    "slow_step_size": "that is the rate of the slow optimizer: `outer=optfx.sgd(slow_step_size)`",
+    "fast_optimizer": ("inner",),
+    "base_optimizer": ("inner",),
+    "opt": ("inner",),
+    "every_k_schedule": ("every",),
+    "should_skip_update_fn": ("skip",),
+    "should_transform_fn": ("predicate",),
+    "every_k": ("every",),
+    "adv_optimizer": "it is a step of length `rho` up the gradient",
+    "opaque_mode": "without a `sync_period`, `update` takes the second gradient with `grad_fn`",
     "lr": ("learning_rate", "base_lr", "init_value", "step_size"),
     "rate": ("learning_rate", "base_lr"),
     "eta": ("learning_rate",),

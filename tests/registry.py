@@ -14,6 +14,7 @@ import torch
 
 import optfx
 from optfx import select
+from optfx.optimizers.schedule_free import rectified  # noqa: F401  which a repr names
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Row:
 MATRICES = select.ndim(min=2)
 ADAM = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "eps_root": 1e-7}
 ADAN = {"b1": 0.98, "b2": 0.9, "b3": 0.99}
+SCHEDULE_FREE = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "weight_decay": 0.1}
 RPROP = {"eta_minus": 0.5, "eta_plus": 1.2, "min_step_size": 1e-3, "max_step_size": 0.11}
 ASGD = {"learning_rate": 0.1, "lambd": 0.2, "alpha": 0.75}
 ADEMAMIX = {**ADAM, "b3": 0.95, "alpha": 2.0}
@@ -68,6 +70,22 @@ def mean_of_two(a, b):
 
 def halve(updates, params):
     return optfx.tree.scale(0.5, updates)
+
+
+def uphill(params):
+    return optfx.tree.scale(0.3, params)
+
+
+def at_odd_counts(count):
+    return count % 2 == 1
+
+
+def size_of(updates):
+    return optfx.tree.norm(updates)
+
+
+def is_finite(updates):
+    return optfx.tree.all_finite(updates)
 
 
 def no_state(params):
@@ -466,6 +484,16 @@ ROWS = [
         {"min_share": 1.0},
         "as it is, masked",
     ),
+    # ---- several updates at once, measurements -----------------------------------------------------
+    Row("apply_every", lambda k=2.0: optfx.chain(optfx.sgd(0.1), optfx.apply_every(k)), {"k": 2.0}),
+    Row("monitor", lambda: optfx.monitor({"norm": size_of, "finite": is_finite})),
+    Row(
+        "monitor",
+        lambda **h: optfx.monitor({"norm": size_of, "finite": is_finite}, **h),
+        {"decay": 0.9},
+        "means",
+    ),
+    Row("snapshot", lambda: optfx.snapshot("norm", size_of)),
     # ---- rates that watch progress -----------------------------------------------------------------
     Row(
         "reduce_on_plateau",
@@ -533,6 +561,52 @@ ROWS = [
     Row("inject_hyperparams", lambda: optfx.inject_hyperparams(clipped_adam())),
     Row("apply_if_finite", lambda **h: optfx.apply_if_finite(clipped_adam(**h), 2), {"rate": 0.1, "limit": 0.5}),
     Row("master_weights", lambda **h: optfx.master_weights(clipped_adam(**h)), {"rate": 0.1, "limit": 0.5}),
+    # ---- combinators in time -----------------------------------------------------------------------
+    Row("accumulate", lambda every=2.0, rate=0.1: optfx.accumulate(optfx.adam(rate), every), {"every": 2.0}),
+    Row(
+        "accumulate",
+        lambda every=2.0: optfx.accumulate(
+            optfx.sgd(0.1, 0.9), every, optfx.skip_not_finite, accumulator_dtype=torch.float32
+        ),
+        {"every": 2.0},
+        "skip, float32",
+    ),
+    Row(
+        "accumulate",
+        lambda rate=0.1: optfx.accumulate(optfx.sgd(rate, 0.9), 1, optfx.skip_large_updates(9.0)),
+        {"rate": 0.1},
+        "skip large",
+    ),
+    Row("when", lambda: optfx.when(at_odd_counts, optfx.adam(0.1))),
+    Row("when", lambda: optfx.when(at_odd_counts, optfx.adam(0.1), "zero"), option="zero"),
+    Row(
+        "lookahead",
+        lambda every=2.0, rate=0.1: optfx.lookahead(optfx.adam(rate), every, optfx.sgd(0.7, 0.9, nesterov=True)),
+        {"every": 2.0, "rate": 0.1},
+    ),
+    Row(
+        "schedule_free",
+        lambda **h: optfx.schedule_free(
+            optfx.scale_by_rms(eps=1e-6), **h, r=1.0, warmup=optfx.linear_schedule(0.5, 1.0, 2)
+        ),
+        {"learning_rate": 0.1, "b1": 0.8, "weight_lr_power": 2.0},
+    ),
+    Row(
+        "schedule_free",
+        lambda **h: optfx.schedule_free(optfx.identity(), **h, state_dtype=torch.float32),
+        {"learning_rate": 0.1, "r": 0.5},
+        "float32",
+    ),
+    Row("gpa", lambda rate=0.1, **h: optfx.gpa(optfx.adam(rate), **h), {"rate": 0.1, "mu_x": 0.9, "mu_y": 0.7}),
+    Row("gpa", lambda rate=0.1: optfx.gpa(optfx.sgd(rate), state_dtype=torch.float32), {"rate": 0.1}, "float32"),
+    Row("ema_nesterov", lambda **h: optfx.ema_nesterov(optfx.sgd(0.1, 0.9), **h), {"beta": 0.5, "gamma": 0.9}),
+    Row("sam", lambda **h: optfx.sam(optfx.sgd(0.1), **h), {"rho": 0.05, "sync_period": 2.0}),
+    Row(
+        "sam", lambda: optfx.sam(optfx.adam(0.1), adaptive=True), option="adaptive, grad_fn", extra={"grad_fn": uphill}
+    ),
+    Row("reset_every", lambda every=2.0, rate=0.1: optfx.reset_every(optfx.adam(rate), every), {"every": 2.0}),
+    Row("flatten", lambda rate=0.1: optfx.flatten(optfx.adam(rate)), {"rate": 0.1}),
+    Row("flatten", lambda limit=0.5: optfx.flatten(optfx.clip_by_block_rms(limit)), {"limit": 0.5}, "whole"),
     Row(
         "master_weights",
         lambda rate=0.1: optfx.master_weights(optfx.adam(rate), torch.float64),
@@ -606,6 +680,25 @@ ROWS = [
         lambda **h: optfx.adagrad(**h, eps_in_sqrt=False, initial_accumulator_value=0.0, lr_decay=0.1),
         {"learning_rate": 0.1, "eps": 1e-6, "weight_decay": 0.1},
         "torch's",
+    ),
+    Row(
+        "schedule_free_sgd",
+        lambda **h: optfx.schedule_free_sgd(**h, warmup_steps=2),
+        {"learning_rate": 0.1, "b1": 0.8, "weight_decay": 0.1},
+    ),
+    Row("schedule_free_adamw", optfx.schedule_free_adamw, {"learning_rate": 0.1, **SCHEDULE_FREE}),
+    Row(
+        "schedule_free_adamw",
+        lambda **h: optfx.schedule_free_adamw(**h, warmup_steps=2, r=1.0, mask=MATRICES),
+        {"learning_rate": 0.1, "weight_decay": 0.1},
+        "masked, warmup",
+    ),
+    Row("schedule_free_radam", optfx.schedule_free_radam, {"learning_rate": 0.1, "b1": 0.9, "eps": 1e-6}),
+    Row(
+        "schedule_free_radam",
+        lambda **h: optfx.schedule_free_radam(**h, b2=0.9, nu_dtype=torch.float32),
+        {"learning_rate": 0.1},
+        "float32",
     ),
     Row("adadelta", optfx.adadelta, {"learning_rate": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 0.1}),
     Row("rprop", optfx.rprop, {"learning_rate": 0.1, **RPROP}),

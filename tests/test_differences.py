@@ -468,6 +468,72 @@ def narrow_ademamix():
     assert optax.contrib.scale_by_simplified_ademamix().init(jnp.ones(1))._fields == ("t", "m", "n")
 
 
+def gathering():
+    def seen(tx, make, p, gradients):
+        state, found = tx.init(p), []
+        for g in gradients:
+            updates, state = tx.update(make([g]), state, p)
+            found.append(float(updates[0]))
+        return found
+
+    gs = [1.0, np.nan, 1.0, 1.0]
+    assert np.isnan(seen(optax.MultiSteps(optax.sgd(1.0), 2), jnp.asarray, jnp.zeros(1), gs)[2:]).all()
+    assert seen(optfx.accumulate(optfx.sgd(1.0), 2), torch.tensor, torch.zeros(1), gs)[2:] == [0, -1]
+    assert np.isnan(seen(optax.apply_every(2), jnp.asarray, jnp.zeros(1), gs)[2:]).all()
+    assert seen(optfx.apply_every(2), torch.tensor, torch.zeros(1), gs)[2:] == [0, 2]
+    later = lambda count: 1 + (count >= 1)  # optax counts steps, optfx gradients
+    assert seen(optax.MultiSteps(optax.sgd(1.0), later), jnp.asarray, jnp.zeros(1), np.ones(4))[:2] == [-1, 0]
+    once = lambda count: torch.where(count < 2, 1, 2)
+    assert seen(optfx.accumulate(optfx.sgd(1.0), once), torch.tensor, torch.zeros(1), np.ones(4)) == [-1, -1, 0, -1]
+    assert not isinstance(optax.MultiSteps(optax.sgd(1.0), 2), optax.GradientTransformation)
+
+
+def pair_of_params():
+    with pytest.raises(AttributeError, match="has no attribute 'fast'"):
+        step_of_optax(optax.lookahead(optax.sgd(0.1), 2, 0.5), np.ones(1))
+    _, state = step_of_optfx(optfx.lookahead(optfx.sgd(0.1), 2, optfx.sgd(0.5)), np.ones(1))
+    assert torch.equal(state.slow, torch.ones(1, dtype=torch.float64))
+
+
+def rate_given_twice():
+    rising = optax.linear_schedule(0.0, 1.0, 4)
+    _, theirs = step_of_optax(optax.contrib.schedule_free(optax.sgd(rising), rising), np.ones(1))
+    _, ours = step_of_optfx(optfx.schedule_free(optfx.identity(), optfx.linear_schedule(0.0, 1.0, 4)), np.ones(1))
+    assert (float(theirs.max_lr), float(ours.max_lr)) == (0.25, 0.0)  # of a step that did not move
+    with pytest.raises(ValueError, match="has a learning rate of its own"):
+        optfx.schedule_free(optfx.sgd(0.1), 0.1)
+
+
+def climbing():
+    climb = optax.chain(optax.contrib.normalize(), optax.sgd(0.1))
+    assert np.isnan(step_of_optax(optax.contrib.sam(optax.sgd(0.1), climb), np.zeros(1))[0]).all()
+    assert step_of_optfx(optfx.sam(optfx.sgd(0.1), 0.1, sync_period=2), np.zeros(1))[0] == 0
+
+
+def measured():
+    theirs = optax.monitor({"norm": optax.tree.norm})
+    _, state = step_of_optax(theirs, np.ones(1))
+    assert jax.tree.structure(state) != jax.tree.structure(theirs.init(jnp.ones(1)))
+    assert optax.snapshot("norm", optax.tree.norm).init(jnp.ones(1)).measurement["norm"] == 1
+    ours = optfx.monitor({"norm": tree.norm})
+    _, state = step_of_optfx(ours, np.ones(1))
+    assert tree.flatten(state)[1] == tree.flatten(ours.init(torch.ones(1)))[1]
+    assert ours.init(torch.ones(1)).measurements["norm"] == 0
+
+
+def mixed_dtypes():
+    p = {"a": np.ones(1, np.float32), "b": np.ones(1)}
+    step_of_optax(optax.flatten(optax.sgd(0.1)), p)
+    with pytest.raises(TypeError, match=r"the leaf at 'b' is torch\.float64"):
+        step_of_optfx(optfx.flatten(optfx.sgd(0.1)), p)
+
+
+def predicates():
+    assert "forward_extra_args" in inspect.signature(optax.conditionally_transform).parameters
+    assert isinstance(optax.skip_not_finite({"w": jnp.ones(1)}, 0, None), tuple)
+    assert not optfx.skip_not_finite({"w": torch.ones(1)}, torch.tensor(0), None)
+
+
 DIFFERENCES = [
     Difference(
         "Dtype of the state",
@@ -719,6 +785,51 @@ DIFFERENCES = [
         "`mu_dtype` is the dtype of the mean of squares too; two counts; fields `t`, `m`, `n`",
         "`nu_dtype` is that of the mean of squares; one count; `count`, `mu`, `nu`",
         narrow_ademamix,
+        "`MultiSteps`, `apply_every`",
+        "a NaN stays in the sum for ever; a schedule counts steps; `MultiSteps` is no transform, takes the mean in "
+        "float32 and keeps what the skipping function says, or a sum",
+        "it leaves with its step; a schedule counts gradients; `accumulate` is a transform, whose mean has the dtype "
+        "of the parameters or one that is given",
+        gathering,
+    ),
+    Difference(
+        "`lookahead`",
+        "the parameters are a pair; the slow step is a number; the fast state may be reset",
+        "the slow weights are in the state, and what `eval_params` gives; the slow step is one of any optimizer",
+        pair_of_params,
+    ),
+    Difference(
+        "`contrib.schedule_free`",
+        "the rate is in the transform and given again; a schedule is read one step late; "
+        "`schedule_free_eval_params(state, params)`",
+        "the rate is given once, to it; a schedule is read where the step is taken, as in `schedulefree`; "
+        "`eval_params` of the transform",
+        rate_given_twice,
+    ),
+    Difference(
+        "`contrib.sam`",
+        "climbs by any optimizer; NaN where the gradient is zero; `opaque_mode`",
+        "climbs `rho` along the gradient, or adaptively; a zero gradient leads nowhere; without a `sync_period` it "
+        "takes `grad_fn`",
+        climbing,
+    ),
+    Difference(
+        "`monitor`, `snapshot`, `measure_with_ema`",
+        "the state has other fields after a step; a measurement of the parameters stands in the first one",
+        "one form from the start, with zeros in it; `monitor(..., decay=0.9)` keeps means",
+        measured,
+    ),
+    Difference(
+        "`flatten`",
+        "leaves of several dtypes become one vector of the widest",
+        "an error that names the path",
+        mixed_dtypes,
+    ),
+    Difference(
+        "`conditionally_transform`, `conditionally_mask`, `skip_not_finite`, `skip_large_updates`",
+        "extra arguments may go to the condition; predicates give a pair, of which the second goes to the state",
+        "`when`, with a function of the count; predicates give a bool",
+        predicates,
     ),
 ]
 

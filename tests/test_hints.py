@@ -55,7 +55,7 @@ def test_what_is_missing_is_optaxs():
     theirs = {*dir(optax), *dir(optax.contrib)}
     assert {n for n, where in hints.NAMES.items() if where == "not here yet"} <= theirs
     listed = (PAGE.parent / "index.md").read_text()
-    for name in ("flatten", "monitor"):
+    for name in ("prodigy", "polyak_sgd"):
         assert f"`{name}`" in listed
         assert hints.NAMES[name] == "not here yet"
 

@@ -28,36 +28,36 @@ def refuse_two_steps(who: str, steps: Sequence[GradientTransformation]) -> None:
         ValueError: a final transform, or a learning rate, after a final one; two steps that flip the sign.
     """
     final = None
-    for step in (part for tx in steps for part in _in_order(tx)):
+    for step in (part for tx in steps for part in in_order(tx)):
         name = type(step).__name__
         if final is not None and (step.final or step.is_rate):
             raise ValueError(
                 f"{who}: {name} after {final}, which is final: its updates already have their rate and sign"
             )
         final = name if step.final else final
-    if len(both := [i for i, step in enumerate(steps) if _flips(step)]) > 1:
+    if len(both := [i for i, step in enumerate(steps) if flips(step)]) > 1:
         raise ValueError(
             f"{who}: the steps {' and '.join(map(str, both))} have a learning rate each, which flips the sign, so the "
             "updates would go up the gradient: leave one out, or give it flip_sign=False"
         )
 
 
-def _flips(tx: GradientTransformation) -> bool:
+def flips(tx: GradientTransformation) -> bool:
     """Whether it flips the sign of every update."""
     if tx.final:
         return False  # nothing may follow it that flips
     if tx.is_rate:
         return getattr(tx, "flip_sign", True)
-    inside = [_flips(part) for part in tx.inside().values()]
+    inside = [flips(part) for part in tx.inside().values()]
     if isinstance(tx, core.Wrapper) and tx.partial:
         return len(inside) > 1 and all(inside)  # masks of single ones may leave each leaf to one of several
     return any(inside)
 
 
-def _in_order(tx: GradientTransformation) -> list[GradientTransformation]:
+def in_order(tx: GradientTransformation) -> list[GradientTransformation]:
     """The transforms that every leaf goes through, in order; what a final wrapper holds is its own affair."""
     inside = [] if isinstance(tx, core.Wrapper) and (tx.partial or tx.final) else tx.inside().values()
-    found = [part for x in inside for part in _in_order(x)]
+    found = [part for x in inside for part in in_order(x)]
     if isinstance(tx, core.Wrapper) and tx.apart:  # no part is after one of another branch, so one final part will do
         found = [x for x in found if not x.final] + [x for x in found if x.final][:1]
     return [*found, tx]

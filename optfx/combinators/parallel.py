@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,6 +59,13 @@ def with_norm_of(d: Tensor, m: Tensor) -> Tensor:
     return d * (vector_norm(m) / torch.where(size == 0, 1.0, size))
 
 
+class GraftState(NamedTuple):
+    """The state of `graft`."""
+
+    direction: Tree  # of the transform that gives the direction
+    magnitude: Tree  # of the one that gives the norm
+
+
 @tree.record
 class graft(core.Wrapper):
     r"""Take the direction of one transform's updates, and the norm of another's, leaf by leaf.
@@ -69,7 +76,7 @@ class graft(core.Wrapper):
         direction: makes $d$.
         magnitude: makes $m$.
 
-    Both are given the same updates. The state is a dict with an entry for each.
+    Both are given the same updates.
 
     Reference: Agarwal et al., "Disentangling Adaptive Gradient Methods from Learning Rates", 2020,
         <https://arxiv.org/abs/2002.11803>.
@@ -81,16 +88,13 @@ class graft(core.Wrapper):
         {'w': tensor([ 3.5355, -3.5355])}
     """
 
-    holds, apart = "transforms", True
-    transforms: dict[str, GradientTransformation]
+    holds, apart = ("direction", "magnitude"), True
+    direction: GradientTransformation
+    magnitude: GradientTransformation
 
-    def __init__(self, direction: Any, magnitude: Any) -> None:
-        object.__setattr__(self, "transforms", {"direction": direction, "magnitude": magnitude})
-        self.__post_init__()
-
-    def _arguments(self, brief: bool) -> list[tuple[str, Any]]:
-        return [(f"{name}=", tx) for name, tx in self.transforms.items()]  # as `__init__` takes them
+    def begin(self, params: Tree) -> GraftState:
+        return GraftState(self.direction.begin(params), self.magnitude.begin(params))
 
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         made, new = run_apart(self, state, updates, params, extra)
-        return tree.leafwise(with_norm_of, made["direction"], made["magnitude"]), new
+        return tree.leafwise(with_norm_of, made["direction"], made["magnitude"]), GraftState(**new)

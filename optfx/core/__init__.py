@@ -6,7 +6,7 @@ What authors of transforms need is only here: `GradientTransformation`, `Statele
 
 from optfx.core import select
 from optfx.core.by_path import hyperparams, numbers, with_numbers
-from optfx.core.carry import carry_over
+from optfx.core.carry import carry
 from optfx.core.describe import describe
 from optfx.core.donate import donate
 from optfx.core.foreign import as_transform, from_functions
@@ -22,6 +22,7 @@ from optfx.core.hyper import (
     hyper_fields,
     is_number,
 )
+from optfx.core.micro_grad import micro_grad
 from optfx.core.modules import grads, load_params, params
 from optfx.core.transform import (
     EXTRA_ARGS,
@@ -47,7 +48,7 @@ __all__ = [
     "apply_updates",
     "as_transform",
     "bias_correction",
-    "carry_over",
+    "carry",
     "counter",
     "describe",
     "donate",
@@ -58,6 +59,7 @@ __all__ = [
     "incremental_update",
     "is_number",
     "load_params",
+    "micro_grad",
     "numbers",
     "params",
     "select",

@@ -21,48 +21,62 @@ class Memory(NamedTuple):
     leaves: dict[str, Tensor]  # by path in its state
 
 
-def carry_over(state: Tree, old: GradientTransformation, new: GradientTransformation, params: Tree) -> Tree:
-    """A state of a new optimizer that goes on from the state of an old one.
+class Report(NamedTuple):
+    """What did not fit when a state was carried over.
+
+    Attributes:
+        lost: what the old optimizer remembers and the new one has no place for, by path in the old state, with the
+            reason: "no place", or the shape that is expected there.
+        fresh: the paths in the new state that begin anew.
+    """
+
+    lost: dict[str, str]
+    fresh: tuple[str, ...]
+
+
+def carry(
+    state: Tree, old_tx: GradientTransformation, new_tx: GradientTransformation, params: Tree
+) -> tuple[Tree, Report]:
+    """A state of a new optimizer that goes on from the state of an old one, for a change in the middle of a run.
 
     A transform of the new optimizer takes over what the same transform of the old one remembers: the one at the same
-    path, or else the next one in order. All else is as `new.init(params)` makes it. So in the middle of a run a step
-    can be put into a chain or taken out of it, an optimizer wrapped, a dtype changed, or a parameter added.
+    path, or else the next one in order. All else is as `new_tx.init(params)` makes it. So a step can be put into a
+    chain or taken out of it, an optimizer wrapped, a dtype changed, or a parameter added.
 
     Args:
-        state: a state of `old`.
-        old: the optimizer that made it.
-        new: the optimizer to go on with.
-        params: the parameters of `new`.
+        state: a state of `old_tx`.
+        old_tx: the optimizer that made it.
+        new_tx: the optimizer to go on with.
+        params: the parameters of `new_tx`.
 
     Returns:
-        A state of `new`, in memory of its own, with its dtypes and devices.
-
-    Raises:
-        ValueError: a leaf has another shape in `new`, naming its path; nothing that `old` remembers has a place.
+        A state of `new_tx`, in memory of its own, with its dtypes and devices, and a `Report` of what did not fit:
+        `lost`, which has been left behind, and `fresh`, which begins anew.
 
     Example:
         >>> import torch, optfx
-        >>> from optfx import core
         >>> params = {"w": torch.ones(2)}
         >>> old = optfx.adam(0.1)
         >>> _, state = old.update(params, old.init(params), params)
         >>> new = optfx.chain(optfx.clip_by_global_norm(1.0), old, optfx.params_ema(0.9))
-        >>> optfx.tree.get(core.carry_over(state, old, new, params), "mu")
-        {'w': tensor([0.1000, 0.1000])}
+        >>> state, report = optfx.carry(state, old, new, params)
+        >>> optfx.tree.get(state, "mu"), report.lost, report.fresh
+        ({'w': tensor([0.1000, 0.1000])}, {}, ('0.count', '0.norm', '2.count', '2.ema.w'))
     """
-    fresh = new.init(params)
+    new = new_tx.init(params)
     values: dict[int, Tensor] = {}
-    for mine, theirs in _pairs(_memories(new, fresh), _memories(old, state)):
+    lost = dict.fromkeys(tree.paths(state), "no place")
+    for mine, theirs in _pairs(_memories(new_tx, new), _memories(old_tx, state)):
         for path, leaf in mine.leaves.items():
             if path in theirs.leaves:
-                value = theirs.leaves[path]
-                if value.shape != leaf.shape:
-                    where = join(mine.path, path)
-                    raise ValueError(f"{where!r} has the shape {tuple(value.shape)}, expected {tuple(leaf.shape)}")
-                values[id(leaf)] = value.detach().to(leaf, copy=True)
-    if tree.leaves(state) and not values:
-        raise ValueError("nothing that the old optimizer remembers has a place in the new one")
-    return tree.unflatten_like(fresh, [values.get(id(leaf), leaf) for leaf in tree.leaves(fresh)])
+                value, at = theirs.leaves[path], join(theirs.path, path)
+                if value.shape == leaf.shape:
+                    values[id(leaf)] = value.detach().to(leaf, copy=True)
+                    del lost[at]
+                else:
+                    lost[at] = f"{tuple(value.shape)}, expected {tuple(leaf.shape)}"
+    fresh = tuple(p for p, x in zip(tree.paths(new), tree.leaves(new), strict=True) if id(x) not in values)
+    return tree.unflatten_like(new, [values.get(id(x), x) for x in tree.leaves(new)]), Report(lost, fresh)
 
 
 def _memories(tx: GradientTransformation, state: Tree, at: str = "") -> list[Memory]:

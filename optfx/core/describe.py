@@ -149,7 +149,8 @@ def _code(tx: GradientTransformation) -> str:
     code = code_of(tx, brief=True)
     if not isinstance(tx, Wrapper) or code is None:
         return show(tx, brief=True)
-    items = ", ".join(name + show(x, brief=True) for name, x in code.items if name not in ("", f"{tx.holds}="))
+    held = ("", *[f"{field}=" for field in tx.fields()])
+    items = ", ".join(name + show(x, brief=True) for name, x in code.items if name not in held)
     return f"{type(tx).__name__}({items})" if items else type(tx).__name__
 
 

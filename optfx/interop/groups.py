@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
-from optfx.combinators import chain, inject_hyperparams, named_chain
+from optfx.combinators import chain, flatten, inject_hyperparams, named_chain
 from optfx.core import GradientTransformation
 from optfx.core.hyper import join
 from optfx.interop.owners import by_owner, each, is_foreign, looks_across, masks
@@ -66,6 +66,9 @@ class Knobs:
         self.tx = tx
         parts = [part for _, part in each(tx)]
         self._across = {id(part): looks_across(part) for part in parts}
+        for part in parts:
+            if isinstance(part, flatten):  # in one vector there are no parameters to tell apart
+                self._across |= {id(inner): True for _, inner in each(part)}
         self.looks_across = any(self._across.values())
         self.holes = any(masks(part) for part in parts)
         self._why_not: dict[str, str] = {}  # names that a group cannot set
@@ -84,12 +87,18 @@ class Knobs:
             return type(tx).__name__
         return next((name for part in tx.inside().values() if (name := self.one_for_all(part))), "")
 
-    def _read(self, tx: GradientTransformation, path: str) -> Iterator[tuple[str, str, Knob]]:
-        """The knobs of a transform and what is inside it: (name, path of the transform, knob)."""
+    def _read(self, tx: GradientTransformation, path: str, beside: bool = False) -> Iterator[tuple[str, str, Knob]]:
+        """The knobs of a transform and what is inside it: (name, path of the transform, knob).
+
+        Of a wrapper with several fields the first keeps the plain names, such as the `lr` that schedulers look for.
+        """
         shared = self.one_for_all(tx)
-        yield from self._knobs(tx, path, shared)
-        for name, part in tx.inside().items():
-            yield from self._read(part, join(path, name))
+        yield from (
+            (join(path, name) if beside else name, at, knob) for name, at, knob in self._knobs(tx, path, shared)
+        )
+        for k, (name, part) in enumerate(tx.inside().items()):
+            second = k > 0 and isinstance(tx, core.Wrapper) and isinstance(tx.holds, tuple)
+            yield from self._read(part, join(path, name), beside or second)
 
     def _knobs(self, tx: GradientTransformation, path: str, shared: str) -> Iterator[tuple[str, str, Knob]]:
         """The knobs of one transform."""

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 
 from optfx import core, tree
+from optfx.combinators import flatten
 from optfx.core import EXTRA_ARGS, GradientTransformation, select
 from optfx.core.foreign import from_functions
 from optfx.core.hyper import join
-from optfx.transforms import identity, stateless
+from optfx.transforms import identity, monitor, stateless
 from optfx.tree import Tree
 from optfx.tree.recording import recording
 from optfx.tree.verbs import combined, run_leaf
@@ -164,8 +165,8 @@ def looks_across(tx: GradientTransformation) -> bool:
 
 
 def is_foreign(tx: GradientTransformation) -> bool:
-    """Whether it is a function that may do anything, with no verb to tell."""
-    return isinstance(tx, (from_functions, stateless))
+    """Whether it is or has a function that may do anything, with no verb to tell."""
+    return isinstance(tx, (from_functions, stateless, flatten, monitor)) or getattr(tx, "skip", None) is not None
 
 
 def each(tx: GradientTransformation, path: str = "") -> Iterator[tuple[str, GradientTransformation]]:
@@ -178,7 +179,7 @@ def each(tx: GradientTransformation, path: str = "") -> Iterator[tuple[str, Grad
 def masks(tx: GradientTransformation) -> list[Any]:
     """The fields that hold a mask or the like that is a tree, or a function, of all parameters; not a selector, which
     judges each parameter alone."""
-    others = (*core.hyper_fields(tx), tx.holds if isinstance(tx, core.Wrapper) else "")
+    others = (*core.hyper_fields(tx), *(tx.fields() if isinstance(tx, core.Wrapper) else ()))
     found = [x for name, x in vars(tx).items() if name not in others and (callable(x) or isinstance(x, dict))]
     return [x for x in found if not isinstance(x, select.Selector)]
 

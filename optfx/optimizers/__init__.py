@@ -34,6 +34,7 @@ from optfx.optimizers.qh import qhadam, qhm
 from optfx.optimizers.radam import radam
 from optfx.optimizers.rmsprop import rmsprop
 from optfx.optimizers.rprop import rprop
+from optfx.optimizers.schedule_free import schedule_free_adamw, schedule_free_radam, schedule_free_sgd
 from optfx.optimizers.sgd import noisy_sgd, sgd
 from optfx.optimizers.signs import sign_sgd, signum, tiger
 from optfx.optimizers.sm3 import sm3
@@ -77,6 +78,9 @@ __all__ = [
     "radam",
     "rmsprop",
     "rprop",
+    "schedule_free_adamw",
+    "schedule_free_radam",
+    "schedule_free_sgd",
     "sgd",
     "sign_sgd",
     "signum",

@@ -20,6 +20,8 @@
 | cleaner gradients | `centralize`, `nans`, `noise`, `spikes` | `centralize`, `zero_nans`, `add_noise`, `clip_spikes` |
 | other gradients | `mars`, `grokfast`, `orthograd` | `mars`, `grokfast`, `orthograd` |
 | in agreement with the gradient | `cautious` | `cautious` |
+| several updates at once | `apply_every` | `apply_every` |
+| measurements | `monitor` | `monitor`, `snapshot` |
 | rates that watch progress | `plateau`, `asgd` | `reduce_on_plateau`, `scale_by_asgd` |
 
 Every number of a transform is a float, a () tensor, or a schedule `count -> value`; the first update reads
@@ -47,6 +49,7 @@ from optfx.transforms.adaptive.rprop import scale_by_rprop
 from optfx.transforms.adaptive.sm3 import scale_by_sm3
 from optfx.transforms.adaptive.stable import scale_by_stable_adam
 from optfx.transforms.adaptive.yogi import scale_by_yogi
+from optfx.transforms.apply_every import apply_every
 from optfx.transforms.asgd import scale_by_asgd
 from optfx.transforms.attention import qk_clip
 from optfx.transforms.averages import params_average, params_ema
@@ -68,6 +71,7 @@ from optfx.transforms.madgrad import scale_by_madgrad
 from optfx.transforms.mars import mars
 from optfx.transforms.matrix import scale_by_muon
 from optfx.transforms.momentum import ema, trace
+from optfx.transforms.monitor import monitor, snapshot
 from optfx.transforms.nans import zero_nans
 from optfx.transforms.noise import add_noise
 from optfx.transforms.normalize import normalize, normalize_by_update_norm
@@ -93,6 +97,7 @@ __all__ = [
     "adaptive_grad_clip",
     "add_decayed_weights",
     "add_noise",
+    "apply_every",
     "cautious",
     "cautious_weight_decay",
     "centralize",
@@ -109,6 +114,7 @@ __all__ = [
     "keep_params_nonnegative",
     "l1_weight_decay",
     "mars",
+    "monitor",
     "normalize",
     "normalize_by_update_norm",
     "orthograd",
@@ -159,6 +165,7 @@ __all__ = [
     "scale_by_trust_ratio",
     "scale_by_yogi",
     "set_to_zero",
+    "snapshot",
     "stateless",
     "step_and_shrink",
     "take_sign_of_grad",

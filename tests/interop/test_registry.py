@@ -55,7 +55,8 @@ def looks_across(row):
     state = tx.init(params())
     with recording(asked):
         tx.update(grads(0), state, params(), **row.extra)
-    return {path for path, part in each(tx) if any(x is y for _, x in each(part) for y in asked.across)}
+    across = [*asked.across, *(x for _, part in each(tx) if isinstance(part, optfx.flatten) for _, x in each(part))]
+    return {path for path, part in each(tx) if any(x is y for _, x in each(part) for y in across)}
 
 
 def in_schedules(row):

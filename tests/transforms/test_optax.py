@@ -23,6 +23,10 @@ ADAM = {"b1": 0.8, "b2": 0.97, "eps": 1e-3, "eps_root": 1e-4}
 OUTSIDE = {"decay": 0.95, "eps": 1e-6, "eps_in_sqrt": False}
 
 
+def large(updates):
+    return (optfx.tree.norm(updates) > 1.0).double()
+
+
 def muons(**options):
     """On the matrices of the problem alone."""
     ours = optfx.masked(optfx.scale_by_muon(**options), optfx.select.ndim(2, 2))
@@ -197,6 +201,21 @@ CASES = {
     "keep_params_nonnegative": (optfx.keep_params_nonnegative(), optax.keep_params_nonnegative()),
     "centralize": (optfx.centralize(), optax.centralize()),
     "zero_nans": (optfx.zero_nans(), optax.zero_nans()),
+    "apply_every": (optfx.apply_every(), optax.apply_every()),
+    "apply_every, 4": (optfx.apply_every(4), optax.apply_every(4)),
+    "snapshot": (optfx.snapshot("norm", optfx.tree.norm), optax.snapshot("norm", optax.tree.norm)),
+    "monitor": (
+        optfx.monitor({"norm": optfx.tree.norm, "all": optfx.tree.max}),
+        optax.monitor({"norm": optax.tree.norm, "all": optax.tree.max}),
+    ),
+    "monitor, means": (
+        optfx.monitor({"norm": optfx.tree.norm}, decay=0.9),
+        optax.monitor({"norm": optax.measure_with_ema(optax.tree.norm, 0.9)}),
+    ),
+    "monitor, uncorrected means": (
+        optfx.monitor({"large": large}, decay=0.7, debias=False),
+        optax.monitor({"large": optax.measure_with_ema(lambda u: 1.0 * (optax.tree.norm(u) > 1.0), 0.7, False)}),
+    ),
     "reduce_on_plateau": (
         optfx.reduce_on_plateau(0.5, patience=1, rtol=0.01, cooldown=2),
         optax.contrib.reduce_on_plateau(0.5, patience=2, rtol=0.01, cooldown=2),
@@ -223,6 +242,8 @@ SAME_FIELDS = (
     "sum_of_squares",
     "found_nan",
     "scale",
+    "measurements",
+    "measurement",
     "best_value",
     "avg_value",
 )

@@ -23,6 +23,18 @@ def radam(
     return torch.where(tractable, rectified * m_hat / (tree.safe_sqrt(v / c2 + eps_root) + eps), m_hat), m, v
 
 
+def rectification(b2: Any, t: Tensor, threshold: Any) -> tuple[Tensor, Tensor]:
+    """How much of Adam's step the variance of its mean of squares allows after `t` steps, in float64, and whether that
+    variance is tractable; 1 where it is not."""
+    longest = 2 / (1 - b2) - 1
+    length = longest - 2 * t * b2**t / (1 - b2**t)
+    tractable = (length >= threshold) & (length > 4)
+    # the inner wheres keep the derivative finite where the root is unused
+    above = torch.where(tractable, (length - 4) * (length - 2) * longest, 1.0)
+    below = torch.where(tractable, (longest - 4) * (longest - 2) * length, 1.0)
+    return (above / below).sqrt(), tractable
+
+
 @tree.record
 class scale_by_radam(GradientTransformation):
     r"""Adam, rectified for the variance of its mean of squares; momentum alone while that variance is intractable.
@@ -76,15 +88,10 @@ class scale_by_radam(GradientTransformation):
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = numbers_of(self, state.count), state.count + 1
-        c2, t = now["c2"], count.to(tree.scalar_dtype(count.device))
-        longest = 2 / (1 - now["b2"]) - 1
-        length = longest - 2 * t * (1 - c2) / c2
-        tractable = (length >= now.pop("threshold")) & (length > 4)
-        # the inner wheres keep the derivative finite where the root is unused
-        above = torch.where(tractable, (length - 4) * (length - 2) * longest, 1.0)
-        below = torch.where(tractable, (longest - 4) * (longest - 2) * length, 1.0)
-        now |= {"rectified": (above / below).sqrt(), "tractable": tractable}
+        t = count.to(tree.scalar_dtype(count.device))
+        rectified, tractable = rectification(now["b2"], t, now.pop("threshold"))
+        now |= {"rectified": rectified, "tractable": tractable}
         if self.eps_before_correction:
-            now["eps"] = now["eps"] / c2.sqrt()
+            now["eps"] = now["eps"] / now["c2"].sqrt()
         updates, mu, nu = tree.elementwise(radam, updates, state.mu, state.nu, outs=3, **now)
         return updates, ScaleByAdamState(count, mu, nu)
