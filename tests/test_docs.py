@@ -11,6 +11,7 @@ import doctest
 import io
 import re
 import sys
+import textwrap
 import types
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "optfx/compiler/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+HOME = ROOT / "docs/index.md"
 FENCE = re.compile(r"^```(?P<info>.*)\n(?P<body>(?:.*\n)*?)```$", re.M)
 PYTHON = re.compile(r'python(?: title="[^"]+")?')
 VARIES = "<!-- numbers vary -->"
@@ -81,6 +83,19 @@ def test_every_fence_is_seen():
         assert all(PYTHON.fullmatch(info) for info in infos if info.startswith("py")), (page, infos)
         running += any(block.reason is None for block in blocks(text))
     assert running >= 8
+
+
+def test_the_gallery_has_lines_of_every_example():
+    """A block that names an example has lines of it as they stand there, and `...` where some are left out."""
+    shown = set()
+    for example, body in re.findall(r'```python title="examples/(\w+)\.py"\n(.+?)\n```', HOME.read_text(), re.S):
+        lines = (ROOT / "examples" / f"{example}.py").read_text().splitlines()
+        for part in body.split("\n...\n"):
+            n = part.count("\n") + 1
+            runs = (textwrap.dedent("\n".join(lines[i : i + n])) for i in range(len(lines)))
+            assert part in runs, f"not in {example}.py:\n{part}"
+        shown.add(example)
+    assert shown == {script.stem for script in (ROOT / "examples").glob("*.py")}
 
 
 def test_readme_links_exist():
