@@ -98,6 +98,28 @@ def test_the_gallery_has_lines_of_every_example():
     assert shown == {script.stem for script in (ROOT / "examples").glob("*.py")}
 
 
+def test_the_benchmarks_open_with_what_they_found():
+    text = (ROOT / "docs/benchmarks.md").read_text()
+    opening = " ".join(text.split("\n\n")[1].split())
+
+    def between(part, row, columns, places):
+        """The smallest and the largest figure in some columns of the rows that begin so."""
+        section = text.split(f"<!-- {part}:begin -->")[1].split(f"<!-- {part}:end -->")[0].split("first losses")[0]
+        rows = [line.split(" | ") for line in section.splitlines() if line.startswith(row)]
+        found = [float(cells[i].split()[0]) for cells in rows for i in columns]
+        return f"{min(found):.{places}f} to {max(found):.{places}f} "
+
+    for found in (
+        f"`fuse` takes {between('step', '| **optfx, `fuse`**', [2], 2)}times",
+        f"{between('recipe', '| **optfx, `fuse`**', [2], 2)}times as long as the same of torch's",
+        f"after {between('sweep', '| 256 x', [3], 1)}seconds",
+        f"takes {between('sweep', '| 256 x', [5, 6], 1)}and a loop",
+        f"with {between('sweep', '| 64 x', [5, 6], 1)}seconds against {between('sweep', '| 64 x', [3], 1)}".strip(),
+        f"optfx takes {between('step', '| optfx, eager |', [2], 1)}times as long as fused",
+    ):
+        assert found in opening, found
+
+
 def test_readme_links_exist():
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())
     assert "docs/assets/sweep.png" in links
