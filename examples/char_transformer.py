@@ -89,7 +89,7 @@ def make_optimizer(steps: int) -> optfx.core.GradientTransformation:
     return optfx.chain(
         optfx.clip_by_global_norm(1.0),
         optfx.adamw(rate, b2=0.99, weight_decay=0.1, mask=select.ndim(min=2)),
-        optfx.params_ema(0.99),
+        optfx.params_ema(0.97),
     )
 
 
