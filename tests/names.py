@@ -135,26 +135,38 @@ def rows_of(layer: str) -> Iterator[Row]:
 
 
 def said() -> dict[str, list[str]]:
-    """`{what is said: names}` of what has no one name here."""
+    """`{what is said: names}` of what optax or torch has, and has no one name here."""
     found: dict[str, list[str]] = {}
     for name, hint in hints.NAMES.items():
-        if not same_thing(hint) and f"`{name}`" not in {row.torch for row in LOOP}:
-            found.setdefault(re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", hint), []).append(name)
+        theirs = there(name, OPTAX) or there(name, TORCH)
+        if theirs and not same_thing(hint) and theirs not in {row.torch for row in LOOP}:
+            found.setdefault(linked(hint), []).append(name)
     return found
 
 
 def rows_of_others() -> Iterator[Row]:
     for hint, names in said().items():
         if len(names) <= FEW:
+            theirs = [there(name, OPTAX) for name in names]
             torchs = [there(name, TORCH) for name in names if not there(name, OPTAX)]
-            theirs = [there(name, OPTAX) or ("" if there(name, TORCH) else f"`{name}`") for name in names]
             yield Row(joined(theirs), joined(torchs), hint)
 
 
 def lists_of_others() -> Iterator[str]:
     for hint, names in said().items():
         if len(names) > FEW:
-            yield f"{hint[0].upper()}{hint[1:]}: {joined(there(name, OPTAX) or f'`{name}`' for name in names)}."
+            named = joined(there(name, OPTAX) or there(name, TORCH) for name in names)
+            yield f"{hint[0].upper()}{hint[1:]}: {named}."
+
+
+def linked(hint: str) -> str:
+    return re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", hint)
+
+
+def elsewhere() -> str:
+    """What only papers and other packages call so."""
+    names = sorted((n for n in hints.NAMES if not there(n, OPTAX) and not there(n, TORCH)), key=str.lower)
+    return "\n".join(["| there | here |", "|---|---|", *(f"| `{n}` | {linked(hints.NAMES[n])} |" for n in names)])
 
 
 def table(*rows: Row) -> str:
@@ -182,6 +194,7 @@ def tables() -> str:
         ],
         "Trees and random numbers": [table(*rows_of("tree"), *rows_of("random"))],
         "Not one to one": [table(*rows_of_others()), *lists_of_others()],
+        "In papers and other packages": [elsewhere()],
         "Arguments": ["Of several names, the first counts that the function has.", arguments()],
     }
     return "\n\n".join(f"## {title}\n\n" + "\n\n".join(parts) for title, parts in sections.items())
