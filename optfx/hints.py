@@ -145,24 +145,7 @@ NAMES: dict[str, str] = {
     ),
     **dict.fromkeys(
         [
-            *(
-                "lbfgs",
-                "polyak_sgd",
-                "cocob",
-                "dadapt_adamw",
-                "dog",
-                "dowg",
-                "prodigy",
-                "mechanize",
-                "momo",
-                "momo_adam",
-            ),
-            *("galore", "sophia", "dpsgd", "projections", "perturbations"),
-        ],
-        _MISSING,
-    ),
-    **dict.fromkeys(
-        [
+            *("lbfgs", "polyak_sgd", "prodigy", "sophia", "projections", "perturbations"),
             *("cocob", "dadapt_adamw", "dog", "dowg", "mechanize", "momo", "momo_adam", "galore", "dpsgd"),
             *("differentially_private_aggregate", "per_example_global_norm_clip", "per_example_layer_norm_clip"),
             *("scale_by_backtracking_linesearch", "scale_by_zoom_linesearch", "scale_by_lbfgs", "scale_by_polyak"),
