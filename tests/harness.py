@@ -20,6 +20,16 @@ rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 hyper_rows = pytest.mark.parametrize("row", [row for row in ROWS if row.hypers], ids=lambda row: row.id)
 
 
+def is_recipe(row: Any) -> bool:
+    """Whether it is an optimizer that is nothing but a chain of other rows."""
+    return row.name in optfx.optimizers.__all__ and type(row.make(**row.hypers)) is optfx.chain
+
+
+# For what takes a second, and follows for a chain from its parts.
+PARTS = [row for row in ROWS if not is_recipe(row)]
+parts = pytest.mark.parametrize("row", PARTS, ids=lambda row: row.id)
+
+
 # ---- a problem -------------------------------------------------------------------------------------
 
 

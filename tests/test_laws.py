@@ -24,6 +24,7 @@ from tests.harness import (
     grads,
     hyper_rows,
     params,
+    parts,
     rows,
     run,
     schedules,
@@ -93,7 +94,7 @@ def test_every_leaf_of_a_state_is_a_tensor(row):
 # ---- 5: compiled ---------------------------------------------------------------------------------
 
 
-@rows
+@parts
 def test_one_graph_for_all_steps_and_all_values(row, fresh_dynamo, monkeypatch):
     # torch would trace twice, to find out that no float is among the inputs
     monkeypatch.setenv("TENSORIFY_PYTHON_SCALARS", "0")

@@ -7,7 +7,7 @@ import optfx
 from optfx.compiler.kernels import inductor
 from optfx.tree.recording import recording
 from tests.compiler.harness import distance, eager, events, fused, grads, params, units
-from tests.harness import Asked, rows
+from tests.harness import Asked, parts, rows
 from tests.schedules.rows import ROWS as SCHEDULES
 
 
@@ -64,7 +64,7 @@ def test_fused_in_float32_errs_no_more_than_twice_what_eager_does(row):
     assert distance(mine, exact) <= 2 * distance(theirs, exact) + 1e-7
 
 
-@rows
+@parts
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision(row, dtype):
     tx, p = row.make(**row.hypers), params(dtype)
