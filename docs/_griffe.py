@@ -1,7 +1,8 @@
-"""How the reference reads the source: records have constructors, and a layer shows what it exports."""
+"""How the reference reads the source: records have constructors, and a layer opens with a table of what it exports."""
 
 import inspect
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import griffe
@@ -26,7 +27,10 @@ class Records(griffe.Extension):
 
 
 class Layers(griffe.Extension):
-    """Shows what a layer exports under the file that defines it, and nothing else of that file."""
+    """Shows what a layer exports under the file that defines it, and nothing else of that file.
+
+    The layer opens with a table of these names, in the order of the page, and the first sentence of what each says.
+    """
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         for layer in pkg.modules.values():
@@ -35,13 +39,39 @@ class Layers(griffe.Extension):
                 for name in exported:
                     layer.members[name].public = False  # shown once, where it is defined
                 _publish(layer, exported)
+                if layer.docstring:  # what is private has no page
+                    first, *rest = layer.docstring.value.split("\n\n", 1)
+                    layer.docstring.value = "\n\n".join([first, _contents(layer, exported), *rest])
+
+
+def _contents(layer: griffe.Module, exported: set[str]) -> str:
+    rows = [f"| [`{x.name}`][{x.path}] | {_first_sentence(x)} |" for x in _shown(layer, exported)]
+    return "\n".join(["| name | one line |", "|---|---|", *rows])
+
+
+def _shown(folder: griffe.Module, exported: set[str]) -> Iterator[griffe.Object]:
+    """What is exported, as the page has it: file by file, and of a file attributes, then classes, then functions."""
+    for _, file in sorted((name, file) for name, file in folder.modules.items() if not file.is_alias):
+        if _whole(file, exported):
+            yield file
+        elif file.is_init_module:
+            yield from _shown(file, exported)
+        else:
+            own = [m for m in file.members.values() if not m.is_alias and m.name in exported]
+            kinds = griffe.Kind.ATTRIBUTE, griffe.Kind.CLASS, griffe.Kind.FUNCTION
+            yield from sorted(own, key=lambda m: (kinds.index(m.kind), m.lineno))
+
+
+def _first_sentence(x: griffe.Object) -> str:
+    text = " ".join(x.docstring.value.split("\n\n")[0].split())
+    return re.sub(r"(?<=\.) .*", "", text).replace("|", r"\|")
 
 
 def _publish(folder: griffe.Module, exported: set[str]) -> bool:
     """Make public what is exported of the files of a folder; whether anything is."""
     files = [file for file in folder.modules.values() if not file.is_alias]  # what is imported is elsewhere
     for file in files:
-        if file.name in exported and file.name not in file.members:  # exported whole
+        if _whole(file, exported):
             file.public = True
         else:
             own = [m for m in file.members.values() if not m.is_alias and not m.is_module]
@@ -49,6 +79,11 @@ def _publish(folder: griffe.Module, exported: set[str]) -> bool:
                 member.public = member.name in exported
             file.public = any(m.public for m in own) | _publish(file, exported)
     return any(file.public for file in files)
+
+
+def _whole(file: griffe.Module, exported: set[str]) -> bool:
+    """Whether the file itself is exported, and not what has its name."""
+    return file.name in exported and file.name not in file.members
 
 
 class Sections(griffe.Extension):

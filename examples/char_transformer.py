@@ -89,7 +89,7 @@ def make_optimizer(steps: int) -> optfx.core.GradientTransformation:
     return optfx.chain(
         optfx.clip_by_global_norm(1.0),
         optfx.adamw(rate, b2=0.99, weight_decay=0.1, mask=select.ndim(min=2)),
-        optfx.params_ema(0.99),
+        optfx.params_ema(0.97),
     )
 
 
@@ -99,7 +99,7 @@ def loss_of(model: Callable[[Tensor], Tensor], batch: tuple[Tensor, Tensor]) -> 
 
 
 def main(
-    steps: int = 1500, every: int = 50, characters: int = 400, rounds: int = 60, folder: str | Path = "out"
+    steps: int = 1000, every: int = 50, characters: int = 400, rounds: int = 60, folder: str | Path = "out"
 ) -> dict[str, Any]:
     train, validation, alphabet = read()
     held = draw_batch(validation, torch.Generator().manual_seed(1), size=256)

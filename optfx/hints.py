@@ -161,6 +161,14 @@ NAMES: dict[str, str] = {
         ],
         _MISSING,
     ),
+    **dict.fromkeys(
+        [
+            *("cocob", "dadapt_adamw", "dog", "dowg", "mechanize", "momo", "momo_adam", "galore", "dpsgd"),
+            *("differentially_private_aggregate", "per_example_global_norm_clip", "per_example_layer_norm_clip"),
+            *("scale_by_backtracking_linesearch", "scale_by_zoom_linesearch", "scale_by_lbfgs", "scale_by_polyak"),
+        ],
+        _MISSING,
+    ),
 }
 """`{name elsewhere: where it is here}`. Code stands in backticks, and exists if it begins with `optfx.`."""
 

@@ -11,6 +11,7 @@ import doctest
 import io
 import re
 import sys
+import textwrap
 import types
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "optfx/compiler/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+HOME = ROOT / "docs/index.md"
 FENCE = re.compile(r"^```(?P<info>.*)\n(?P<body>(?:.*\n)*?)```$", re.M)
 PYTHON = re.compile(r'python(?: title="[^"]+")?')
 VARIES = "<!-- numbers vary -->"
@@ -81,6 +83,41 @@ def test_every_fence_is_seen():
         assert all(PYTHON.fullmatch(info) for info in infos if info.startswith("py")), (page, infos)
         running += any(block.reason is None for block in blocks(text))
     assert running >= 8
+
+
+def test_the_gallery_has_lines_of_every_example():
+    """A block that names an example has lines of it as they stand there, and `...` where some are left out."""
+    shown = set()
+    for example, body in re.findall(r'```python title="examples/(\w+)\.py"\n(.+?)\n```', HOME.read_text(), re.S):
+        lines = (ROOT / "examples" / f"{example}.py").read_text().splitlines()
+        for part in body.split("\n...\n"):
+            n = part.count("\n") + 1
+            runs = (textwrap.dedent("\n".join(lines[i : i + n])) for i in range(len(lines)))
+            assert part in runs, f"not in {example}.py:\n{part}"
+        shown.add(example)
+    assert shown == {script.stem for script in (ROOT / "examples").glob("*.py")}
+
+
+def test_the_benchmarks_open_with_what_they_found():
+    text = (ROOT / "docs/benchmarks.md").read_text()
+    opening = " ".join(text.split("\n\n")[1].split())
+
+    def between(part, row, columns, places):
+        """The smallest and the largest figure in some columns of the rows that begin so."""
+        section = text.split(f"<!-- {part}:begin -->")[1].split(f"<!-- {part}:end -->")[0].split("first losses")[0]
+        rows = [line.split(" | ") for line in section.splitlines() if line.startswith(row)]
+        found = [float(cells[i].split()[0]) for cells in rows for i in columns]
+        return f"{min(found):.{places}f} to {max(found):.{places}f} "
+
+    for found in (
+        f"`fuse` takes {between('step', '| **optfx, `fuse`**', [2], 2)}times",
+        f"{between('recipe', '| **optfx, `fuse`**', [2], 2)}times as long as the same of torch's",
+        f"after {between('sweep', '| 256 x', [3], 1)}seconds",
+        f"takes {between('sweep', '| 256 x', [5, 6], 1)}and a loop",
+        f"with {between('sweep', '| 64 x', [5, 6], 1)}seconds against {between('sweep', '| 64 x', [3], 1)}".strip(),
+        f"optfx takes {between('step', '| optfx, eager |', [2], 1)}times as long as fused",
+    ):
+        assert found in opening, found
 
 
 def test_readme_links_exist():

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from pathlib import Path
 
 import optax
 import pytest
@@ -10,8 +9,9 @@ import torch
 
 import optfx
 from optfx import core, hints, schedules
+from tests import names
 
-PAGE = Path(__file__).parents[1] / "docs/names.md"
+PAGE = names.PAGE
 HERE = re.compile(r"`(optfx\.[\w.]+)`")
 
 
@@ -53,11 +53,11 @@ def test_every_optimizer_and_scheduler_of_torch_has_an_answer():
 
 def test_what_is_missing_is_optaxs():
     theirs = {*dir(optax), *dir(optax.contrib)}
-    assert {n for n, where in hints.NAMES.items() if where == "not here yet"} <= theirs
-    listed = (PAGE.parent / "index.md").read_text()
-    for name in ("prodigy", "polyak_sgd"):
-        assert f"`{name}`" in listed
-        assert hints.NAMES[name] == "not here yet"
+    missing = {n for n, where in hints.NAMES.items() if where.startswith("not here")}
+    assert missing <= {*theirs, "LBFGS", "SparseAdam"}
+    _, section = (PAGE.parent / "index.md").read_text().split("## Not here yet\n")
+    listed = set(re.findall(r"`(?:contrib\.)?(\w+)`", section.split("\n## ")[0]))
+    assert {"LBFGS", "SparseAdam", "polyak_sgd", "dpsgd"} <= listed <= missing
 
 
 @pytest.mark.parametrize(("name", "near"), [("adamm", "adam"), ("clip_by_globl_norm", "clip_by_global_norm")])
@@ -168,14 +168,35 @@ def test_what_stands_in_the_wrong_place_says_what_to_do(call, words):
 # ---- the page ----------------------------------------------------------------------------------------
 
 
-def rows():
-    for name, where in hints.NAMES.items():
-        yield f"| `{name}` | {where} |"
-    for name, hint in hints.ARGUMENTS.items():
-        here = hint if isinstance(hint, str) else ", ".join(f"`{x}`".replace(" and ", "` and `") for x in hint)
-        yield f"| `{name}` | {here} |"
+def test_the_page_is_the_tables():
+    assert names.PAGE.read_text() == names.page(), "python -m tests.names writes it anew"
 
 
-def test_the_page_is_the_table():
-    shown = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
-    assert shown == list(rows())
+def has(path, module):
+    try:
+        names.resolve(f"{module}.{path}")
+    except AttributeError:
+        return False
+    return True
+
+
+def test_every_name_of_the_page_exists():
+    rows = [line[1:-1].split("|") for line in names.page().splitlines() if line.count("|") == 4]
+    seen = set()
+    for optaxs, torchs, here in rows[1:]:
+        for cell, modules in ((optaxs, ["optax"]), (torchs, names.TORCH)):
+            for name in re.findall(r"`([A-Za-z][\w.]*)(?:\(.*?\))?`", cell):
+                assert any(has(name, module) for module in modules), name
+                seen.add(name)
+        for path in HERE.findall(here):
+            resolve(path)
+    assert {"adamw", "contrib.muon", "tree.norm", "AdamW", "clip_grad_norm_", "AveragedModel", "StepLR"} <= seen
+
+
+def test_every_name_that_optax_and_optfx_share_is_on_the_page():
+    shown = set(re.findall(r"`([\w.]+)`", names.page()))
+    public = {
+        name for name in optfx.__all__ if names.there(name, names.OPTAX) and not inspect.ismodule(getattr(optfx, name))
+    }
+    assert len(public) > 50
+    assert {f"optfx.{name}" for name in public} <= shown

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import griffe
@@ -58,6 +59,20 @@ def test_only_exported_names_are_shown(reference):
         module = importlib.import_module(layer.path)
         whole = {name for name in module.__all__ if inspect.ismodule(getattr(module, name))}
         assert sorted(shown(layer, whole)) == sorted(set(module.__all__) - whole)
+
+
+def test_a_page_opens_with_a_table_of_names(reference):
+    for layer in (m for m in reference.modules.values() if m.is_init_module):
+        module = importlib.import_module(layer.path)
+        _, table, *_ = layer.docstring.value.split("\n\n")
+        head, _, *rows = table.splitlines()
+        assert head == "| name | one line |"
+        shown = dict(re.fullmatch(r"\| \[`(\w+)`\]\[[\w.]+\] \| (.+) \|", row).groups() for row in rows)
+        assert sorted(shown) == sorted(module.__all__)
+        for name, line in shown.items():
+            x = getattr(module, name)
+            if inspect.ismodule(x) or getattr(x, "__module__", "").startswith("optfx."):  # not so an alias of a type
+                assert " ".join(inspect.getdoc(x).split()).startswith(line.replace(r"\|", "|")), name
 
 
 def test_every_layer_has_a_page():

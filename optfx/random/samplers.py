@@ -11,6 +11,7 @@ from torch import Tensor
 from optfx.random.keys import split, word_pairs
 
 Sampler = Callable[[Tensor, Sequence[int], torch.dtype], Tensor]
+"""What `random_like` draws with: (key, shape, dtype) -> numbers, such as `normal`."""
 
 # How many bits jax draws for a number, and how many of them (the upper ones) the mantissa keeps.
 _DRAWN_AND_KEPT = {torch.float64: (64, 52), torch.float32: (32, 23), torch.float16: (16, 10), torch.bfloat16: (8, 7)}

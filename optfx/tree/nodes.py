@@ -23,6 +23,7 @@ from torch import Tensor
 from optfx.tree.record import NAMESPACE, children, is_record, structure_of, with_children
 
 Tree = Any
+"""A leaf, or a record, tuple, list or dict of trees. Leaves are tensors, unless a function says otherwise."""
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree, is_leaf: Callable[[Any], bool] | None = None) -> Tree:
