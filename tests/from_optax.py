@@ -2,7 +2,7 @@
 
     python -m tests.from_optax        writes them anew
 
-What has the same name here is found by it, and everything else in `optfx.hints`, which the errors read too.
+What has the same name here is found by it, and everything else in `optfx.elsewhere`, which the errors read too.
 """
 
 from __future__ import annotations

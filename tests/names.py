@@ -2,7 +2,7 @@
 
     python -m tests.names        writes the tables of docs/names.md anew
 
-A name that optax and optfx share needs no entry, and one that differs is in `optfx.hints`, which the errors read too.
+A name that optax and optfx share needs no entry, and one that differs is in `optfx.elsewhere`, which the errors read too.
 `LOOP` and `ALSO` have what is neither.
 """
 

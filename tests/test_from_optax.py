@@ -18,7 +18,7 @@ ALL = {path.rpartition(".")[2] for path in PUBLIC} | PARTS | {n for n in dir(opt
 
 @pytest.mark.parametrize("path", PUBLIC)
 def test_every_name_of_optax_has_a_place(path):
-    assert from_optax.answer(path), f"optax.{path}: a name of optfx, or a line in optfx/hints/names.py"
+    assert from_optax.answer(path), f"optax.{path}: a name of optfx, or a line in optfx/elsewhere.py"
     assert from_optax.section(path, PUBLIC[path])
 
 

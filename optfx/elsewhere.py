@@ -1,4 +1,4 @@
-"""Where to find what `torch.optim`, optax and other packages have by another name."""
+"""Where to find what `torch.optim`, optax and other packages have by another name: what the errors and the docs say."""
 
 from __future__ import annotations
 
