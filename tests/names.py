@@ -2,8 +2,8 @@
 
     python -m tests.names        writes the tables of docs/names.md anew
 
-A name that optax and optfx share needs no entry, and one that differs is in `optfx.elsewhere`, which the errors read too.
-`LOOP` and `ALSO` have what is neither.
+A name that optax and optfx share needs no entry, and one that differs is in `optfx.elsewhere`, which the errors read
+too. `LOOP` and `ALSO` have what is neither.
 """
 
 from __future__ import annotations
