@@ -19,7 +19,7 @@ import optfx
 from optfx import core, select, tree
 from optfx.core import Decay, GradientTransformation
 
-# ---- the transform: Lion, the sign of a momentum (Chen et al., 2023, https://arxiv.org/abs/2302.06675) ----
+# ---- the transform: Lion (Chen et al., 2023, https://arxiv.org/abs/2302.06675), as in optfx.scale_by_lion ----
 
 
 class SignMomentumState(NamedTuple):

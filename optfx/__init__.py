@@ -92,14 +92,12 @@ _MOVED = {
     "Schedule": "core.Schedule",
     "as_transform": "core.as_transform",
     "at": "the method `at` of a transform",
-    "bias_correction": "core.bias_correction",
     "counter": "core.counter",
     "extra_for": "the method `run` of a transform",
     "from_functions": "core.from_functions",
     "hyper_fields": "core.hyper_fields",
     "in_axes": "sweep.in_axes",
     "need_params": "the fact `needs_params = True` of a class",
-    "periodic_update": "tree.where(steps % period == 0, new, old)",
     "update_inside": "the method `run` of a transform",
     "wide": "tree.scalar_dtype",
 }
@@ -111,6 +109,7 @@ def __getattr__(name: str) -> Any:
     if name.endswith("State") and name not in hints.NAMES:
         raise AttributeError(f"optfx.{name}: the class of a state stands in the file of its transform")
     for layer in (core, interop, random, schedules, sweep, tree):
-        if name in layer.__all__ and name not in hints.NAMES:
-            raise AttributeError(f"optfx has no {name!r}; `{layer.__name__}.{name}`")
+        short = name.removeprefix("tree_")  # as in optax.tree_utils
+        if short in layer.__all__ and name not in hints.NAMES:
+            raise AttributeError(f"optfx has no {name!r}; `{layer.__name__}.{short}`")
     raise AttributeError(hints.for_name(name, __all__))

@@ -1,7 +1,4 @@
-"""Where to find what goes by another name in `torch.optim` and in optax: one table for errors and for the docs.
-
-`NAMES` has what users look for in `optfx`, `ARGUMENTS` what they pass to optimizers, transforms and schedules.
-"""
+"""Errors that know what goes by another name elsewhere: names by the table of `elsewhere`, arguments by `ARGUMENTS`."""
 
 from __future__ import annotations
 
@@ -11,149 +8,10 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
+from optfx.elsewhere import NAMES
+
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_MISSING = "not here yet"
-_EPOCHS = "`optfx.schedules.per_epoch` around it counts epochs, not updates"
-_LOSSES = "losses are those of `torch.nn.functional`"
-
-NAMES: dict[str, str] = {
-    # ---- torch.optim ----
-    "ASGD": "`optfx.asgd`",
-    "Adadelta": "`optfx.adadelta`",
-    "Adafactor": "`optfx.adafactor`",
-    "Adagrad": "`optfx.adagrad`",
-    "Adam": "`optfx.adam`",
-    "AdamW": "`optfx.adamw`",
-    "Adamax": "`optfx.adamax`",
-    "LBFGS": "not here: a step of it evaluates the loss many times, and an update sees one gradient",
-    "Muon": "`optfx.muon`",
-    "NAdam": "`optfx.nadam`",
-    "Optimizer": "`optfx.interop.TorchOptimizer` is one around any transform",
-    "RAdam": "`optfx.radam`",
-    "RMSprop": "`optfx.rmsprop`",
-    "Rprop": "`optfx.rprop`",
-    "SGD": "`optfx.sgd`",
-    "SparseAdam": "not here: gradients are dense",
-    "AveragedModel": "`optfx.params_ema` or `optfx.params_average`, and `eval_params`",
-    "swa_utils": "`optfx.params_ema` or `optfx.params_average`, and `eval_params`",
-    "clip_grad_norm_": "`optfx.clip_by_global_norm`",
-    "clip_grad_value_": "`optfx.clip`",
-    "lr_scheduler": "`optfx.schedules`, which count updates; inside `optfx.schedules.per_epoch`, epochs",
-    "ChainedScheduler": "`optfx.schedules.from_torch_scheduler`",
-    "ConstantLR": f"`optfx.schedules.constant_lr`; {_EPOCHS}",
-    "CosineAnnealingLR": f"`optfx.schedules.cosine_annealing_lr`; {_EPOCHS}",
-    "CosineAnnealingWarmRestarts": f"`optfx.schedules.cosine_annealing_warm_restarts`; {_EPOCHS}",
-    "CyclicLR": "`optfx.schedules.cyclic_lr` and `optfx.schedules.cyclic_momentum`",
-    "ExponentialLR": f"`optfx.schedules.exponential_lr`; {_EPOCHS}",
-    "LambdaLR": f"`optfx.schedules.lambda_lr`; {_EPOCHS}",
-    "LinearLR": f"`optfx.schedules.linear_lr`; {_EPOCHS}",
-    "MultiStepLR": f"`optfx.schedules.multi_step_lr`; {_EPOCHS}",
-    "MultiplicativeLR": "`optfx.schedules.from_torch_scheduler`",
-    "OneCycleLR": "`optfx.schedules.one_cycle_lr` and `optfx.schedules.one_cycle_momentum`",
-    "PolynomialLR": f"`optfx.schedules.polynomial_lr`; {_EPOCHS}",
-    "ReduceLROnPlateau": "`optfx.reduce_on_plateau`, a transform; give it `batches` to judge one value an epoch",
-    "SequentialLR": "`optfx.schedules.sequential_lr`",
-    "StepLR": f"`optfx.schedules.step_lr`; {_EPOCHS}",
-    # ---- modifiers, as other packages and papers call them ----
-    "AdamC": "`optfx.add_decayed_weights`, whose `weight_decay` is a schedule in proportion to the rate",
-    "AdamHD": "`optfx.proximal_weight_decay` with a `delta`, after `optfx.scale_by_adam`",
-    "AggMo": "`optfx.parallel` of several `optfx.trace`",
-    "HyperBallAdamW": "`optfx.hyperball` after `optfx.scale_by_adam`",
-    "MARS": "`optfx.mars` before a rule",
-    "MuonClip": "`optfx.qk_clip` after `optfx.muon`",
-    "OrthoGrad": "`optfx.orthograd` before a rule",
-    "SPAM": "`optfx.clip_spikes` and `optfx.scale_by_adam`, in `optfx.reset_every`",
-    "caution": "`optfx.cautious`",
-    "weight_decay_to_ema": "a weight decay in `optfx.anchored`",
-    "weight_decay_to_init": "a weight decay in `optfx.anchored`",
-    # ---- other packages for torch ----
-    "ACProp": "`optfx.acprop`",
-    "AdaBelief": "`optfx.adabelief`",
-    "AdamAtan2": "`optfx.adam_atan2`",
-    "Adan": "`optfx.adan`",
-    "LaProp": "`optfx.laprop`",
-    "Lion": "`optfx.lion`",
-    "NAdamW": "`optfx.nadamw`",
-    "QHAdam": "`optfx.qhadam`",
-    "QHM": "`optfx.qhm`",
-    "SignSGD": "`optfx.sign_sgd`, and `optfx.signum` with momentum",
-    "Signum": "`optfx.signum`",
-    "Tiger": "`optfx.tiger`",
-    "Yogi": "`optfx.yogi`",
-    "ADOPT": "`optfx.adopt`",
-    "AdEMAMix": "`optfx.ademamix`",
-    "CAME": "`optfx.came`",
-    "Fromage": "`optfx.fromage`",
-    "Grams": "`optfx.grams`",
-    "LAMB": "`optfx.lamb`",
-    "LARS": "`optfx.lars`",
-    "Lamb": "`optfx.lamb`",
-    "MADGRAD": "`optfx.madgrad`",
-    "NovoGrad": "`optfx.novograd`",
-    "SM3": "`optfx.sm3`",
-    "SimplifiedAdEMAMix": "`optfx.simplified_ademamix`",
-    "StableAdamW": "`optfx.stableadamw`",
-    "scale_by_came": "`optfx.scale_by_factored_rms`, `optfx.clip_by_block_rms` and `optfx.scale_by_confidence`",
-    "stable_adamw": "`optfx.stableadamw`",
-    "Lookahead": "`optfx.lookahead`",
-    "ScheduleFreeWrapper": "`optfx.schedule_free`",
-    "SGDScheduleFree": "`optfx.schedule_free_sgd`",
-    "AdamWScheduleFree": "`optfx.schedule_free_adamw`",
-    "RAdamScheduleFree": "`optfx.schedule_free_radam`",
-    "GPAAdamW": "`optfx.gpa` around `optfx.adamw`",
-    "SAM": "`optfx.sam`",
-    "asam": "`optfx.sam` with `adaptive=True`",
-    "snoo": "`optfx.lookahead` with `outer=optfx.sgd(..., nesterov=True)`",
-    "diloco": "`optfx.lookahead` with `outer=optfx.sgd(..., nesterov=True)`, for one worker",
-    "swap": "`optfx.carry`",
-    "carry_over": "`optfx.carry`",
-    # ---- optax ----
-    "MultiSteps": "`optfx.accumulate`",
-    "multi_transform": "`optfx.partition`",
-    "optimistic_adam": "`optfx.optimistic_adam_v2`",
-    "LookaheadParams": "`optfx.lookahead` keeps the slow weights in its state; `eval_params` gives them",
-    "conditionally_transform": "`optfx.when`",
-    "conditionally_mask": '`optfx.when` with `otherwise="zero"`',
-    "measure_with_ema": "`optfx.monitor` with a `decay`",
-    "schedule_free_eval_params": "`eval_params` of the transform: `tx.eval_params(state, params)`",
-    "microbatch": "`optfx.micro_grad`",
-    "microbatching": "`optfx.micro_grad`",
-    "global_norm": "`optfx.tree.norm`",
-    "tree_utils": "`optfx.tree`",
-    "tree_map_params": "`optfx.tree.map` on the fields of a state that are like params",
-    "contrib": "what is here of it is flat in `optfx`: `optfx.muon`, `optfx.reduce_on_plateau`",
-    "MaskedNode": "`optfx.tree.Hole`",
-    "GradientTransformationExtraArgs": "`optfx.core.GradientTransformation`, which takes extra arguments",
-    "ScalarOrSchedule": "`optfx.core.Hyper`",
-    "OptState": "a state is a tree, `optfx.tree.Tree`",
-    "Params": "a tree, `optfx.tree.Tree`",
-    "Updates": "a tree, `optfx.tree.Tree`",
-    "inject_stateful_hyperparams": "`optfx.inject_hyperparams`",
-    "stateless_with_tree_map": "`optfx.stateless` with `optfx.tree.map`",
-    "with_extra_args_support": "none is needed: a chain hands on what each step knows",
-    "update_moment": "`optfx.tree.mean`, in leaf functions",
-    "safe_norm": "`optfx.tree.norm`, whose `squared` has a smooth derivative; `optfx.tree.safe_sqrt`",
-    "losses": _LOSSES,
-    **dict.fromkeys(
-        [
-            *("l2_loss", "huber_loss", "squared_error", "softmax_cross_entropy", "sigmoid_binary_cross_entropy"),
-            *("softmax_cross_entropy_with_integer_labels", "cosine_similarity", "hinge_loss", "kl_divergence"),
-        ],
-        _LOSSES,
-    ),
-    **dict.fromkeys(
-        [
-            *("lbfgs", "polyak_sgd", "prodigy", "sophia", "projections", "perturbations"),
-            *("cocob", "dadapt_adamw", "dog", "dowg", "mechanize", "momo", "momo_adam", "galore", "dpsgd"),
-            *("differentially_private_aggregate", "per_example_global_norm_clip", "per_example_layer_norm_clip"),
-            *("scale_by_backtracking_linesearch", "scale_by_zoom_linesearch", "scale_by_lbfgs", "scale_by_polyak"),
-        ],
-        _MISSING,
-    ),
-}
-"""`{name elsewhere: where it is here}`. Code stands in backticks, and exists if it begins with `optfx.`."""
 
 ARGUMENTS: dict[str, tuple[str, ...] | str] = {
     "sync_period": ("every",),
@@ -230,8 +88,9 @@ ARGUMENTS: dict[str, tuple[str, ...] | str] = {
 
 def for_name(name: str, known: Iterable[str], where: str = "optfx") -> str:
     """The error about a name that `optfx`, or a module of it, does not have."""
-    if name in NAMES:
-        return f"{where} has no {name!r}; {NAMES[name]}"
+    for key in (name, name.removeprefix("tree_")):  # optax.tree_utils.tree_add is optax.tree.add
+        if key in NAMES:
+            return f"{where} has no {name!r}; {NAMES[key]}"
     near = difflib.get_close_matches(name, list(known), 3)
     return f"module {where!r} has no attribute {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
 

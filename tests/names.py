@@ -2,8 +2,8 @@
 
     python -m tests.names        writes the tables of docs/names.md anew
 
-A name that optax and optfx share needs no entry, and one that differs is in `optfx.hints`, which the errors read too.
-`LOOP` and `ALSO` have what is neither.
+A name that optax and optfx share needs no entry, and one that differs is in `optfx.elsewhere`, which the errors read
+too. `LOOP` and `ALSO` have what is neither.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from optfx import hints
 
 PAGE = Path(__file__).parents[1] / "docs/names.md"
 BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
-OPTAX = ("optax.contrib", "optax")  # what is in both is deprecated in the second
+PARTS = ("transforms", "schedules", "losses", "projections", "tree", "tree_utils", "assignment", "perturbations")
+OPTAX = (
+    "optax.contrib",  # what is also in the next one is deprecated there
+    "optax",
+    *(f"optax.{part}" for part in (*PARTS, "second_order", "microbatching")),
+)
 TORCH = ("torch.optim", "torch.optim.lr_scheduler", "torch.optim.swa_utils", "torch.nn.utils", "torch.nn", "torch")
-FEW = 4  # names that fit in a cell
 
 
 class Row(NamedTuple):
@@ -93,10 +97,10 @@ def resolve(path: str) -> Any:
 
 
 def there(name: str, modules: tuple[str, ...]) -> str:
-    """The name in code, as the first of the modules has it that does, or nothing. What is in `contrib` says so."""
+    """The name in code, as the first of the modules has it that does, or nothing. A part of optax is a prefix."""
     for module in modules:
         if hasattr(resolve(module), name):
-            return f"`contrib.{name}`" if module == "optax.contrib" else f"`{name}`"
+            return f"`{module}.{name}`".replace("optax.", "") if module in OPTAX else f"`{name}`"
     return ""
 
 
@@ -134,29 +138,16 @@ def rows_of(layer: str) -> Iterator[Row]:
             yield row
 
 
-def said() -> dict[str, list[str]]:
-    """`{what is said: names}` of what optax or torch has, and has no one name here."""
-    found: dict[str, list[str]] = {}
-    for name, hint in hints.NAMES.items():
-        theirs = there(name, OPTAX) or there(name, TORCH)
-        if theirs and not same_thing(hint) and theirs not in {row.torch for row in LOOP}:
-            found.setdefault(linked(hint), []).append(name)
-    return found
-
-
 def rows_of_others() -> Iterator[Row]:
-    for hint, names in said().items():
-        if len(names) <= FEW:
-            theirs = [there(name, OPTAX) for name in names]
-            torchs = [there(name, TORCH) for name in names if not there(name, OPTAX)]
-            yield Row(joined(theirs), joined(torchs), hint)
-
-
-def lists_of_others() -> Iterator[str]:
-    for hint, names in said().items():
-        if len(names) > FEW:
-            named = joined(there(name, OPTAX) or there(name, TORCH) for name in names)
-            yield f"{hint[0].upper()}{hint[1:]}: {named}."
+    """What optax or torch has, and has no one name here. What is left out of optax is on a page of its own."""
+    said: dict[str, list[str]] = {}
+    for name, hint in hints.NAMES.items():
+        theirs = there(name, TORCH if hint.startswith("not here") else OPTAX) or there(name, TORCH)
+        if theirs and not same_thing(hint) and theirs not in {row.torch for row in LOOP}:
+            said.setdefault(linked(hint), []).append(name)
+    for hint, names in said.items():
+        torchs = [there(name, TORCH) for name in names if not there(name, OPTAX)]
+        yield Row(joined(there(name, OPTAX) for name in names), joined(torchs), hint)
 
 
 def linked(hint: str) -> str:
@@ -193,18 +184,22 @@ def tables() -> str:
             table(*rows_of("schedules")),
         ],
         "Trees and random numbers": [table(*rows_of("tree"), *rows_of("random"))],
-        "Not one to one": [table(*rows_of_others()), *lists_of_others()],
+        "Not one to one": [
+            table(*rows_of_others()),
+            "What of optax is left out, and why: [every name of optax](from-optax.md#every-name-of-optax).",
+        ],
         "In papers and other packages": [elsewhere()],
         "Arguments": ["Of several names, the first counts that the function has.", arguments()],
     }
     return "\n\n".join(f"## {title}\n\n" + "\n\n".join(parts) for title, parts in sections.items())
 
 
-def page() -> str:
-    text = PAGE.read_text()
+def page(path: Path, tables: str) -> str:
+    """A page with the tables in their place."""
+    text = path.read_text()
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-    return f"{before}{BEGIN}\n\n{tables()}\n\n{after}"
+    return f"{before}{BEGIN}\n\n{tables}\n\n{after}"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    PAGE.write_text(page(PAGE, tables()))

@@ -534,6 +534,13 @@ def predicates():
     assert not optfx.skip_not_finite({"w": torch.ones(1)}, torch.tensor(0), None)
 
 
+def micro():
+    x = np.array([1.0, 3.0])
+    theirs, _ = optax.microbatching.micro_grad(lambda p, x: jnp.mean(p * x))(jnp.ones(()), jnp.asarray(x))
+    ours, _ = optfx.micro_grad(lambda p, x: (p * x).mean(), 2)(torch.ones(()), torch.tensor(x))
+    assert (float(theirs), ours.item()) == (4.0, 2.0)
+
+
 DIFFERENCES = [
     Difference(
         "Dtype of the state",
@@ -785,6 +792,8 @@ DIFFERENCES = [
         "`mu_dtype` is the dtype of the mean of squares too; two counts; fields `t`, `m`, `n`",
         "`nu_dtype` is that of the mean of squares; one count; `count`, `mu`, `nu`",
         narrow_ademamix,
+    ),
+    Difference(
         "`MultiSteps`, `apply_every`",
         "a NaN stays in the sum for ever; a schedule counts steps; `MultiSteps` is no transform, takes the mean in "
         "float32 and keeps what the skipping function says, or a sum",
@@ -830,6 +839,12 @@ DIFFERENCES = [
         "extra arguments may go to the condition; predicates give a pair, of which the second goes to the state",
         "`when`, with a function of the count; predicates give a bool",
         predicates,
+    ),
+    Difference(
+        "`microbatching.micro_grad`",
+        "takes the size of a part; the sum of the gradients of each example, which a function may change first",
+        "takes the number of parts; the gradient of the mean over the batch, and its value",
+        micro,
     ),
 ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ["write-a-transform.md"]
+GUIDES = ["write-a-transform.md", "write-a-wrapper.md"]
 TITLED = re.compile(r'^```(python|diff) title="(.+)"\n((?:.*\n)*?)```$', re.M)
 ADDED = re.compile(r"^@@ (.+)\n((?:\+.*\n)+)", re.M)
 

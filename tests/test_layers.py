@@ -12,7 +12,8 @@ ROOT = Path(optfx.__file__).parent
 BASE = {"hints", "tree", "random", "core"}
 ALLOWED = {
     "files": set(),
-    "hints": set(),
+    "elsewhere": set(),
+    "hints": {"elsewhere"},
     "tree": {"hints"},
     "random": {"tree"},
     "core": {"hints", "tree", "random"},

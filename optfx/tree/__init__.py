@@ -4,6 +4,9 @@ Only `record` and `nodes` know optree. Nothing here knows what an optimizer is, 
 one.
 """
 
+from typing import Any
+
+from optfx import hints
 from optfx.tree.access import from_dict, get, get_all, set, set_all, to_dict
 from optfx.tree.algebra import add, add_scale, clip, conj, div, mul, real, safe_sqrt, scale, sub, where
 from optfx.tree.holes import Hole, merge, split
@@ -65,3 +68,7 @@ __all__ = [
     "where",
     "zeros_like",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(hints.for_name(name, __all__, "optfx.tree"))
