@@ -1,5 +1,6 @@
 """Every row of the registry in a sweep: the members are the runs that each setting has alone."""
 
+import pytest
 import torch
 
 import optfx
@@ -25,10 +26,8 @@ def alone(tx):
     return torch.stack(losses), tx.eval_params(state, p)
 
 
-@hyper_rows
-def test_three_members_are_three_runs(row):
-    configs = {name: value * FACTORS for name, value in row.hypers.items()}
-    result = sweep.fit(
+def in_a_sweep(row, configs):
+    return sweep.fit(
         lambda config: row.make(**config),
         configs,
         loss_fn,
@@ -39,6 +38,16 @@ def test_three_members_are_three_runs(row):
         progress=False,
         chunk_size=3,
     )
+
+
+@hyper_rows
+def test_three_members_are_three_runs(row):
+    configs = {name: value * FACTORS for name, value in row.hypers.items()}
+    if others := row.extra.keys() - {"value", "grad"}:  # a sweep has no more than these
+        with pytest.raises(ValueError, match=f"needs the extra argument {'|'.join(others)}"):
+            in_a_sweep(row, configs)
+        return
+    result = in_a_sweep(row, configs)
     for i in range(3):
         losses, p = alone(row.make(**{name: float(x[i]) for name, x in configs.items()}))
         assert_close(result.losses[:, i], losses, 1e-11, 1e-12)
