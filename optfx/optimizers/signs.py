@@ -82,8 +82,6 @@ def tiger(
         mask: which parameters decay, see `add_decayed_weights`; None for all.
         accumulator_dtype: the dtype of $m$; None for that of the parameters.
 
-    Its author also scales the rate by the kind of parameter; `partition` does that.
-
     Reference: Su, "Tiger: A Tight-fisted Optimizer", 2023, <https://github.com/bojone/tiger>.
 
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +35,7 @@ class apply_every(GradientTransformation):
 
     Args:
         k: how many updates are let out together.
+        accumulator_dtype: the dtype of the sum; None for that of the parameters.
 
     Reference: optax, `apply_every`.
 
@@ -49,10 +51,11 @@ class apply_every(GradientTransformation):
     """
 
     k: Hyper = 1
+    accumulator_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def begin(self, params: Tree) -> ApplyEveryState:
         zero = core.counter(params)
-        return ApplyEveryState(zero, zero.clone(), tree.zeros_like(params))
+        return ApplyEveryState(zero, zero.clone(), tree.zeros_like(params, self.accumulator_dtype))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         n = state.gathered + 1
