@@ -76,7 +76,7 @@ def lars_case(options, lr, decay, trust, momentum, nesterov, all_leaves) -> Case
     }
     if not (all_leaves or decay):  # its norm of the sum is the sum of the norms
         told = {"momentum": momentum, "trust_coefficient": trust, "nesterov": nesterov}
-        packages["pytorch_optimizer"] = by_torch(lambda ps: peer().LARS(ps, lr, **told))
+        packages["pytorch-optimizer"] = by_torch(lambda ps: peer().LARS(ps, lr, **told))
     return Case(
         "lars",
         options,
@@ -106,7 +106,7 @@ def fromage_case(options, lr) -> Case:
         leafwise(fromage, lr=lr),
         {
             "optax": by_optax(lambda optax: optax.fromage(lr)),
-            "pytorch_optimizer": by_torch(lambda ps: peer().Fromage(ps, lr)),
+            "pytorch-optimizer": by_torch(lambda ps: peer().Fromage(ps, lr)),
         },
         "Bernstein et al., 2020",
     )
@@ -134,7 +134,7 @@ def novograd_case(options, lr, b1, b2, eps, decay) -> Case:
         leafwise(novograd, lr=lr, b1=b1, b2=b2, eps=eps, decay=decay),
         {
             "optax": by_optax(lambda optax: optax.novograd(lr, b1, b2, eps, weight_decay=decay)),
-            "pytorch_optimizer": by_torch(lambda ps: peer().NovoGrad(ps, lr, (b1, b2), weight_decay=decay, eps=eps)),
+            "pytorch-optimizer": by_torch(lambda ps: peer().NovoGrad(ps, lr, (b1, b2), weight_decay=decay, eps=eps)),
         },
         "Ginsburg et al., 2019",
     )
@@ -163,8 +163,8 @@ def stableadamw_case(options, lr, b1, b2, eps, decay) -> Case:
         lambda: optfx.stableadamw(lr, b1, b2, eps, decay),
         leafwise(stableadamw, lr=lr, b1=b1, b2=b2, eps=eps, decay=decay),
         {
-            "optimi": by_torch(package),
-            "pytorch_optimizer": by_torch(lambda ps: peer().StableAdamW(ps, lr, (b1, b2), weight_decay=decay, eps=eps)),
+            "torch-optimi": by_torch(package),
+            "pytorch-optimizer": by_torch(lambda ps: peer().StableAdamW(ps, lr, (b1, b2), weight_decay=decay, eps=eps)),
         },
         "Wortsman et al., 2023",
     )
@@ -198,7 +198,7 @@ def sm3_case(options, lr, momentum) -> Case:
         leafwise(sm3, lr=lr, momentum=momentum),
         {
             "optax": by_optax(of_optax),
-            "pytorch_optimizer": by_torch(lambda ps: peer().SM3(ps, lr, momentum, eps=1e-8)),
+            "pytorch-optimizer": by_torch(lambda ps: peer().SM3(ps, lr, momentum, eps=1e-8)),
         },
         "Anil et al., 2019, SM3-II",
     )
@@ -246,8 +246,8 @@ def came_case(options, lr, betas, eps, clipping, decay) -> Case:
         lambda: optfx.came(lr, *betas, *eps, clipping, decay),
         leafwise(came, lr=lr, betas=betas, eps=eps, clipping=clipping, decay=decay),
         {
-            "came_pytorch": by_torch(package),
-            "pytorch_optimizer": by_torch(lambda ps: peer().CAME(ps, lr, weight_decay=decay, **told)),
+            "came-pytorch": by_torch(package),
+            "pytorch-optimizer": by_torch(lambda ps: peer().CAME(ps, lr, weight_decay=decay, **told)),
         },
         "Luo et al., 2023",
     )

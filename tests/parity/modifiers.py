@@ -262,7 +262,7 @@ def of_norm(d, m):
 RATE, ADAM, QUICK = 0.05, (0.9, 0.99, 1e-8), (0.7, 0.95, 1e-10)
 ROUND = {
     "heavyball": 1e-6,  # its scalars are float32
-    "pytorch_optimizer": 1e-6,  # it adds 1e-15 under the root, and divides epsilon as the root
+    "pytorch-optimizer": 1e-6,  # it adds 1e-15 under the root, and divides epsilon as the root
 }
 
 
@@ -346,7 +346,7 @@ DECAY = [
         formula(adam(*ADAM), after=decay(0.1, lambda p, u: p)),
         {
             "heavyball": by_heavyball(heavyball.AdamC, ADAM, weight_decay=0.2, max_lr=2 * RATE),
-            "pytorch_optimizer": by_torch(
+            "pytorch-optimizer": by_torch(
                 lambda ps: po.AdamC(
                     [{"params": ps, "lr": RATE, "normalized": True}], 2 * RATE, ADAM[:2], weight_decay=0.2
                 )
@@ -380,7 +380,7 @@ DECAY = [
             "torch-optimi": by_torch(
                 lambda ps: optimi.AdamW(ps, RATE, ADAM[:2], 0.01, ADAM[2], decouple_lr=True, triton=False)
             ),
-            "pytorch_optimizer": by_torch(
+            "pytorch-optimizer": by_torch(
                 lambda ps: po.AdamC(ps, RATE, ADAM[:2], weight_decay=0.01, fixed_decay=True, eps=ADAM[2])
             ),
         },
@@ -457,7 +457,7 @@ GRADIENTS = [
         "before adam",
         chained(optfx.mars(), optfx.scale_by_adam(0.95, 0.99, 1e-14)),
         formula(adam(0.95, 0.99, 1e-14), before=mars(0.025, 0.95, 1.0)),
-        {"pytorch_optimizer": by_torch(lambda ps: po.MARS(ps, RATE, (0.95, 0.99), 0.025, optimize_1d=True, eps=1e-14))},
+        {"pytorch-optimizer": by_torch(lambda ps: po.MARS(ps, RATE, (0.95, 0.99), 0.025, optimize_1d=True, eps=1e-14))},
         "Yuan et al., 2024",
         ROUND,
     ),
@@ -480,7 +480,7 @@ GRADIENTS = [
         "before sgd",
         chained(optfx.orthograd()),
         formula(sgd, before=orthograd),
-        {"pytorch_optimizer": by_torch(lambda ps: po.OrthoGrad(torch.optim.SGD(ps, RATE)))},
+        {"pytorch-optimizer": by_torch(lambda ps: po.OrthoGrad(torch.optim.SGD(ps, RATE)))},
         "Prieto et al., 2025",
     ),
     Case(
@@ -488,7 +488,7 @@ GRADIENTS = [
         "before adam",
         chained(optfx.orthograd(), adam_of),
         formula(adam(*ADAM), before=orthograd),
-        {"pytorch_optimizer": by_torch(lambda ps: po.OrthoGrad(torch.optim.Adam(ps, RATE, ADAM[:2])))},
+        {"pytorch-optimizer": by_torch(lambda ps: po.OrthoGrad(torch.optim.Adam(ps, RATE, ADAM[:2])))},
         "Prieto et al., 2025",
     ),
     Case(
@@ -496,7 +496,7 @@ GRADIENTS = [
         "before adam",
         chained(optfx.grokfast(), optfx.scale_by_adam(0.9, 0.99, 1e-14)),
         formula(adam(0.9, 0.99, 1e-14), before=grokfast(0.98, 2.0)),
-        {"pytorch_optimizer": by_torch(lambda ps: po.GrokFastAdamW(ps, RATE, eps=1e-14, normalize_lr=False))},
+        {"pytorch-optimizer": by_torch(lambda ps: po.GrokFastAdamW(ps, RATE, eps=1e-14, normalize_lr=False))},
         "Lee et al., 2024",
     ),
     Case(
@@ -512,7 +512,7 @@ GRADIENTS = [
         chained(optfx.clip_spikes(3.0, 0.95, 3), optfx.scale_by_adam(0.7, 0.95, 1e-14)),
         formula(adam(0.7, 0.95, 1e-14), before=clip_spikes(3.0, 0.95, 3)),
         {
-            "pytorch_optimizer": by_torch(
+            "pytorch-optimizer": by_torch(
                 lambda ps: po.SPAM(ps, RATE, (0.7, 0.95), threshold=3, grad_accu_steps=4, eps=1e-14)
             )
         },
@@ -598,7 +598,7 @@ SEVERAL = [
         "aggregated momentum",
         chained(optfx.parallel((optfx.trace(0.0), optfx.trace(0.9)), mean_of_two)),
         formula(beside(momentum(0.0), momentum(0.9), merge=mean_of_two)),
-        {"pytorch_optimizer": by_torch(lambda ps: po.AggMo(ps, RATE, (0.0, 0.9)))},
+        {"pytorch-optimizer": by_torch(lambda ps: po.AggMo(ps, RATE, (0.0, 0.9)))},
         "Lucas et al., 2018",
     ),
     Case(

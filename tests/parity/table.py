@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterator
-from pathlib import Path
 
 from tests.parity.harness import Case, by_formula, by_optfx, difference
-from tests.parity.test_parity import CASES
+from tests.parity.test_parity import CASES, PAGE
 
-PAGE = Path(__file__).parents[2] / "docs/parity-catalogue.md"
 HEAD = """# Parity of the catalogue
 
 Each row is a rule in one option set, fifteen steps in float64 on a matrix, a vector, a kernel and a number, with

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.parity import adaptive, averaged, blocks, modifiers, momenta, rules, signs, wrappers
 from tests.parity.harness import SHAPES, STEPS, by_formula, by_optfx, difference, start
 
+PAGE = Path(__file__).parents[2] / "docs/parity-catalogue.md"
 FILES = [rules, signs, momenta, adaptive, averaged, blocks, modifiers, wrappers]
 CASES = [case for file in FILES for case in file.CASES]
 
@@ -37,3 +40,8 @@ def test_harness_tells_one_formula_from_another():
     zeros = {name: np.zeros(shape) for name, shape in SHAPES.items()}
     assert difference([zeros], [zeros]) == 0
     assert difference([zeros], [{**zeros, "number": np.asarray(2e-9)}]) == 2e-9
+
+
+def test_every_case_is_on_the_page():
+    page = PAGE.read_text()
+    assert not [case.id for case in CASES if f"| `{case.name}` | {case.options} |" not in page]

@@ -243,7 +243,7 @@ def lookahead_case(k: int, alpha: float, lr: float, mu: float) -> Case:
         leafwise(lookahead, make=lambda: sgd(lr, mu), every=k, outer=lambda: sgd(alpha)),
         {
             "optax": lookahead_by_optax(lambda optax: optax.sgd(lr, mu), k, alpha),
-            "pytorch_optimizer": lookahead_by_pytorch_optimizer(
+            "pytorch-optimizer": lookahead_by_pytorch_optimizer(
                 lambda ps: torch.optim.SGD(ps, lr, momentum=mu), k, alpha
             ),
         },
@@ -260,7 +260,7 @@ def schedule_free_sgd_case(options: str, lr, b1, decay, warmup=0, r=0.0, optax=F
     theirs = {"lr": lr, "momentum": b1, "weight_decay": decay, "warmup_steps": warmup, "r": r}
     packages = {
         "schedulefree": schedulefree("SGDScheduleFree", **theirs, foreach=False),
-        "pytorch_optimizer": pytorch_optimizer("ScheduleFreeSGD", **theirs),
+        "pytorch-optimizer": pytorch_optimizer("ScheduleFreeSGD", **theirs),
     }
     if optax:  # its count is one off, so that only a constant rate agrees
         packages["optax"] = by_optax(lambda o: o.contrib.schedule_free_sgd(lr, b1=b1, weight_decay=decay))
@@ -279,7 +279,7 @@ def schedule_free_adamw_case(options: str, lr, b1, b2, eps, decay, warmup=0, r=0
     theirs = {"lr": lr, "betas": (b1, b2), "eps": eps, "weight_decay": decay, "warmup_steps": warmup, "r": r}
     packages = {
         "schedulefree": schedulefree("AdamWScheduleFree", **theirs, foreach=False),
-        "pytorch_optimizer": pytorch_optimizer("ScheduleFreeAdamW", **theirs, use_palm=False),
+        "pytorch-optimizer": pytorch_optimizer("ScheduleFreeAdamW", **theirs, use_palm=False),
     }
     if optax:
         packages["optax"] = by_optax(lambda o: o.contrib.schedule_free_adamw(lr, None, b1, b2, eps, decay))
@@ -302,7 +302,7 @@ def schedule_free_radam_case(options: str, lr, b1, b2, eps, decay, r=0.0) -> Cas
         leafwise(schedule_free, rate=lambda t: lr * rectified(t, b2), b1=b1, b2=b2, eps=eps, r=r, decay=decay),
         {
             "schedulefree": schedulefree("RAdamScheduleFree", **theirs, foreach=False),
-            "pytorch_optimizer": pytorch_optimizer("ScheduleFreeRAdam", **theirs),
+            "pytorch-optimizer": pytorch_optimizer("ScheduleFreeRAdam", **theirs),
         },
         "Defazio et al., 2024",
     )
