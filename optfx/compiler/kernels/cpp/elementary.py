@@ -15,6 +15,10 @@ from collections.abc import Sequence
 _TEMPLATE = """
 static inline U_T bits_of(T x) { U_T y; __builtin_memcpy(&y, &x, sizeof y); return y; }
 static inline T T_of_bits(U_T x) { T y; __builtin_memcpy(&y, &x, sizeof y); return y; }
+static inline T choose(bool c, T a, T b) {
+  const U_T mask = -U_T(c);
+  return T_of_bits((bits_of(a) & mask) | (bits_of(b) & ~mask));
+}
 static inline T power_of_two(T n) {  // for whole n of a normal result
   return T_of_bits((bits_of(n + T(MAGIC)) - bits_of(T(MAGIC)) + BIAS) << SHIFT);
 }

@@ -51,8 +51,8 @@ static inline uint16_t to_bf16(float y) {
 }
 static inline float round_bf16(float y) { return load_bf16(to_bf16(y)); }
 static inline float round_fp16(float y) { return float(_Float16(y)); }
-template <class T> static inline T larger(T a, T b) { return a > b || a != a ? a : b; }
-template <class T> static inline T smaller(T a, T b) { return a < b || a != a ? a : b; }
+template <class T> static inline T larger(T a, T b) { const T m = a > b ? a : b; return a != a ? a : m; }
+template <class T> static inline T smaller(T a, T b) { const T m = a < b ? a : b; return a != a ? a : m; }
 template <class T> static inline T sign_of(T a) { return T(T(0) < a) - T(a < T(0)); }
 template <class T> static inline T multiply_add(T a, T b, T c) { return a * b + c; }
 #if defined(__FMA__) || defined(__aarch64__)
@@ -98,8 +98,7 @@ PLAIN = {
     "rsqrt": "T(1) / op::sqrt({0})",
     "abs": "op::abs({0})",
     "square": "{0} * {0}",
-    "sign": "sign_of<T>({0})",
-    "sgn": "sign_of<T>({0})",
+    **dict.fromkeys(("sign", "sgn"), "sign_of<T>({0})"),
     "exp": "op::exp({0})",
     "exp2": "op::exp2({0})",
     "expm1": "op::expm1({0})",
@@ -114,17 +113,12 @@ PLAIN = {
     "ceil": "op::ceil({0})",
     "trunc": "op::trunc({0})",
     "round": "op::round({0})",
-    "maximum": "larger<T>({0}, {1})",
-    "minimum": "smaller<T>({0}, {1})",
-    "clamp_min": "larger<T>({0}, {1})",
-    "clamp_max": "smaller<T>({0}, {1})",
+    **dict.fromkeys(("maximum", "clamp_min"), "larger<T>({0}, {1})"),
+    **dict.fromkeys(("minimum", "clamp_max"), "smaller<T>({0}, {1})"),
     "lerp": "blend<T>({0}, {1}, {2})",
     "remainder": "modulo<T>({0}, {1})",
     "erf": "op::erf({0})",
-    "clone": "{0}",
-    "detach": "{0}",
-    "alias": "{0}",
-    **dict.fromkeys(("lift", "lift_fresh", "lift_fresh_copy"), "{0}"),
+    **dict.fromkeys(("clone", "detach", "alias", "lift", "lift_fresh", "lift_fresh_copy"), "{0}"),
     **dict.fromkeys(("zeros", "zeros_like"), "T(0)"),
     **dict.fromkeys(("ones", "ones_like"), "T(1)"),
     "bitwise_and": "T({0} & {1})",
@@ -261,11 +255,17 @@ class Writer:
 
     def where(self, node: Node, T: str) -> str:
         condition, a, b = node.args
-        return f"{self.value(condition, 'bool')} ? {self.value(a, T)} : {self.value(b, T)}"
+        return self.choose(condition, a, b, T)
 
     def masked_fill(self, node: Node, T: str) -> str:
         x, mask, value = node.args
-        return f"{self.value(mask, 'bool')} ? {self.value(value, T)} : {self.value(x, T)}"
+        return self.choose(mask, value, x, T)
+
+    def choose(self, condition: Any, a: Any, b: Any, T: str) -> str:
+        c, a, b = self.value(condition, "bool"), self.value(a, T), self.value(b, T)
+        if self.names[condition].startswith("s") and T in ("float", "double"):
+            return f"op::choose({c}, {a}, {b})"  # of a branch that all elements take alike, no vectors are made
+        return f"{c} ? {a} : {b}"
 
     def clamp(self, node: Node, T: str) -> str:
         x, low, high = self.value(node.args[0], T), *[*node.args[1:], None, None][:2]

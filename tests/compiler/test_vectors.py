@@ -1,0 +1,39 @@
+"""A loop over elements is made of vectors: the compiler says so itself."""
+
+import re
+import subprocess
+
+import pytest
+import torch
+
+import optfx
+from optfx.compiler.kernels.cpp import build
+
+ALL = {
+    "adamw": optfx.adamw(0.1),
+    "a scalar that chooses": optfx.radam(0.1),
+    "the first step": optfx.adan(0.1),
+    "limits that are numbers": optfx.adopt(0.1),
+    "all leaves choose twice": optfx.lookahead(optfx.adamw(0.1), 5, optfx.sgd(0.5)),
+    "masked": optfx.chain(optfx.clip(optfx.linear_schedule(1.0, 2.0, 9)), optfx.lion(0.1)),
+}
+
+
+@pytest.mark.skipif("Free Software Foundation" not in build.compiler()[1], reason="only g++ tells")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("tx", ALL.values(), ids=ALL)
+def test_the_loop_over_elements_is_made_of_vectors(tx, dtype, monkeypatch, tmp_path):
+    sources, library = [], build.Compilers.library
+
+    def noted(self, source, *args, **kwargs):
+        sources.append(source)
+        return library(self, source, *args, **kwargs)
+
+    monkeypatch.setattr(build.Compilers, "library", noted)
+    optfx.fuse(tx).init({"w": torch.ones(100, dtype=dtype)})
+    (source,) = [s for s in sources if "#pragma omp simd" in s]
+    (line,) = [i for i, text in enumerate(source.splitlines(), 1) if "for (int64_t i = at;" in text]
+    (tmp_path / "run.cpp").write_text(source)
+    command = [build.compiler()[0], "-O3", *build.FLAGS.split(), "-fopt-info-vec-optimized", "run.cpp", "-o", "run.so"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
+    assert re.search(rf"run.cpp:({line}|{line + 1}):\d+: optimized: loop vectorized", said), said
