@@ -68,6 +68,7 @@ CLOSE = {
     "sin": lambda x, y, w: torch.where(x.abs() < 10, x, 1.0).sin(),
     "cos": lambda x, y, w: torch.where(x.abs() < 10, x, 1.0).cos(),
     "tanh": lambda x, y, w: x.tanh(),
+    "atan2": lambda x, y, w: torch.atan2(x, y),
     "pow": lambda x, y, w: x.abs() ** y,
     "pow number": lambda x, y, w: x**5,
     "remainder": lambda x, y, w: torch.where(x.abs() < 100, x, 1.0) % torch.where(y.abs() > 0.1, y, 1.0),

@@ -15,7 +15,7 @@ ALL = {
     "the first step": optfx.adan(0.1),
     "limits that are numbers": optfx.adopt(0.1),
     "all leaves choose twice": optfx.lookahead(optfx.adamw(0.1), 5, optfx.sgd(0.5)),
-    "masked": optfx.chain(optfx.clip(optfx.linear_schedule(1.0, 2.0, 9)), optfx.lion(0.1)),
+    "a limit by a schedule": optfx.chain(optfx.clip(optfx.linear_schedule(1.0, 2.0, 9)), optfx.lion(0.1)),
 }
 
 
