@@ -55,7 +55,7 @@ static inline T log(T x) {
 static inline T atan2(T y, T x) {
   const T a = abs(y), b = abs(x), top = a > b ? a : b, low = a > b ? b : a;
   const T r = top == T(0) ? T(0) : low == top ? T(1) : low / top;
-  const bool far = r > T(0.4142135623730950);  // than an eighth of a turn's half
+  const bool far = r > T(0.4142135623730950);  // beyond half of an eighth of a turn
   const T u = far ? (r - T(1)) / (r + T(1)) : r, z = u * u;
   T v = multiply_add<T>(ATAN_TAIL * z, u, u) + (far ? T(0.7853981633974483) : T(0));
   v = a > b ? T(1.5707963267948966) - v : v;
