@@ -1,6 +1,7 @@
 """Where to find what goes by another name in `torch.optim` and in optax: one table for errors and for the docs.
 
-`NAMES` has what users look for in `optfx`, `ARGUMENTS` what they pass to optimizers, transforms and schedules.
+`NAMES` has what users look for in `optfx`, `ARGUMENTS` what they pass to optimizers, transforms and schedules, and
+`METHODS` what they call on a fused optimizer.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ NAMES: dict[str, str] = {
     "Rprop": "`optfx.rprop`",
     "SGD": "`optfx.sgd`",
     "SparseAdam": "not here: gradients are dense",
+    "GradScaler": "torch's own works with `optfx.interop.TorchOptimizer`; bfloat16 needs none",
     "AveragedModel": "`optfx.params_ema` or `optfx.params_average`, and `eval_params`",
     "swa_utils": "`optfx.params_ema` or `optfx.params_average`, and `eval_params`",
     "clip_grad_norm_": "`optfx.clip_by_global_norm`",
@@ -97,6 +99,11 @@ NAMES: dict[str, str] = {
     "StableAdamW": "`optfx.stableadamw`",
     "scale_by_came": "`optfx.scale_by_factored_rms`, `optfx.clip_by_block_rms` and `optfx.scale_by_confidence`",
     "stable_adamw": "`optfx.stableadamw`",
+    "EMA": "of the parameters: `optfx.params_ema` and `eval_params`; of the updates: `optfx.ema`",
+    "ModelEMA": "`optfx.params_ema` and `eval_params`",
+    "ExponentialMovingAverage": "`optfx.params_ema` and `eval_params`",
+    "get_cosine_schedule_with_warmup": "`optfx.warmup_cosine_decay_schedule`",
+    "get_linear_schedule_with_warmup": "`optfx.join_schedules` of two `optfx.linear_schedule`",
     "Lookahead": "`optfx.lookahead`",
     "ScheduleFreeWrapper": "`optfx.schedule_free`",
     "SGDScheduleFree": "`optfx.schedule_free_sgd`",
@@ -111,6 +118,7 @@ NAMES: dict[str, str] = {
     "carry_over": "`optfx.carry`",
     # ---- optax ----
     "MultiSteps": "`optfx.accumulate`",
+    "has_updated": "`state.gathered == 0`, of the state of `optfx.accumulate`",
     "multi_transform": "`optfx.partition`",
     "optimistic_adam": "`optfx.optimistic_adam_v2`",
     "LookaheadParams": "`optfx.lookahead` keeps the slow weights in its state; `eval_params` gives them",
@@ -133,6 +141,10 @@ NAMES: dict[str, str] = {
     "inject_stateful_hyperparams": "`optfx.inject_hyperparams`",
     "stateless_with_tree_map": "`optfx.stateless` with `optfx.tree.map`",
     "with_extra_args_support": "none is needed: a chain hands on what each step knows",
+    "EmptyState": "an empty state is ()",
+    "safe_increment": "counts are int64: `count + 1`",
+    "safe_int32_increment": "counts are int64: `count + 1`",
+    "value_and_grad_from_state": "`torch.func.grad_and_value`: no state keeps the loss",
     "update_moment": "`optfx.tree.mean`, in leaf functions",
     "safe_norm": "`optfx.tree.norm`, whose `squared` has a smooth derivative; `optfx.tree.safe_sqrt`",
     "losses": _LOSSES,
@@ -226,6 +238,22 @@ ARGUMENTS: dict[str, tuple[str, ...] | str] = {
     "verbose": "there is no such option",
 }
 """`{argument elsewhere: what it is called here, or what to do}`. Of several names, the first that a function has."""
+
+
+METHODS: dict[str, str] = {
+    "zero_grad": "`module.zero_grad()`",
+    "param_groups": "`optfx.hyperparams(tx, state)` reads the numbers; `optfx.interop.TorchOptimizer` has groups",
+    "state_dict": "the state is yours: `optfx.interop.state_dict(state)`, `optfx.interop.save(state, path)`",
+    "load_state_dict": "`opt.init(params, state)` goes on from a state, which `optfx.interop.load` reads",
+    "eval_params": "that of the transform: `tx.eval_params(state, params)`",
+    "update": "`params, state = opt.step(grads, state, params)` does all of it; `tx.update` is the pure function",
+}
+"""`{method of an optimizer elsewhere: what to write with a fused one}`."""
+
+
+def for_method(name: str, who: str) -> str:
+    """The error about a method that an object of optfx does not have."""
+    return f"{who!r} object has no attribute {name!r}" + (f"; {METHODS[name]}" if name in METHODS else "")
 
 
 def for_name(name: str, known: Iterable[str], where: str = "optfx") -> str:
