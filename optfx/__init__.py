@@ -86,7 +86,7 @@ __all__ += transforms.__all__
 _MOVED = {
     "EXTRA_ARGS": "core.EXTRA_ARGS",
     "Count": "core.Count",
-    "GradientTransformation": "core.GradientTransformation",
+    "GradientTransformation": "core.GradientTransformation; two functions make one by core.from_functions",
     "Hyper": "core.Hyper",
     "Memoryless": "core.Stateless",
     "Schedule": "core.Schedule",

@@ -1,4 +1,5 @@
-"""Errors that know what goes by another name elsewhere: names by the table of `elsewhere`, arguments by `ARGUMENTS`."""
+"""Errors that know what goes by another name elsewhere: names by the table of `elsewhere`, arguments by `ARGUMENTS`,
+methods of a fused optimizer by `METHODS`."""
 
 from __future__ import annotations
 
@@ -84,6 +85,22 @@ ARGUMENTS: dict[str, tuple[str, ...] | str] = {
     "verbose": "there is no such option",
 }
 """`{argument elsewhere: what it is called here, or what to do}`. Of several names, the first that a function has."""
+
+
+METHODS: dict[str, str] = {
+    "zero_grad": "`module.zero_grad()`",
+    "param_groups": "`optfx.hyperparams(tx, state)` reads the numbers; `optfx.interop.TorchOptimizer` has groups",
+    "state_dict": "the state is yours: `optfx.interop.state_dict(state)`, `optfx.interop.save(state, path)`",
+    "load_state_dict": "`opt.init(params, state)` goes on from a state, which `optfx.interop.load` reads",
+    "eval_params": "that of the transform: `tx.eval_params(state, params)`",
+    "update": "`params, state = opt.step(grads, state, params)` does all of it; `tx.update` is the pure function",
+}
+"""`{method of an optimizer elsewhere: what to write with a fused one}`."""
+
+
+def for_method(name: str, who: str) -> str:
+    """The error about a method that an object of optfx does not have."""
+    return f"{who!r} object has no attribute {name!r}" + (f"; {METHODS[name]}" if name in METHODS else "")
 
 
 def for_name(name: str, known: Iterable[str], where: str = "optfx") -> str:

@@ -41,7 +41,8 @@ LOOP = [
     Row(
         "`GradientTransformation`",
         "`Optimizer`",
-        "`optfx.core.GradientTransformation`; `optfx.interop.TorchOptimizer` is an optimizer of torch around one",
+        "`optfx.core.GradientTransformation`, a base class; `optfx.core.from_functions` makes one of two functions; "
+        "`optfx.interop.TorchOptimizer` is an optimizer of torch around one",
     ),
     Row("`GradientTransformation.init`", "", "`state = tx.init(params)`"),
     Row("`GradientTransformation.update`", "", "`updates, state = tx.update(grads, state, params)`"),

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import optfx
-from optfx import core, hints, schedules
+from optfx import core, hints, schedules, select
+from optfx.interop import TorchOptimizer
 from tests import from_optax, names
 
 PAGE = names.PAGE
@@ -154,6 +155,24 @@ PLACES = {
     "torch's": (lambda: optfx.chain(torch.optim.SGD(MODULE.parameters())), r"interop\.from_torch makes a transform"),
     "a module": (lambda: optfx.adam(0.1).init(MODULE), r"is a Linear, expected a tensor: .* optfx.params\(module\)"),
     "parameters": (lambda: optfx.sgd(0.1).init(MODULE.parameters()), r"is a generator.* optfx.params\(module\)"),
+    "a module to compile": (lambda: optfx.fuse(MODULE), r"a module is given to `init`"),
+    "two functions": (
+        lambda: optfx.chain((lambda p: (), lambda u, s, p=None: (u, s))),
+        r"core\.from_functions\(init, update\)",
+    ),
+    "a rate": (lambda: optfx.lookahead(optfx.sgd(0.1), 5, 0.5), r"got 0\.5: a rate belongs .*sgd\(0\.5\)"),
+    "a selector of labels": (
+        lambda: optfx.partition({"a": optfx.sgd(0.1)}, select.path("a")).init({"a": torch.ones(1)}),
+        r"the label at 'a' is True, expected a str: rules are made by select\.label",
+    ),
+    "no dtype": (
+        lambda: optfx.sgd(0.1, 0.9, False, 5e-4),
+        r"trace\.accumulator_dtype is 0\.0005, expected a torch\.dtype",
+    ),
+    "the optimizer first": (
+        lambda: TorchOptimizer(optfx.sgd(0.1), MODULE.parameters()),
+        r"parameters come first: TorchOptimizer\(params, tx\)",
+    ),
     "something": (lambda: core.as_transform(3), r"expected a transform or a pair with init and update, got 3$"),
 }
 
@@ -162,6 +181,20 @@ PLACES = {
 def test_what_stands_in_the_wrong_place_says_what_to_do(call, words):
     with pytest.raises(TypeError, match=words):
         call()
+
+
+def test_a_module_where_its_gradients_belong():
+    tx, params = optfx.sgd(0.1), optfx.params(MODULE)
+    for grads in (MODULE, MODULE.parameters()):
+        with pytest.raises(ValueError, match=r"it is a (Linear|generator), not a tree.*optfx\.grads\(module\)"):
+            tx.update(grads, tx.init(params), params)
+
+
+@pytest.mark.parametrize("name", hints.METHODS)
+def test_a_method_of_other_optimizers_says_what_to_write(name):
+    with pytest.raises(AttributeError) as error:
+        getattr(optfx.fuse(optfx.sgd(0.1)), name)
+    assert str(error.value) == f"'fuse' object has no attribute {name!r}; {hints.METHODS[name]}"
 
 
 # ---- the page ----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ ALLOWED = {
     "combinators": BASE,
     "transforms": BASE | {"schedules", "combinators"},
     "optimizers": BASE | {"schedules", "combinators", "transforms"},
-    "compiler": {"tree", "core", "combinators"},
+    "compiler": {"hints", "tree", "core", "combinators"},
 }
 TOP = {"sweep", "interop"}  # on top of all, never each other; they alone may import files
 OUTSIDE = {"tree": {"torch", "optree"}}  # else torch alone

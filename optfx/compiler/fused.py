@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from optfx import tree
+from optfx import hints, tree
 from optfx.compiler.given import form_of, kinds_of, leaves_of, needed, plain, some_function
 from optfx.compiler.members import Alone, Members
 from optfx.compiler.memory import Memory, check
@@ -78,6 +78,9 @@ class fuse:
     def __repr__(self) -> str:
         return f"fuse({self.tx!r})"
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(hints.for_method(name, "fuse"))
+
     @torch.no_grad()
     def init(self, params: Tree, state: Tree = None, *, copy: bool = True, **extra: Any) -> tuple[Tree, Tree]:
         """Lay out params and state, and compile the step.
@@ -95,8 +98,8 @@ class fuse:
             is saved, read and set like any other.
 
         Raises:
-            TypeError, ValueError: parameters or a state that do not fit `tx`, or live parameters that share memory. The
-                message names the path.
+            TypeError, ValueError: parameters or a state that do not fit `tx`; live parameters that share memory, or an
+                `nn.Parameter` that would be copied. The message names the path.
         """
         from optfx.compiler.kernels.workshop import Workshop
 
@@ -108,6 +111,11 @@ class fuse:
             if isinstance(x, Tensor) and (is_wrapped(x) or type(x) not in (Tensor, nn.Parameter)):
                 kind = "inside a function transform" if is_wrapped(x) else f"a {type(x).__name__}"
                 raise TypeError(f"fuse: the parameter at {path!r} is {kind}, expected a plain tensor")
+            if not live and isinstance(x, nn.Parameter):
+                raise ValueError(
+                    f"fuse: the parameter at {path!r} is an nn.Parameter, and a copy of it would be trained: give the "
+                    "module itself, which is trained in place; or tensors, optfx.params(module)"
+                )
         self._members.check("the parameter", params)
         like = self._members.init(self.tx, params)
         for path, x in zip(paths(like), flatten(like)[0], strict=True):

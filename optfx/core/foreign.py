@@ -85,8 +85,14 @@ def _advice(x: Any) -> str:
     """What to do about something in the place of a transform."""
     if isinstance(x, torch.optim.Optimizer):
         return ": optfx.interop.from_torch makes a transform of it"
+    if isinstance(x, torch.nn.Module):
+        return ": a module is given to `init`"
+    if isinstance(x, tuple) and len(x) == 2 and all(inspect.isfunction(f) for f in x):
+        return ": two functions become a transform by core.from_functions(init, update)"
     if isinstance(x, (list, tuple, Iterator)):
         return ": transforms are given one by one, chain(*steps)"
+    if isinstance(x, (float, torch.Tensor)):
+        return f": a rate belongs to an optimizer, sgd({x!r})"
     if callable(x) and hasattr(x, "__name__"):
         return f": call it first, {x.__name__}(...)"
     return ""

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import numbers as _numbers
 from collections.abc import Callable, Iterable
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import torch
@@ -161,7 +161,7 @@ def check_numbers(record: Any) -> None:
     """Refuse what no number of a record can be.
 
     Raises:
-        TypeError: what is neither a number, a tensor nor a schedule, naming the field.
+        TypeError: what is neither a number, a tensor nor a schedule, or no dtype where one belongs, naming the field.
         ValueError: a Python number beyond the limits of its annotation, naming the field.
     """
     if torch.compiler.is_compiling():
@@ -169,6 +169,8 @@ def check_numbers(record: Any) -> None:
     fields = _fields(record)
     for f in dataclasses.fields(record):
         value, kind = getattr(record, f.name), fields.get(f.name)
+        if kind is None and not isinstance(value, (torch.dtype, NoneType)) and "dtype" in _alternatives(f.type):
+            raise TypeError(f"{type(record).__name__}.{f.name} is {_shown(value)}, expected a torch.dtype")
         is_module = isinstance(value, torch.nn.Module)
         if kind is None or value is f.default or isinstance(value, Tensor) or (callable(value) and not is_module):
             continue

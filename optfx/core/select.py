@@ -285,10 +285,20 @@ def resolve(spec: Any, params: Tree, kind: type, who: str) -> list[Any]:
         >>> select.resolve({"head": True, "body": False}, params, bool, "masked")
         [False, True, True]
     """
-    found = broadcast(spec(params) if is_rule(spec, params) else spec, params)
+    what = "mask" if kind is bool else "label"
+    try:
+        given = spec(params) if is_rule(spec, params) else spec
+    except Exception as error:
+        error.add_note(f"{who}: a {what} that is a function is called once, with the whole tree of params")
+        raise
+    try:
+        found = broadcast(given, params)
+    except ValueError as error:
+        raise ValueError(f"{who}: the tree of {what}s: {error}; rules by path or shape are in optfx.select") from None
     for value, at in zip(found, paths(params), strict=True):
         if not isinstance(value, kind):
+            rule = "select.path and its like" if kind is bool else "select.label"
             raise TypeError(
-                f"{who}: the {'mask' if kind is bool else 'label'} at {at!r} is {value!r}, expected a {kind.__name__}"
+                f"{who}: the {what} at {at!r} is {value!r}, expected a {kind.__name__}: rules are made by {rule}"
             )
     return found

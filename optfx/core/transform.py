@@ -163,10 +163,9 @@ class GradientTransformation:
             raise ValueError(f"{type(self).__name__} needs params: call update(updates, state, params)")
         for name in self.needs:
             if extra.get(name) is None:
-                words = f" ({EXTRA_ARGS[name]})" if name in EXTRA_ARGS else ""
+                words = f"{name} ({EXTRA_ARGS[name]})" if name in EXTRA_ARGS else name
                 raise ValueError(
-                    f"{type(self).__name__} needs the extra argument {name}{words}: "
-                    f"call update(updates, state, params, {name}=...)"
+                    f"{type(self).__name__} needs the extra argument {words}: give {name}=... to `update` or `step`"
                 )
         if extra:
             known = self.extra_args

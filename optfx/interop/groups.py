@@ -6,6 +6,7 @@ group as tensors (`owners`). One that looks across parameters, such as `clip_by_
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -77,6 +78,8 @@ class Knobs:
         self.found: dict[str, Knob] = {
             name if names.count(name) == 1 else join(path, name): knob for name, path, knob in rows
         }
+        for name in self.found.keys() & {*_TORCH.values(), "betas"}:
+            self._why_not |= {path.rpartition(".")[2]: f"goes by {name!r}" for path in self.found[name].paths}
         for name in set(names) - self.found.keys():
             full = [repr(key) for key in self.found if key.endswith(f".{name}")]
             self._why_not[name] = f"is ambiguous, there are {', '.join(full)}"
@@ -122,6 +125,16 @@ class Knobs:
                 raise ValueError(f"a group cannot set {name!r}: it {self._why_not[name]}")
             if name in self.found:
                 self._check_value(name, value)
+
+    def warn_of_idle(self, numbers: Mapping[str, Any]) -> None:
+        """Warn of a decay or a momentum that the optimizer does not have. (A zero asks for none.)"""
+        for name in ("weight_decay", "momentum"):
+            if numbers.get(name) and name not in self.found and name not in self._why_not:
+                warnings.warn(
+                    f"a group has {name}={numbers[name]!r}, which changes nothing: the optimizer has no {name!r}; "
+                    f"a group can set {', '.join(self.found) or 'nothing'}",
+                    stacklevel=5,
+                )
 
     def check_known(self, names: Iterable[str]) -> None:
         """Refuse names that the optimizer does not have."""

@@ -71,6 +71,8 @@ def fitted(
         }
     if faults:
         more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
+        if not partial and any({"step", "momentum_buffer"} & of.keys() for of in given):
+            more += "\n  it is that of an optimizer of torch, which load_torch_state_dict takes"
         raise ValueError("the state does not fit this optimizer:\n  " + "\n  ".join(faults[:20]) + more)
     new = []
     for group, other, places_of_group in zip(groups, of_groups, numbering, strict=True):

@@ -16,7 +16,7 @@ from torch._compile import _disable_dynamo
 
 from optfx.compiler import fuse
 from optfx.compiler.record.findings import Together
-from optfx.core import as_transform, is_number
+from optfx.core import GradientTransformation, as_transform, is_number
 from optfx.core.transform import check_extra, check_updates
 from optfx.interop import torch_load
 from optfx.interop.evaluating import Evaluating
@@ -73,6 +73,8 @@ class TorchOptimizer(Evaluating):
     def __init__(
         self, params: Iterable[Any], tx: Any, *, compile: bool = False, maximize: bool = False, **numbers: Any
     ):
+        if isinstance(params, GradientTransformation):
+            raise TypeError("the parameters come first: TorchOptimizer(params, tx)")
         self.tx = as_transform(tx)
         self.compile = compile
         self._knobs = Knobs(self.tx)
@@ -104,7 +106,9 @@ class TorchOptimizer(Evaluating):
             ValueError, TypeError: as for the optimizer itself; nothing has changed then.
         """
         if isinstance(param_group, dict):
-            self._knobs.check({k: v for k, v in param_group.items() if k != "params"})
+            numbers = {k: v for k, v in param_group.items() if k != "params"}
+            self._knobs.check(numbers)
+            self._knobs.warn_of_idle(numbers)
             if not isinstance(param_group["params"], (Tensor, set)):
                 param_group["params"] = list(param_group["params"])
                 refuse_twice([p[-1] if isinstance(p, tuple) else p for p in param_group["params"]])

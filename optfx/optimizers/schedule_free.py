@@ -44,7 +44,8 @@ def schedule_free_sgd(
 
     Args:
         learning_rate: $\eta$.
-        warmup_steps: over how many steps the rate rises to $\eta$; None for none.
+        warmup_steps: over how many steps the rate rises to $\eta$; None for none. The first step has its share of
+            it, as in `schedulefree`; in optax it is one of zero.
         b1: $\beta$, the share of the average in the point of the gradient.
         weight_decay: $\lambda$; None for none.
         weight_lr_power: the power of the rate by which a step counts in the average.
@@ -101,7 +102,8 @@ def schedule_free_adamw(
 
     Args:
         learning_rate: $\eta$.
-        warmup_steps: over how many steps the rate rises to $\eta$; None for none.
+        warmup_steps: over how many steps the rate rises to $\eta$; None for none. The first step has its share of
+            it, as in `schedulefree`; in optax it is one of zero.
         b1: $\beta_1$, the share of the average in the point of the gradient.
         b2: $\beta_2$, how much of the mean of squares is kept.
         eps: $\varepsilon$, added to the root.

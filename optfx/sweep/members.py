@@ -32,6 +32,8 @@ def columns(configs: Mapping[str, Any]) -> dict[str, Tensor]:
         ValueError: no settings, or tensors that are not all (n,) for the same n, naming them.
         TypeError: a value that is not made of numbers, naming it.
     """
+    if not isinstance(configs, Mapping):
+        raise TypeError(f"configs: expected {{name: numbers}}, one for each member, got a {type(configs).__name__}")
     if not configs:
         raise ValueError("configs: no hyperparameters")
     found: dict[str, Tensor] = {}
@@ -230,10 +232,13 @@ def grad_and_value(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[[Tree, An
             leaves = [functorch._wrap_tensor_for_grad(x, level) for x in leaves]
             functorch._create_differentiable(leaves, level)
             loss = loss_of_one(tree.unflatten(structure, leaves), batch)
-            if loss.requires_grad:
-                grads = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
-            else:
-                grads = [torch.zeros_like(x) for x in leaves]
+            found = loss.requires_grad and torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
+            if not found or all(g is None for g in found):
+                raise ValueError(
+                    "loss_fn: the loss does not depend on params: call the model with them, "
+                    "torch.func.functional_call(model, params, x)"
+                )
+            grads = [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
             grads = [_unwrap_for_grad(g, level) for g in grads]
             return tree.unflatten(structure, grads), _unwrap_for_grad(loss, level)
 

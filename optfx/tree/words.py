@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 
 from optfx.tree.nodes import Tree, entries, flatten, leaves, nodes, paths
 
@@ -24,6 +26,8 @@ def difference(a: Tree, b: Tree) -> str | None:
     """How the structure of `b` differs from that of `a`, in words with paths; None if it does not."""
     if flatten(a)[1] == flatten(b)[1]:
         return None
+    if isinstance(b, (Module, Iterator)):
+        return f"is a {type(b).__name__}, not a tree; those of a module are optfx.params(module), optfx.grads(module)"
     expected, found = paths(a), paths(b)
     missing = [p for p in expected if p not in set(found)]
     extra = [p for p in found if p not in set(expected)]

@@ -80,7 +80,7 @@ def test_masked_and_partition_hand_on_their_part_of_the_gradient():
 @pytest.mark.parametrize("name", WRAPPED)
 def test_what_is_needed_and_missing_is_an_error_by_name(name):
     needy = WRAPPED[name](raw()) if "chain" not in name and name != "nested" else raw()
-    message = r"raw needs the extra argument grad \(the gradient of the loss .*\): call update\(.*, grad=\.\.\.\)"
+    message = r"raw needs the extra argument grad \(the gradient .*\): give grad=\.\.\. to `update` or `step`"
     with pytest.raises(ValueError, match=message):
         updated(needy)
     assert updated(needy, grad=GRADS) == {"w": 3.0, "b": 4.0}

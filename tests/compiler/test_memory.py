@@ -187,6 +187,16 @@ def test_live_parameters_that_share_memory_are_refused(make):
         optfx.fuse(optfx.sgd(0.1)).init(module)
 
 
+def test_parameters_of_a_module_are_not_copied_in_silence():
+    """The copies would be trained, and the module would stay as it is."""
+    module = nn.Linear(2, 1)
+    for params in (list(module.parameters()), dict(module.named_parameters())):
+        with pytest.raises(ValueError, match=r"fuse: the parameter at '(0|bias)' is an nn.Parameter.*give the module"):
+            optfx.fuse(optfx.sgd(0.1)).init(params)
+    optfx.fuse(optfx.sgd(0.1)).init(dict(module.named_parameters()), copy=False)
+    optfx.fuse(optfx.sgd(0.1)).init(optfx.params(module))
+
+
 def test_parts_of_one_buffer_are_no_sharing():
     buffer = torch.ones(6)
     module = nn.Module()

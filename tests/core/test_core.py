@@ -317,11 +317,18 @@ def test_masks_are_computed_from_params_and_need_them(params):
         ({"l1": [True, True], "l2": True, "s": True}, ValueError, "a list at 'l1', the tree a dict"),
         ({"l1": True, "l2": True, "s": 1.0}, TypeError, "mask at 's' is 1.0, expected a bool"),
         (lambda p: "yes", TypeError, "expected a bool"),
+        (["l1"], ValueError, "masked: the tree of masks: .* a list at the root.*; rules .* optfx.select"),
     ],
 )
 def test_bad_masks_name_the_path(params, mask, error, message):
     with pytest.raises(error, match=message):
         optfx.masked(optfx.scale(1.0), mask).init(params)
+
+
+def test_a_rule_for_one_parameter_is_told_that_it_gets_all(params):
+    with pytest.raises(AttributeError) as error:
+        optfx.masked(optfx.scale(1.0), lambda p: p.ndim > 1).init(params)
+    assert "masked: a mask that is a function is called once, with the whole tree" in error.value.__notes__[0]
 
 
 # ---- hyperparameters -----------------------------------------------------------------------------

@@ -236,6 +236,9 @@ def test_defaults():
         (optfx.adam(optfx.linear_schedule(0.1, 0.0, 10)), {"lr": 0.1}, ValueError, "'lr': it is a schedule"),
         (optfx.chain(optfx.trace(0.9), optfx.trace(0.8)), {"momentum": 0.1}, ValueError,
          "'momentum': it is ambiguous, there are '0.momentum', '1.momentum'"),
+        (optfx.adam(0.1), {"learning_rate": 0.1}, ValueError, "'learning_rate': it goes by 'lr'"),
+        (optfx.adam(0.1), {"b1": 0.8}, ValueError, "'b1': it goes by 'betas'"),
+        (optfx.sgd(0.1, momentum=0.9), {"decay": 0.8}, ValueError, "'decay': it goes by 'momentum'"),
         (optfx.adam(0.1), {"betas": 0.9}, TypeError, "'betas' is 0.9, expected 2 numbers"),
         (optfx.adam(0.1), {"lr": "fast"}, TypeError, "'lr' is 'fast', expected a number"),
         (optfx.adam(0.1), {"lr": torch.ones(2)}, ValueError, "Tensor lr must be 1-element"),
@@ -247,7 +250,9 @@ def test_names_that_groups_cannot_set(tx, number, error, words):
         TorchOptimizer(net.parameters(), tx, **number)
     optimizer = TorchOptimizer([net[0].weight], tx)
     if "has no" in words:  # in a group, what is unknown is somebody else's, as in torch
-        optimizer.add_param_group({"params": [net[0].bias], **number})
+        with pytest.warns(UserWarning, match="momentum=0.9, which changes nothing: the optimizer has no 'momentum'"):
+            optimizer.add_param_group({"params": [net[0].bias], **number})
+        optimizer.add_param_group({"params": [net[2].bias], "momentum": 0.0, "name": "last"})  # asks for none
         assert optimizer.param_groups[1]["momentum"] == 0.9
         return
     with pytest.raises(error, match=words):
@@ -255,6 +260,16 @@ def test_names_that_groups_cannot_set(tx, number, error, words):
     with pytest.raises(error, match=words):
         optimizer.add_param_group({"params": [net[0].bias], **number})
     assert len(optimizer.param_groups) == 1
+
+
+def test_a_state_of_torchs_is_told_apart():
+    net = model()
+    for make in (torch.optim.AdamW, lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9)):
+        theirs = make(net.parameters())
+        net(torch.ones(1, 5, dtype=torch.float64)).sum().backward()
+        theirs.step()
+        with pytest.raises(ValueError, match="an optimizer of torch, which load_torch_state_dict takes"):
+            TorchOptimizer(net.parameters(), optfx.adamw(0.1)).load_state_dict(theirs.state_dict())
 
 
 def test_a_number_of_what_looks_across_parameters_is_one_for_all_groups():

@@ -346,6 +346,7 @@ def test_progress_names_the_extra(task, monkeypatch):
 
 
 ONE = {"rate": torch.tensor([0.1, 0.2])}
+OTHER = torch.nn.Linear(2, 1)
 BAD = {
     "unequal lengths": ({"configs": {"a": torch.zeros(2), "b": torch.zeros(3)}}, ValueError, r"'b': \(3,\)"),
     "not one dimension": ({"configs": {"a": torch.zeros(2, 2)}}, ValueError, r"configs: .*\(2, 2\)"),
@@ -358,6 +359,11 @@ BAD = {
     "loss of a batch": ({"loss_fn": lambda p, b: b[1][:, 0]}, ValueError, r"loss_fn returned \(10,\)"),
     "loss is a float": ({"loss_fn": lambda p, b: 0.5}, ValueError, "loss_fn returned float"),
     "loss is an integer": ({"loss_fn": lambda p, b: torch.tensor(1)}, ValueError, "loss_fn returned .*int64"),
+    "loss without params": ({"loss_fn": lambda p, b: b[1].square().mean()}, ValueError, "does not depend on"),
+    "loss of other params": (
+        {"loss_fn": lambda p, b: OTHER.weight.square().sum()}, ValueError, r"call the model with them, .*functional",
+    ),
+    "a list of settings": ({"configs": [{"rate": 0.1}]}, TypeError, "configs: expected {name: numbers}.* got a list"),
     "no transform": ({"make_optimizer": lambda c: c["rate"]}, TypeError, "make_optimizer: expected a transform"),
     "no name": ({"make_optimizer": lambda c: optfx.adam(c["lr"])}, KeyError, "reads 'lr'; configs has 'rate'"),
     "no batches": ({"batches": []}, ValueError, "batches: there are none"),
