@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import math
+import sys
 import warnings
 from pathlib import Path
 
@@ -205,3 +206,13 @@ def test_char_transformer(tmp_path, monkeypatch):
     expected = interop.state_dict(whole["run"])
     assert [path for path, x in interop.state_dict(parts["run"]).items() if not torch.equal(x, expected[path])] == []
     assert parts["text"] == whole["text"]
+
+
+def test_schedule_free(tmp_path, monkeypatch):
+    sibling = importlib.import_module("examples.char_transformer")
+    monkeypatch.setitem(sys.modules, "char_transformer", sibling)  # as a script finds it
+    found = run("schedule_free", tmp_path, steps=24, warmup=4, every=3, width=16, depth=1)
+    assert [len(losses) for losses in found.values()] == [8, 2, 4, 8]
+    assert all((losses[1:] < losses[:-1]).all() for losses in found.values())
+    assert found["schedule-free"][4] < found["cosine of 24"][4]  # in the middle of the run
+    assert pictures(tmp_path) == ["schedule_free.png"]
