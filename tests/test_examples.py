@@ -2,12 +2,15 @@
 
 import importlib
 import inspect
+import math
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+import optfx
 from optfx import interop
 
 FOLDER = Path(__file__).parent.parent / "examples"
@@ -68,6 +71,55 @@ def test_schedules(tmp_path):
     assert len(curves) == 29
     assert all(curve.shape == (60,) and curve.isfinite().all() for curve in curves.values())
     assert pictures(tmp_path) == ["schedules.png"]
+
+
+def test_optimizer_zoo(tmp_path):
+    rates = torch.tensor([1e-2, 1e-1], dtype=torch.float64)
+    found = run("optimizer_zoo", tmp_path, steps=10, rates=rates, names=["sgd", "adamw", "muon"], compile=False)
+    assert list(found) == ["sgd", "adamw", "muon"]
+    assert max(found["muon"].loss, found["adamw"].loss) < found["sgd"].loss < 2.3
+    assert all(outcome.rate == 0.1 for outcome in found.values())
+    assert pictures(tmp_path) == ["optimizer_zoo.png"]
+
+
+def test_the_optimizers_of_the_zoo_are_those_of_the_catalogue():
+    zoo = importlib.import_module("examples.optimizer_zoo")
+    makers = {name: make for makers in zoo.FAMILIES.values() for name, make in makers.items()}
+    assert len(makers) == 30
+    params, grads = {"w": torch.tensor([[3.0, -1.0]])}, {"w": torch.tensor([[0.5, 2.0]])}
+    c = zoo.Setting(rate=0.1, decay=0.0, steps=10)
+    special = {
+        "sgd, momentum": optfx.sgd(c.falling(0.1), momentum=0.9),
+        "schedule_free_adamw": optfx.schedule_free_adamw(0.1, 1),
+    }
+
+    def train(tx):
+        state, p = tx.init(params), params
+        for _ in range(3):
+            updates, state = tx.update(grads, state, p)
+            p = optfx.apply_updates(p, updates)
+        return p["w"]
+
+    for name, make in makers.items():
+        if name in special:
+            expected = special[name]
+        else:
+            optimizer = getattr(optfx, name)
+            none = {"weight_decay": 0.0} if "weight_decay" in inspect.signature(optimizer).parameters else {}
+            expected = optimizer(c.falling(0.1), **none)
+        torch.testing.assert_close(train(make(c)), train(expected), msg=name)
+        assert not torch.equal(train(make(c._replace(decay=1.0))), train(expected)), name
+
+
+def test_the_width_of_the_rates_that_work():
+    width = importlib.import_module("examples.optimizer_zoo").width
+    rates = torch.logspace(-2, 2, 5)
+    assert width(torch.tensor([9.0, 9.0, 1.0, 9.0, 9.0]), rates) == pytest.approx(
+        2 * math.log(1.2) / math.log(9), abs=0.02
+    )
+    assert width(torch.tensor([9.0, 1.0, 1.0, 1.0, 9.0]), rates) == pytest.approx(
+        2 + 2 * math.log(1.2) / math.log(9), abs=0.02
+    )
 
 
 def test_two_optimizers(tmp_path):
@@ -154,3 +206,13 @@ def test_char_transformer(tmp_path, monkeypatch):
     expected = interop.state_dict(whole["run"])
     assert [path for path, x in interop.state_dict(parts["run"]).items() if not torch.equal(x, expected[path])] == []
     assert parts["text"] == whole["text"]
+
+
+def test_schedule_free(tmp_path, monkeypatch):
+    sibling = importlib.import_module("examples.char_transformer")
+    monkeypatch.setitem(sys.modules, "char_transformer", sibling)  # as a script finds it
+    found = run("schedule_free", tmp_path, steps=24, warmup=4, every=3, width=16, depth=1)
+    assert [len(losses) for losses in found.values()] == [8, 2, 4, 8]
+    assert all((losses[1:] < losses[:-1]).all() for losses in found.values())
+    assert found["schedule-free"][4] < found["cosine of 24"][4]  # in the middle of the run
+    assert pictures(tmp_path) == ["schedule_free.png"]
