@@ -211,7 +211,8 @@ def draw(found: dict[str, Outcome], out: Path) -> None:
 
     figure = Figure(figsize=(9, 7), dpi=150, layout="constrained")
     ax = figure.subplots()
-    for family, color in zip(FAMILIES, COLORS, strict=True):
+    color_of = dict(zip(FAMILIES, COLORS, strict=True))
+    for family, color in color_of.items():
         points = [(o.width, o.loss) for o in found.values() if o.family == family]
         if points:
             ax.plot(*zip(*points, strict=True), "o", color=color, ms=7, mec="white", label=family)
@@ -223,24 +224,25 @@ def draw(found: dict[str, Outcome], out: Path) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.margins(0.08)
     ax.legend(frameon=False, fontsize=9, loc="upper right")
-    write_names(ax, {name: (o.width, o.loss) for name, o in found.items()})
+    write_names(ax, {name: (o.width, o.loss, color_of[o.family]) for name, o in found.items()})
     out.mkdir(parents=True, exist_ok=True)
     figure.savefig(out / "optimizer_zoo.png")
 
 
-def write_names(ax: Any, points: dict[str, tuple[float, float]]) -> None:
+def write_names(ax: Any, points: dict[str, tuple[float, float, str]]) -> None:
     """Write each name as near to its point as the other names and the points let it."""
     from matplotlib.transforms import Bbox
 
     ax.figure.draw_without_rendering()  # from here on, it is known where everything is
-    places = {name: ax.transData.transform(point) for name, point in points.items()}
+    places = {name: ax.transData.transform(point) for name, (*point, _) in points.items()}
     taken = [Bbox.from_bounds(x - 8, y - 8, 16, 16) for x, y in places.values()]
     taken.append(ax.get_legend().get_window_extent())
-    line = {"arrowstyle": "-", "lw": 0.5, "color": "#8c8c8c", "shrinkA": 0, "shrinkB": 4}
+    line = {"arrowstyle": "-", "lw": 0.5, "shrinkA": 0, "shrinkB": 4}
     at = {"xytext": (0, 0), "textcoords": "offset pixels", "ha": "center", "va": "center"}
     for name, (x, y) in places.items():
-        text = ax.annotate(name, points[name], **at, fontsize=8.5, arrowprops=line)
-        size = text.get_window_extent()
+        *point, color = points[name]
+        text = ax.annotate(name, point, **at, fontsize=8.5, color=color, arrowprops=line | {"color": color})
+        size = text.get_window_extent().padded(2)
 
         def outwards(k: float, x=x, y=y, size=size) -> Bbox:
             """A box on a spiral that begins on the right of the point."""

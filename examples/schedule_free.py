@@ -3,7 +3,7 @@
 The transformer of `char_transformer.py`, made smaller, learns to write the source code of torch. With AdamW and a
 cosine the loss comes down as the rate does, and the length of the run must be known before it begins: three lengths
 take three runs. `schedule_free_adamw` warms its rate up and keeps it. It leads by an average of its steps, and that
-average, which `tx.eval_params(state, params)` returns, is good at any time: one run says what the three say.
+average, which `tx.eval_params(state, params)` returns, is good at any time: one run takes the place of the three.
 
 Both were tuned by hand at the full length, from other seeds: the rate (5e-3 to 5e-2), the decay (0.01 to 0.3), the
 warmup of the cosine (a twentieth to a quarter of the run), and for Schedule-Free `b1` (0.9 to 0.98) and `r`, by which
@@ -29,7 +29,7 @@ def with_cosine(steps: int) -> GradientTransformation:
     rate = optfx.warmup_cosine_decay_schedule(0.0, 2e-2, warmup_steps=steps // 4, decay_steps=steps)
     return optfx.chain(
         optfx.clip_by_global_norm(1.0),
-        optfx.adamw(rate, b2=0.99, weight_decay=0.1, mask=select.ndim(min=2)),
+        optfx.adamw(rate, b2=0.99, weight_decay=0.3, mask=select.ndim(min=2)),
     )
 
 
