@@ -52,7 +52,9 @@ def test_a_declared_argument_finds_its_transform_through_every_wrapper(params):
     assert torch.equal(updates["l1"]["bias"], params["l1"]["bias"])
     with pytest.raises(TypeError, match=r"unknown argument colour; known are .*temperature"):
         tx.update(params, tx.init(params), params, value=2.0, colour=3.0)
-    with pytest.raises(ValueError, match=r"wants_value needs the extra argument value .*, params, value=\.\.\."):
+    with pytest.raises(
+        ValueError, match=r"wants_value needs the extra argument value .*: give value=\.\.\. to `update`"
+    ):
         tx.update(params, tx.init(params), params)
 
 
