@@ -9,6 +9,7 @@ import torch
 from optfx import core, tree
 from optfx.core import Hyper, NonNegative
 from optfx.hints import hinted
+from optfx.transforms.spheres import where_positive
 from optfx.tree import Tree
 
 
@@ -38,7 +39,7 @@ class normalize_by_update_norm(core.Stateless):
 
     def apply(self, updates: Tree, params: Tree, scale_factor: Any, eps: Any) -> Tree:
         size = tree.norm(updates).to(scale_factor) + eps
-        return tree.elementwise(torch.mul, updates, other=scale_factor / torch.where(size == 0, 1.0, size))
+        return tree.elementwise(torch.mul, updates, other=scale_factor / where_positive(size))
 
 
 @hinted

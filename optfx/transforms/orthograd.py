@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from optfx import core, tree
+from optfx.transforms.spheres import where_positive
 from optfx.tree import Tree
 
 
 def across(u: Tensor, p: Tensor) -> Tensor:
     square = p.abs().square().sum()
-    along = (p.conj() * u).sum().real / torch.where(square == 0, 1.0, square)
+    along = (p.conj() * u).sum().real / where_positive(square)
     rest = u - along * p
     size, left = (tree.safe_sqrt(x.abs().square().sum()) for x in (u, rest))
     noise = left <= 4 * torch.finfo(u.dtype).eps * size  # a gradient along p: what is left is rounding

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import pytorch_optimizer
 
 import optfx
 from optfx import schedules
@@ -40,7 +41,7 @@ def ademamix_case(options, lr, b1, b2, b3, alpha, eps, decay, warmup=None) -> Ca
     if warmup is not None:
         mix["b3"] = from_one(schedules.half_life_schedule(b1, b3, warmup))
         mix["alpha"] = from_one(schedules.linear_schedule(0.0, alpha, warmup))
-    packages = {"pytorch-optimizer": by_torch(lambda ps: peer().AdEMAMix(ps, lr, (b1, b2, b3), **told))}
+    packages = {"pytorch-optimizer": by_torch(lambda ps: pytorch_optimizer.AdEMAMix(ps, lr, (b1, b2, b3), **told))}
     told = {"alpha": alpha, "eps": eps, "weight_decay": decay, "weight_decouple": True, "t_alpha_beta3": warmup}
     if warmup is None:
         packages["optax"] = by_optax(
@@ -54,12 +55,6 @@ def ademamix_case(options, lr, b1, b2, b3, alpha, eps, decay, warmup=None) -> Ca
         packages,
         "Pagliardini et al., 2024",
     )
-
-
-def peer():
-    import pytorch_optimizer
-
-    return pytorch_optimizer
 
 
 def simplified(p, grad, lr, b1, b2, alpha, eps, decay) -> Iterator[np.ndarray]:
@@ -107,7 +102,9 @@ def adopt_case(options, lr, b1, b2, eps, clipping=True, nesterov=False) -> Case:
     }
     if not nesterov:  # it clips at the fourth root of a count that is one ahead, so it is told another
         limit = (lambda step: (step - 1) ** 0.25) if clipping else None
-        packages["pytorch-optimizer"] = by_torch(lambda ps: peer().ADOPT(ps, lr, (b1, b2), clip_lambda=limit, eps=eps))
+        packages["pytorch-optimizer"] = by_torch(
+            lambda ps: pytorch_optimizer.ADOPT(ps, lr, (b1, b2), clip_lambda=limit, eps=eps)
+        )
     return Case(
         "adopt",
         options,
@@ -137,7 +134,11 @@ def grams_case(options, lr, b1, b2, eps, decay) -> Case:
         options,
         lambda: optfx.grams(lr, b1, b2, eps, decay),
         leafwise(grams, lr=lr, b1=b1, b2=b2, eps=eps, decay=decay),
-        {"pytorch-optimizer": by_torch(lambda ps: peer().Grams(ps, lr, (b1, b2), eps=eps, weight_decay=decay))},
+        {
+            "pytorch-optimizer": by_torch(
+                lambda ps: pytorch_optimizer.Grams(ps, lr, (b1, b2), eps=eps, weight_decay=decay)
+            )
+        },
         "Cao et al., 2024",
     )
 
@@ -171,7 +172,7 @@ def madgrad_case(options, lr, momentum, eps, decay) -> Case:
             "optax": by_optax(lambda optax: optax.contrib.madgrad(lr, momentum, decay, eps)),
             "madgrad": by_torch(package),
             "pytorch-optimizer": by_torch(
-                lambda ps: peer().MADGRAD(ps, lr, weight_decay=decay, momentum=momentum, eps=eps)
+                lambda ps: pytorch_optimizer.MADGRAD(ps, lr, weight_decay=decay, momentum=momentum, eps=eps)
             ),
         },
         "Defazio and Jelassi, 2021",

@@ -9,16 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pytorch_optimizer
 
 import optfx
 from optfx import select
 from tests.parity.harness import Case, by_optax, by_torch, leafwise
-
-
-def peer() -> Any:
-    import pytorch_optimizer
-
-    return pytorch_optimizer
 
 
 def norm(x: np.ndarray) -> float:
@@ -76,7 +71,7 @@ def lars_case(options, lr, decay, trust, momentum, nesterov, all_leaves) -> Case
     }
     if not (all_leaves or decay):  # its norm of the sum is the sum of the norms
         told = {"momentum": momentum, "trust_coefficient": trust, "nesterov": nesterov}
-        packages["pytorch-optimizer"] = by_torch(lambda ps: peer().LARS(ps, lr, **told))
+        packages["pytorch-optimizer"] = by_torch(lambda ps: pytorch_optimizer.LARS(ps, lr, **told))
     return Case(
         "lars",
         options,
@@ -106,7 +101,7 @@ def fromage_case(options, lr) -> Case:
         leafwise(fromage, lr=lr),
         {
             "optax": by_optax(lambda optax: optax.fromage(lr)),
-            "pytorch-optimizer": by_torch(lambda ps: peer().Fromage(ps, lr)),
+            "pytorch-optimizer": by_torch(lambda ps: pytorch_optimizer.Fromage(ps, lr)),
         },
         "Bernstein et al., 2020",
     )
@@ -134,7 +129,9 @@ def novograd_case(options, lr, b1, b2, eps, decay) -> Case:
         leafwise(novograd, lr=lr, b1=b1, b2=b2, eps=eps, decay=decay),
         {
             "optax": by_optax(lambda optax: optax.novograd(lr, b1, b2, eps, weight_decay=decay)),
-            "pytorch-optimizer": by_torch(lambda ps: peer().NovoGrad(ps, lr, (b1, b2), weight_decay=decay, eps=eps)),
+            "pytorch-optimizer": by_torch(
+                lambda ps: pytorch_optimizer.NovoGrad(ps, lr, (b1, b2), weight_decay=decay, eps=eps)
+            ),
         },
         "Ginsburg et al., 2019",
     )
@@ -164,7 +161,9 @@ def stableadamw_case(options, lr, b1, b2, eps, decay) -> Case:
         leafwise(stableadamw, lr=lr, b1=b1, b2=b2, eps=eps, decay=decay),
         {
             "torch-optimi": by_torch(package),
-            "pytorch-optimizer": by_torch(lambda ps: peer().StableAdamW(ps, lr, (b1, b2), weight_decay=decay, eps=eps)),
+            "pytorch-optimizer": by_torch(
+                lambda ps: pytorch_optimizer.StableAdamW(ps, lr, (b1, b2), weight_decay=decay, eps=eps)
+            ),
         },
         "Wortsman et al., 2023",
     )
@@ -198,7 +197,7 @@ def sm3_case(options, lr, momentum) -> Case:
         leafwise(sm3, lr=lr, momentum=momentum),
         {
             "optax": by_optax(of_optax),
-            "pytorch-optimizer": by_torch(lambda ps: peer().SM3(ps, lr, momentum, eps=1e-8)),
+            "pytorch-optimizer": by_torch(lambda ps: pytorch_optimizer.SM3(ps, lr, momentum, eps=1e-8)),
         },
         "Anil et al., 2019, SM3-II",
     )
@@ -247,7 +246,7 @@ def came_case(options, lr, betas, eps, clipping, decay) -> Case:
         leafwise(came, lr=lr, betas=betas, eps=eps, clipping=clipping, decay=decay),
         {
             "came-pytorch": by_torch(package),
-            "pytorch-optimizer": by_torch(lambda ps: peer().CAME(ps, lr, weight_decay=decay, **told)),
+            "pytorch-optimizer": by_torch(lambda ps: pytorch_optimizer.CAME(ps, lr, weight_decay=decay, **told)),
         },
         "Luo et al., 2023",
     )
