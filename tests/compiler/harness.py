@@ -67,7 +67,7 @@ def outputs(f, names, x, y, **scalars):
 
 
 def distance(a, b):
-    """The largest difference, relative to what is above one."""
+    """The largest difference, relative to what is above one, and above the root mean square of its leaf."""
     assert difference(a, b) is None
     far = 0.0
     for path, x, y in zip(tree.paths(a), tree.leaves(a), tree.leaves(b), strict=True):
@@ -77,7 +77,9 @@ def distance(a, b):
         wide = torch.complex128 if x.is_complex() else torch.float64
         x, y = x.to(wide), y.to(wide)
         both_nan = x.isnan() & y.isnan()
-        far = max(far, float(torch.where(both_nan | (x == y), 0.0, (x - y).abs() / y.abs().clamp(min=1)).max()))
+        size = y.abs()
+        size = size.clamp(min=max(1.0, float(size.square().mean().sqrt().nan_to_num(1.0, 1.0))))
+        far = max(far, float(torch.where(both_nan | (x == y), 0.0, (x - y).abs() / size).max()))
     return far
 
 

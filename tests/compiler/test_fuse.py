@@ -320,7 +320,7 @@ def test_lamb():
     got, opt = fused(tx, params())
     assert distance(got, eager(tx, params())) < 1e-6
     assert len(opt._plan.stages) == 3
-    assert "trust, as it is, for it sees whole leaves: 7 times" in opt.explain()
+    assert "as it is" not in opt.explain()
 
 
 def blend(u, p, q, beta):
@@ -371,7 +371,7 @@ def test_numbers_for_each_leaf():
     )
     got, opt = fused(tx, params())
     assert distance(got, eager(tx, params())) < 1e-6
-    assert {e.what for e in events(opt)} == {"keep_size", "shrink"}
+    assert not events(opt)
 
 
 def keep_size(n, u):
@@ -501,7 +501,7 @@ def test_an_elementwise_function_that_looks_across_elements(f):
     """The promise of `elementwise` is broken, and the numbers are still those of eager code."""
     opt, tx = optfx.fuse(optfx.chain(found, optfx.sgd(0.1))), optfx.chain(found, optfx.sgd(0.1))
     p, state = opt.init(params())
-    assert "as it is" in opt.explain()
+    assert ("as it is" in opt.explain()) == (f is running)
     p, state = opt.step(grads(0), state, p)
     updates, expected = tx.update(grads(0), tx.init(params()), params())
     assert distance((p, state), (optfx.apply_updates(params(), updates), expected)) < 1e-6

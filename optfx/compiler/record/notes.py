@@ -54,7 +54,7 @@ class Notes:
         self.known, self.tracer = known, tracer
         self._of_state = of_state
         self._brought: dict[int, Tensor] = {}  # tensors from outside, as the step has them
-        self._aside = False
+        self._aside = self._looking = False
         self._stores: dict[tuple[int, int], Lazy] = {}
         self._own = {storage_of(x) for x in inputs}
 
@@ -89,6 +89,22 @@ class Notes:
             self.numbers.append((brought, x))
         self._brought[id(x)] = brought
         return brought
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Inside the `with`, an event is an error, and after any error what was written down is struck out. What was
+        brought from outside stays an input."""
+        written: list[list[Any]] = [self.log, self.partials, self.slots, self.filled]
+        before, lengths = self._looking, [*map(len, written)]
+        self._looking = True
+        try:
+            yield
+        except BaseException:
+            for entries, n in zip(written, lengths, strict=True):
+                del entries[n:]
+            raise
+        finally:
+            self._looking = before
 
     # ---- how it is written down ------------------------------------------------------------------
 
@@ -163,6 +179,8 @@ class Notes:
         place: Place | None = None,
     ) -> list[Tensor]:
         """Note an event. Its results are leaves, or numbers for scalar work: those without dimensions, if not said."""
+        if self._looking:
+            raise Unfusable(why)
         found = [self._stored(x) for x in leaves]
         numbers = [not f.shape for f in forms] if numbers is None else numbers
         to = [self.partial(f) if number else self.between(f) for f, number in zip(forms, numbers, strict=True)]

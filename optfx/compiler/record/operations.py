@@ -1,4 +1,5 @@
-"""Operations of torch on leaves, outside the verbs: what they give, and which of them treat every element alike."""
+"""Operations of torch on leaves, outside the verbs: what they give, which of them treat every element alike, and which
+make one number of a leaf."""
 
 from __future__ import annotations
 
@@ -28,6 +29,20 @@ POINTWISE = IN_HALF | {
 
 FLOATING = (torch.float32, torch.float64)
 
+aten = torch.ops.aten
+REDUCTIONS = {
+    "sum": aten.sum.default,
+    "mean": aten.sum.default,
+    "any": aten.any.default,
+    "all": aten.all.default,
+    **dict.fromkeys(("amax", "max"), aten.amax.default),
+    **dict.fromkeys(("amin", "min"), aten.amin.default),
+    "linalg_vector_norm": aten.linalg_vector_norm.default,
+}
+"""Operations that kernels take over all elements of a leaf, each as the one that needs no dimensions."""
+
+ORDERS = (1, 2, float("inf"), -float("inf"))  # of norms that kernels are written for
+
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
@@ -41,7 +56,7 @@ class Operation:
     def __name__(self) -> str:
         return self.f.overloadpacket.__name__
 
-    def __call__(self, *xs: Tensor, **scalars: Any) -> Tensor:
+    def __call__(self, /, *xs: Tensor, **scalars: Any) -> Tensor:
         xs = tuple(x.float() if x.dtype in HALF else x for x in xs)
         given = dict(zip(self.leaves, xs, strict=True)) | scalars
         names = [a.name for a in self.f._schema.arguments if a.name in given]
@@ -96,6 +111,40 @@ def treats_elements_alike(f: OpOverload, leaves: list[Tensor], others: list[Any]
         or (isinstance(x, torch.device) and x.type == leaves[0].device.type)
         for x in others
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """An operation that makes one number of all elements of a leaf, as the function of a reduction."""
+
+    f: OpOverload
+    order: float | None  # of a norm
+    dtype: torch.dtype  # of its result
+
+    @property
+    def __name__(self) -> str:
+        return self.f.overloadpacket.__name__
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.f(x) if self.order is None else self.f(x, self.order)
+
+
+def taken_of_all(f: OpOverload, given: dict[str, Any]) -> Taken | None:
+    """The reduction that an operation with these arguments is; None if it is none of a whole leaf."""
+    name, x = name_of(f), given.get("self")
+    if name not in REDUCTIONS or not isinstance(x, Tensor) or "other" in given:
+        return None
+    dims, order = given.get("dim"), given.get("ord", 2) if name == "linalg_vector_norm" else None
+    dims = [dims] if isinstance(dims, int) else dims or range(x.ndim)
+    if {d % max(x.ndim, 1) for d in dims} != {*range(x.ndim)} or len(f._schema.returns) != 1:
+        return None
+    logical = name in ("any", "all")
+    if not (x.dtype in FLOATING or (x.dtype == torch.bool and (logical or name == "sum"))):
+        return None
+    if order not in (None, *ORDERS) or given.get("dtype") not in (None, x.dtype):
+        return None
+    dtype = torch.bool if logical else torch.int64 if x.dtype == torch.bool else x.dtype
+    return Taken(REDUCTIONS[name], order, dtype)
 
 
 def name_of(f: OpOverload) -> str:

@@ -1,13 +1,15 @@
 """The recorder, which is asked instead of computing.
 
-Elementwise work is only noted, whether a verb asks for it or an operator of torch. What looks across leaves is a
-`Reduction`, and all else that needs values (a leafwise function, an operation that sees a whole leaf, a transform that
-cannot be looked into) is an `Event`: both end a stage, and their results are inputs of the next one. Scalars are not
-leaves: they are tensors that a tracer follows, so the scalar work of a step becomes one graph.
+Elementwise work is only noted, whether a verb asks for it or an operator of torch. What makes a number of leaves is a
+`Reduction`, and all else that needs values (a product of matrices, any operation that sees a whole leaf, a transform
+that cannot be looked into) is an `Event`: both end a stage, and their results are inputs of the next one. A leafwise
+function is looked into, and is one event if there is an event in it. Scalars are not leaves: they are tensors that a
+tracer follows, so the scalar work of a step becomes one graph.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +23,7 @@ from optfx.compiler.record.findings import Again, Known, Place, code_of
 from optfx.compiler.record.inputs import FromCaller, Given, Input, Unfusable, index_of
 from optfx.compiler.record.lazy import Call, Form, Lazy, Named, Reduction
 from optfx.compiler.record.notes import Notes
-from optfx.compiler.record.operations import Operation
+from optfx.compiler.record.operations import Operation, Taken, aten
 from optfx.compiler.record.reasons import is_ours, line, reason_of
 from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation
@@ -46,6 +48,7 @@ class Recorder(Notes, DispatchMode):
     ):
         DispatchMode.__init__(self)
         Notes.__init__(self, inputs, of_state, known, tracer)
+        self._whole: set[Any] = set()  # leafwise functions with an event in them, and the dimensions of their leaves
         self._place: Place = ()
         self._calls = 0  # of transforms, by the one at `_place`
 
@@ -57,6 +60,8 @@ class Recorder(Notes, DispatchMode):
             return verbs.run_leaf(f, tuple(xs), self.here(f, scalars), outs)
         leaves, named, as_pairs = [self.leaf(x) for x in xs], self.named(scalars), scalars.as_pairs
         _check_dtypes(tuple(x.dtype for x in leaves), as_pairs)
+        if whole and (found := self._look_into(f, xs, scalars, outs)) is not None:
+            return found
         if whole or (not as_pairs and any(x.is_complex() for x in xs)):
 
             def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
@@ -68,6 +73,15 @@ class Recorder(Notes, DispatchMode):
             return self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=whole)
         call = Call(f, tuple(leaves), named, outs)
         return [Lazy(call, k, Form.of(x)) for k, x in enumerate(leaves[:outs])]
+
+    def _look_into(self, f: Any, xs: Sequence[Tensor], scalars: Scalars, outs: int) -> list[Tensor] | None:
+        """Run a leafwise function operation by operation; None if that would take an event, or fails."""
+        kind = code_of(f), tuple(x.ndim for x in xs)
+        if kind not in self._whole:
+            with contextlib.suppress(Exception), self.looking():  # what is wrong with it, the event will say
+                return verbs.run_leaf(f, tuple(xs), self.here(f, scalars), outs)
+            self._whole.add(kind)
+        return None
 
     def reduce(self, f: Any, combine: Any, rows: list[tuple[Tensor, ...]], scalars: Scalars) -> Tensor:
         rows = [tuple(map(self.bring, xs)) for xs in rows]
@@ -132,12 +146,17 @@ class Recorder(Notes, DispatchMode):
         seeded = torch.Tag.nondeterministic_seeded in func.tags
         if not seeded and not any(isinstance(x, Lazy) for x in flat):
             return self.tracer.call(func, args, kwargs)
+        if name in operations.POINTWISE and any(isinstance(x, Lazy) for x in flat):
+            flat = [self._as_number(x, flat) for x in flat]
+            args, kwargs = pytree.tree_unflatten(flat, spec)
         if any(isinstance(x, Lazy) and not x.ndim for x in flat):  # then what is kept for it has no dimensions either
             flat = [self.leaf(x) if id(x) in self._of_state and x.is_floating_point() else x for x in flat]
             args, kwargs = pytree.tree_unflatten(flat, spec)
+        given = operations.named(func, args, kwargs)
+        if (taken := operations.taken_of_all(func, given)) is not None and taken not in self.known.opened:
+            return self._take(taken, given["self"], name == "mean", given.get("keepdim", False))
         found = operations.results_of(func, args, kwargs)
         results = list(found) if isinstance(found, (tuple, list)) else [found]
-        given = operations.named(func, args, kwargs)
         leaves = {k: x for k, x in given.items() if isinstance(x, Lazy)}
         others = {k: x for k, x in given.items() if not isinstance(x, Lazy)}
         place = next((x.device for x in leaves.values()), torch.device("cpu"))
@@ -168,6 +187,22 @@ class Recorder(Notes, DispatchMode):
         whole = [x for x in flat if isinstance(x, Lazy)]
         new = self.event(name, reason + line(Recorder.update.__code__), run, whole, scalars, forms, ordered=seeded)
         return type(found)(new) if isinstance(found, (tuple, list)) else new[0]
+
+    def _take(self, f: Taken, x: Lazy, mean: bool, keepdim: bool) -> Tensor:
+        """The number that an operation makes of a whole leaf."""
+        partial = self.partial(Form(torch.Size((2,)), f.dtype, x.device))
+        self.log.append(Reduction(f, [(x,)], (), partial))
+        y = self.tracer.call(f.f, (self.partials[partial], *(() if f.order is None else (f.order,))), {})
+        if mean:
+            y = self.tracer.call(aten.div.Tensor, (y, x.numel()), {})
+        return self.tracer.call(aten.view.default, (y, [1] * x.ndim), {}) if keepdim and x.ndim else y
+
+    def _as_number(self, x: Any, beside: list[Any]) -> Any:
+        """The number in a tensor of one element, such as a sum that kept its dimensions, where that changes nothing."""
+        if not isinstance(x, Tensor) or isinstance(x, Lazy) or not x.ndim or x.numel() != 1:
+            return x
+        same = any(isinstance(y, Lazy) and y.ndim >= x.ndim and x.dtype in (y.dtype, torch.bool) for y in beside)
+        return self.tracer.call(aten.view.default, (x, []), {}) if same else x
 
     def _others(self, func: Any, others: dict[str, Any]) -> Named:
         """The arguments of an elementwise operation beside its leaves. Numbers have slots where torch takes tensors."""

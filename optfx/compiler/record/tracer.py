@@ -51,12 +51,16 @@ class Tracer:
     def finish(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> GraphModule:
         """The graph as a function of these inputs, all of which were followed."""
         graph, made = Graph(), {}
+        known = {self._nodes[id(x)] for x in inputs}
+        for node in self._graph.nodes:  # what is made of an argument that was struck out is struck out, too
+            if node.op != "placeholder" and known.issuperset(node.all_input_nodes):
+                known.add(node)
         for k, x in enumerate(inputs):
             node = self._nodes[id(x)]
             made[node] = graph.placeholder(f"arg{k}")
             made[node].meta = dict(node.meta)
         for node in self._graph.nodes:
-            if node not in made:
+            if node in known and node not in made:
                 made[node] = graph.node_copy(node, made.__getitem__)
         graph.output([made[self._nodes[id(x)]] for x in outputs])
         graph.eliminate_dead_code()
