@@ -10,7 +10,7 @@ from optfx.compiler.kernels.cpp import Compilers
 from optfx.compiler.kernels.cpp.build import pointers
 from optfx.compiler.kernels.cpp.expressions import CORE
 
-FUNCTIONS = ["exp", "expm1", "log", "log1p", "tanh", "erf", "atan2"]
+FUNCTIONS = ["exp", "expm1", "log", "log1p", "tanh", "erf", "atan2", "pow"]
 TYPES = {torch.float32: "float", torch.float64: "double"}
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, -2.0, 1e-42, -1e-42, 1e-310, 88.7, 88.8, -87.5, -104.0]
 SPECIAL += [709.7, 709.8, -708.5, -745.2, -746.0]
@@ -18,7 +18,7 @@ SPECIAL += [709.7, 709.8, -708.5, -745.2, -746.0]
 
 def arguments(name, x):
     """An element, and for a function of two another one, on both sides of zero."""
-    return (x, 1 - x / 4) if name == "atan2" else (x,)
+    return (x, 1 - x / 4) if name in ("atan2", "pow") else (x,)
 
 
 def exact(name, x):
@@ -26,7 +26,7 @@ def exact(name, x):
 
 
 def loop(name, T):
-    given = f"x[i], {T}(1) - x[i] / {T}(4)" if name == "atan2" else "x[i]"
+    given = f"x[i], {T}(1) - x[i] / {T}(4)" if name in ("atan2", "pow") else "x[i]"
     return f"""{{ const {T}* x = (const {T}*)P[0]; {T}* y = ({T}*)P[1];
     #pragma omp simd
     for (int64_t i = 0; i < n; ++i) y[i] = op::{name}({given}); break; }}"""

@@ -1,5 +1,5 @@
-"""C++ for `exp`, `log`, `tanh`, `atan2` and their kin as straight lines of arithmetic, for float and double (`erf` for
-float).
+"""C++ for `exp`, `log`, `tanh`, `atan2` and their kin as straight lines of arithmetic, for float and double (`erf` and
+`pow` for float).
 
 A compiler makes vectors of these, and none of calls of the C library. The bits of a result do not depend on where in
 a loop an element stands. They are within three units in the last place, for numbers of all sizes; numbers too small to
@@ -192,4 +192,16 @@ static inline float erf(float x) {{
 }}
 """.replace("T(", "float(").replace("<T>", "<float>")
 
-ELEMENTARY = _of("float", _SINGLE) + _of("double", _DOUBLE) + _ERF
+_POW = """
+static inline double pow(double x, double y) { return __builtin_pow(x, y); }
+static inline float pow(float x, float y) {  // in double, so that it is rounded once
+  const float infinity = __builtin_inff();
+  const bool whole = floor(y) == y, odd = whole && floor(y * 0.5f) * 2.0f != y;
+  const float r = float(exp(double(y) * log(abs(double(x)))));
+  const float signed_r = odd ? copysign(r, x) : r;
+  const float z = x < 0.0f && x > -infinity && !whole ? __builtin_nanf("") : signed_r;
+  return y == 0.0f || x == 1.0f || (x == -1.0f && abs(y) == infinity) ? 1.0f : z;
+}
+"""
+
+ELEMENTARY = _of("float", _SINGLE) + _of("double", _DOUBLE) + _ERF + _POW

@@ -70,7 +70,7 @@ template <class T> static inline T abs(T a) { return a < T(0) ? T(-a) : a; }
 OF_FLOATS(abs, fabs) OF_FLOATS(sqrt, sqrt) OF_FLOATS(exp2, exp2) OF_FLOATS(log2, log2) OF_FLOATS(log10, log10)
 OF_FLOATS(sin, sin) OF_FLOATS(cos, cos) OF_FLOATS(floor, floor) OF_FLOATS(ceil, ceil)
 OF_FLOATS(trunc, trunc) OF_FLOATS(round, nearbyint)
-OF_TWO_FLOATS(pow) OF_TWO_FLOATS(fmod) OF_TWO_FLOATS(copysign)
+OF_TWO_FLOATS(fmod) OF_TWO_FLOATS(copysign)
 """
 _AND = """}
 template <class T> static inline T blend(T a, T b, T w) {
