@@ -16,6 +16,8 @@ ALL = {
     "limits that are numbers": optfx.adopt(0.1),
     "all leaves choose twice": optfx.lookahead(optfx.adamw(0.1), 5, optfx.sgd(0.5)),
     "a cube root": optfx.madgrad(0.1),
+    "norms of leaves": optfx.chain(optfx.scale_by_adam(), optfx.hyperball(0.1)),
+    "elements that are counted": optfx.chain(optfx.scale_by_adam(), optfx.cautious(), optfx.scale(-0.1)),
     "a limit by a schedule": optfx.chain(optfx.clip(optfx.linear_schedule(1.0, 2.0, 9)), optfx.lion(0.1)),
 }
 
@@ -34,7 +36,11 @@ def test_the_loop_over_elements_is_made_of_vectors(tx, dtype, monkeypatch, tmp_p
 
     monkeypatch.setattr(build.Compilers, "library", noted)
     optfx.fuse(tx).init({"w": torch.ones(100, dtype=dtype)})
-    (source,) = [s for s in sources if "#pragma omp simd" in s]
+    for source in (s for s in sources if "#pragma omp simd" in s):
+        assert_vectors(source, tmp_path)
+
+
+def assert_vectors(source, tmp_path):
     (line,) = [i for i, text in enumerate(source.splitlines(), 1) if "for (int64_t i = at;" in text]
     (tmp_path / "run.cpp").write_text(source)
     command = [build.compiler()[0], "-O3", *build.FLAGS.split(), "-fopt-info-vec-optimized", "run.cpp", "-o", "run.so"]

@@ -197,8 +197,10 @@ class Writer:
             return literal(x, T)
         if x not in self.names:
             raise Unsupported(f"{x.target} in this place")
-        own = ctype(x.meta["val"].dtype)
-        return self.names[x] if own == T else f"({self.names[x]} != 0)" if T == "bool" else f"{T}({self.names[x]})"
+        own, name = ctype(x.meta["val"].dtype), self.names[x]
+        if own == "bool" and T in ("float", "double"):
+            return f"({name} ? {T}(1) : {T}(0))"  # of a cast, no vectors are made
+        return name if own == T else f"({name} != 0)" if T == "bool" else f"{T}({name})"
 
     def define(self, node: Node) -> str:
         """The statement that computes a node."""
