@@ -10,7 +10,7 @@ import optfx
 from optfx import tree
 from optfx.tree.words import difference
 
-SHAPES = {"w": (30, 20), "b": [(7,), ()], "k": {"conv": (2, 2, 1, 2), "empty": (0, 2), "one": (1,)}, "big": (70000,)}
+SHAPES = {"w": (30, 20), "b": [(7,), ()], "k": {"conv": (2, 2, 1, 2), "empty": (0, 2), "one": (1,)}, "big": (33000,)}
 
 
 @functools.cache

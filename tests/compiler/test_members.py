@@ -18,8 +18,9 @@ def owned(t):
 
 
 def some(dtype, n=N, seed=0):
-    """Parameters of n members."""
-    return tree.map(lambda *xs: torch.stack(xs), *(params(dtype, seed + 10 * i) for i in range(n)))
+    """Parameters of n members, with a leaf that is large enough for threads in all of them together."""
+    several = [params(dtype, seed + 10 * i) for i in range(n)]
+    return tree.map(lambda *xs: torch.stack(xs), *(p | {"big": p["big"][:9000]} for p in several))
 
 
 def mapped(txs, p, steps=3, **extra):
