@@ -372,6 +372,8 @@ ROWS = [
         {"beta": 0.9, "eps": 1e-6},
         "uncorrected, floor",
     ),
+    Row("orthogonalize", lambda **h: optfx.masked(optfx.orthogonalize(**h), MATRICES), {"eps": 1e-6}),
+    Row("orthogonalize", lambda: optfx.masked(optfx.orthogonalize("svd"), MATRICES), option="exact"),
     Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.4}),
     Row("scale_by_param_block_norm", optfx.scale_by_param_block_norm, {"min_scale": 0.4}),
     Row("scale_by_trust_ratio", optfx.scale_by_trust_ratio, {"trust_coefficient": 0.3, "eps": 1e-3}),

@@ -79,7 +79,23 @@ def matrixwise(
 
 
 def check_matrices(who: str, *trees: Tree) -> None:
-    """Raise on a leaf that is no matrix, and on leaves whose dimensions before the last two differ between trees."""
+    """Raise on leaves that `matrixwise` could not take.
+
+    Args:
+        who: whose error it is.
+        *trees: trees of the same structure.
+
+    Raises:
+        ValueError: a leaf with fewer than two dimensions, or with others before the last two than the corresponding
+            leaf of the first tree. The message names the path.
+
+    Example:
+        >>> import torch
+        >>> from optfx import tree
+        >>> tree.check_matrices("muon", {"b": torch.zeros(3)})
+        Traceback (most recent call last):
+        ValueError: muon: the parameter at 'b' of shape (3,) is not a matrix
+    """
     for i, row in enumerate(zip(*map(leaves, trees), strict=True)):
         for k, x in enumerate(row):
             if x.ndim < 2 or x.shape[:-2] != row[0].shape[:-2]:
