@@ -374,6 +374,28 @@ ROWS = [
     ),
     Row("orthogonalize", lambda **h: optfx.masked(optfx.orthogonalize(**h), MATRICES), {"eps": 1e-6}),
     Row("orthogonalize", lambda: optfx.masked(optfx.orthogonalize("svd"), MATRICES), option="exact"),
+    Row("polargrad", lambda **h: optfx.masked(optfx.polargrad(**h), MATRICES), {"eps": 1e-6}),
+    Row("equilibrate_rows", lambda **h: optfx.masked(optfx.equilibrate_rows(**h), MATRICES), {"eps": 1e-3}),
+    Row("renormalize", lambda **h: optfx.masked(optfx.renormalize(**h), MATRICES), {"eps": 1e-3}),
+    Row(
+        "scale_by_row_rms", lambda **h: optfx.masked(optfx.scale_by_row_rms(**h), MATRICES), {"decay": 0.9, "eps": 1e-6}
+    ),
+    Row(
+        "scale_by_namo",
+        lambda **h: optfx.masked(optfx.scale_by_namo(**h), MATRICES),
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-6},
+    ),
+    Row("scale_by_dion", lambda **h: optfx.masked(optfx.scale_by_dion(**h), MATRICES), {"decay": 0.9, "eps": 1e-6}),
+    Row(
+        "scale_by_dion2",
+        lambda **h: optfx.masked(optfx.scale_by_dion2(**h, fraction=0.5), MATRICES),
+        {"decay": 0.9, "eps": 1e-6},
+    ),
+    Row(
+        "scale_by_dion3",
+        lambda **h: optfx.masked(optfx.scale_by_dion3(**h, fraction=0.5), MATRICES),
+        {"decay": 0.9, "b2": 0.8, "eps": 1e-6},
+    ),
     Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.4}),
     Row("scale_by_param_block_norm", optfx.scale_by_param_block_norm, {"min_scale": 0.4}),
     Row("scale_by_trust_ratio", optfx.scale_by_trust_ratio, {"trust_coefficient": 0.3, "eps": 1e-3}),
