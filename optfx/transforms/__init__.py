@@ -7,7 +7,7 @@
 | sign of a momentum | `lion` | `scale_by_lion` |
 | optimism | `optimistic` | `scale_by_optimistic_gradient` |
 | adaptive | `adaptive/` | `scale_by_adam`, `scale_by_amsgrad`, `scale_by_nadam`, `scale_by_radam`, `scale_by_adamax`, `scale_by_belief`, `scale_by_acprop`, `scale_by_yogi`, `scale_by_adan`, `scale_by_laprop`, `scale_by_adam_atan2`, `scale_by_qhadam`, `scale_by_qhm`, `scale_by_rms`, `scale_by_stddev`, `scale_by_rss`, `scale_by_adadelta`, `scale_by_factored_rms`, `scale_by_rprop`, `scale_by_ademamix`, `scale_by_simplified_ademamix`, `scale_by_adopt`, `scale_by_stable_adam`, `scale_by_confidence`, `scale_by_novograd`, `scale_by_sm3` |
-| for matrices | `matrix/` | `scale_by_muon`, `orthogonalize`, `polargrad`, `equilibrate_rows`, `renormalize`, `scale_by_row_rms`, `scale_by_namo`, `scale_by_dion`, `scale_by_dion2`, `scale_by_dion3` |
+| for matrices | `matrix/` | `scale_by_muon`, `orthogonalize`, `polargrad`, `equilibrate_rows`, `renormalize`, `scale_by_row_rms`, `scale_by_namo`, `scale_by_dion`, `scale_by_dion2`, `scale_by_dion3`, `lmo` |
 | on the sphere of a parameter | `spheres` | `relative_update`, `radial_brake`, `hyperball` |
 | weight decay | `decay` | `add_decayed_weights`, `cautious_weight_decay`, `l1_weight_decay`, `huber_weight_decay`, `proximal_weight_decay` |
 | in proportion to size | `size`, `trust` | `scale_by_param_block_norm`, `scale_by_param_block_rms`, `scale_by_shape`, `scale_by_trust_ratio`, `step_and_shrink` |
@@ -71,6 +71,7 @@ from optfx.transforms.madgrad import scale_by_madgrad
 from optfx.transforms.mars import mars
 from optfx.transforms.matrix.dion import scale_by_dion
 from optfx.transforms.matrix.dion2 import scale_by_dion2, scale_by_dion3
+from optfx.transforms.matrix.lmo import lmo
 from optfx.transforms.matrix.muon import scale_by_muon
 from optfx.transforms.matrix.namo import scale_by_namo
 from optfx.transforms.matrix.norms import equilibrate_rows, renormalize
@@ -121,6 +122,7 @@ __all__ = [
     "identity",
     "keep_params_nonnegative",
     "l1_weight_decay",
+    "lmo",
     "mars",
     "monitor",
     "normalize",

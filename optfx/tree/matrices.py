@@ -124,6 +124,8 @@ def run_matrices(
     """Run a function of matrices once, for corresponding leaves that are alike from row to row."""
     before = rows[0][0].shape[:-2]
     ys = run_leaf(f, tuple(map(batch, zip(*rows, strict=True))), scalars, len(like), like)
+    # a state whose strides change would be compiled again, an empty one too
+    ys = [y.contiguous() if y.numel() else torch.zeros(y.shape, dtype=y.dtype, device=y.device) for y in ys]
     if len(rows) == 1:
         return [[y.reshape(*before, *y.shape[-2:]) for y in ys]]
     parts = [y.reshape(len(rows), *before, *y.shape[-2:]).unbind() for y in ys]

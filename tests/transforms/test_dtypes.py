@@ -25,7 +25,7 @@ def train(tx, p=ONE, g=ONE, steps=100):
 
 MEMORIES = {"scale_by_rprop"}  # which keep no mean, and take no dtype
 GIVEN = {"mask": True, "f": lambda u, p: u, "key": 0, "measures": {"norm": tree.norm}, "measure": tree.norm}
-MATRICES = {"orthogonalize", "polargrad", "scale_by_dion", "scale_by_dion2", "scale_by_dion3"}
+MATRICES = {"lmo", "orthogonalize", "polargrad", "scale_by_dion", "scale_by_dion2", "scale_by_dion3"}
 MATRICES |= {"scale_by_muon", "scale_by_namo", "scale_by_row_rms"}  # which take nothing else
 COPIES = {"x0"}  # fields of states: parameters as they were
 
