@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pytorch_optimizer
 import torch
 
 import optfx
 from optfx import select
 from optfx.transforms.matrix.newton_schulz import CANS, CUBIC, DEEPSEEK_V4, POLAR_EXPRESS, QUINTIC, SIMPLE
-from tests.parity.harness import Case, Formula, Gradient, Params, leafwise
+from tests.parity.harness import Case, Formula, Gradient, Params, by_torch, leafwise
+from tests.parity.rules import adamw
 
 ALL = select.ndim(min=2)
-BFLOAT16 = 2e-2  # those who orthogonalize in bfloat16 are this far off after fifteen steps
+BFLOAT16 = 2e-2  # how far those are off after fifteen steps that orthogonalize in bfloat16
 
 
 def norm(x: np.ndarray, **where: Any) -> np.ndarray:
@@ -243,6 +245,137 @@ def dion3_case(options: str, mu: float, beta: float, fraction: float, method: An
     )
 
 
+# ---- recipes -----------------------------------------------------------------------------------------
+# What is no matrix of two dimensions goes by AdamW, of `tests.parity.rules`.
+
+ADAMW = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "decay": 1e-4}
+
+
+def in_groups(make: Any, **options: Any) -> Any:
+    """A package whose groups say which are matrices."""
+
+    def groups(params: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
+        kinds = {flag: [p for p in params if (p.ndim == 2) == flag] for flag in (True, False)}
+        return [{"params": ps, "use_muon": flag} for flag, ps in kinds.items()]
+
+    return by_torch(lambda params: make(groups(params), adamw_betas=(0.9, 0.999), adamw_wd=1e-4, **options))
+
+
+def wide(p: np.ndarray) -> float:
+    return math.sqrt(max(1.0, p.shape[0] / p.shape[1]))
+
+
+def normuon(p, grad, lr, beta, b2, eps, decay, nesterov) -> Iterator[np.ndarray]:
+    m, v = np.zeros_like(p), np.zeros((len(p), 1))
+    for t in itertools.count():
+        g = grad(t, p)
+        m = beta * m + (1 - beta) * g
+        u, v = by_row(newton_schulz(beta * m + (1 - beta) * g if nesterov else m, SIMPLE, eps), v, b2, eps)
+        p = p - lr * (wide(p) * u + decay * p)
+        yield p
+
+
+def normuon_case(options: str, lr: float, beta: float, b2: float, decay: float, nesterov: bool) -> Case:
+    numbers = {"lr": lr, "beta": beta, "b2": b2, "eps": 1e-10, "decay": decay, "nesterov": nesterov}
+    return Case(
+        "normuon",
+        options,
+        lambda: optfx.normuon(lr, beta, b2, 1e-10, decay, nesterov=nesterov),
+        matrices(normuon, lambda p, grad: adamw(p, grad, lr, **ADAMW), 2, **numbers),
+        {
+            "pytorch_optimizer": in_groups(
+                pytorch_optimizer.NorMuon,
+                lr=lr,
+                momentum=beta,
+                beta2=b2,
+                weight_decay=decay,
+                nesterov=nesterov,
+                adamw_lr=lr,
+                adamw_eps=1e-8,
+            )
+        }
+        if decay == 0  # else it decays what AdamW has as well
+        else {},
+        "Li et al., 2025",
+        near={"pytorch_optimizer": BFLOAT16},
+    )
+
+
+def adamuon(p, grad, lr, b1, b2, eps, decay, of_sign) -> Iterator[np.ndarray]:
+    m = v = np.zeros_like(p)
+    for t in itertools.count(1):
+        m = b1 * m + (1 - b1) * grad(t - 1, p)
+        u = newton_schulz(np.sign(m) if of_sign else m, SIMPLE, eps)
+        v = b2 * v + (1 - b2) * u**2
+        u = u / (np.sqrt(v / (1 - b2**t)) + eps)
+        p = p - lr * (0.2 * math.sqrt(p.size) / norm(u) * u + decay * p)
+        yield p
+
+
+def adamuon_case(options: str, lr: float, b1: float, b2: float, decay: float, of_sign: bool) -> Case:
+    numbers = {"lr": lr, "b1": b1, "b2": b2, "eps": 1e-8, "decay": decay, "of_sign": of_sign}
+    return Case(
+        "adamuon",
+        options,
+        lambda: optfx.adamuon(lr, b1, b2, 1e-8, decay, of_sign=of_sign),
+        matrices(adamuon, lambda p, grad: adamw(p, grad, lr, **ADAMW), 2, **numbers),
+        {
+            "pytorch_optimizer": in_groups(
+                pytorch_optimizer.AdaMuon, lr=lr, betas=(b1, b2), weight_decay=decay, adamw_lr=lr, eps=1e-8
+            )
+        }
+        if not (of_sign or decay)  # it has no sign
+        else {},
+        "Si et al., 2025",
+        near={"pytorch_optimizer": BFLOAT16},
+    )
+
+
+def dion2_case(options: str, lr: float, mu: float, fraction: float, method: Any, decay: float) -> Case:
+    numbers = {"lr": lr, "mu": mu, "fraction": fraction, "method": method, "decay": decay}
+    return Case(
+        "dion2",
+        options,
+        lambda: optfx.dion2(lr, mu, weight_decay=decay, fraction=fraction, method=method),
+        matrices(dion2, lambda p, grad: adamw(p, grad, lr, **ADAMW), 2, **numbers),
+        paper="Ahn et al., 2025",
+    )
+
+
+def scion(p, grad, lr, beta, radius, eps, constrained, sum_up=False) -> Iterator[np.ndarray]:
+    d = np.zeros_like(p)
+    for t in itertools.count():
+        d = beta * d + (1 if sum_up else 1 - beta) * grad(t, p)
+        if p.ndim < 2:
+            u = d / (np.sqrt((d**2).mean()) + eps)
+        else:
+            out, into, *window = p.shape
+            u = newton_schulz(d.reshape(out, -1), SIMPLE, eps).reshape(p.shape)
+            u = u * math.sqrt(out / into) / math.prod(window)
+        p = (1 - lr) * p - lr * radius * u if constrained else p - lr * radius * u
+        yield p
+
+
+def scion_case(name: str, options: str, lr: float, beta: float, radius: float, constrained: bool) -> Case:
+    light = name == "scion_light"
+    numbers = {"lr": lr, "beta": beta, "radius": radius, "eps": 1e-8, "constrained": constrained, "sum_up": light}
+    make = getattr(optfx, name)
+    packages = {
+        "pytorch_optimizer": by_torch(
+            lambda ps: pytorch_optimizer.SCION(ps, lr, 1 - beta, constraint=constrained, scale=radius)
+        )
+    }
+    return Case(
+        name,
+        options,
+        lambda: make(lr, beta, radius, constrained=constrained),
+        leafwise(scion, **numbers),
+        packages,
+        "Pethick et al., 2025",
+        near={"pytorch_optimizer": BFLOAT16},
+    )
+
+
 PAPER = "Jordan et al., 2024"
 CASES = [
     orthogonalize_case("simple", SIMPLE, PAPER),
@@ -292,4 +425,14 @@ CASES = [
     dion_case("other numbers, full rank", 0.05, 0.8, 1.0),
     dion3_case("as in its package", 0.95, 0.95, 0.25, POLAR_EXPRESS[:5]),
     dion3_case("other numbers, exact", 0.8, 0.7, 0.5, "svd"),
+    normuon_case("as in its package", 0.05, 0.95, 0.95, 0.0, True),
+    normuon_case("other numbers, no lookahead", 0.1, 0.8, 0.7, 0.2, False),
+    adamuon_case("as in the paper", 0.1, 0.95, 0.95, 0.1, True),
+    adamuon_case("without the sign", 0.1, 0.9, 0.8, 0.0, False),
+    dion2_case("as in its package", 0.05, 0.95, 0.25, POLAR_EXPRESS[:5], 0.01),
+    dion2_case("other numbers, exact", 0.1, 0.8, 0.5, "svd", 0.2),
+    scion_case("scion", "as in the paper", 0.01, 0.9, 5.0, False),
+    scion_case("scion", "constrained", 0.05, 0.8, 2.0, True),
+    scion_case("scion_light", "as in the paper", 0.01, 0.9, 5.0, False),
+    scion_case("scion_light", "constrained", 0.05, 0.8, 2.0, True),
 ]
