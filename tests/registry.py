@@ -33,6 +33,7 @@ class Row:
 
 
 MATRICES = select.ndim(min=2)
+BATCHES = select.label({"muon": MATRICES}, default="adam")
 ADAM = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "eps_root": 1e-7}
 ADAN = {"b1": 0.98, "b2": 0.9, "b3": 0.99}
 SCHEDULE_FREE = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "weight_decay": 0.1}
@@ -372,6 +373,32 @@ ROWS = [
         {"beta": 0.9, "eps": 1e-6},
         "uncorrected, floor",
     ),
+    Row("orthogonalize", lambda **h: optfx.masked(optfx.orthogonalize(**h), MATRICES), {"eps": 1e-6}),
+    Row("orthogonalize", lambda: optfx.masked(optfx.orthogonalize("svd"), MATRICES), option="exact"),
+    Row("polargrad", lambda **h: optfx.masked(optfx.polargrad(**h), MATRICES), {"eps": 1e-6}),
+    Row("equilibrate_rows", lambda **h: optfx.masked(optfx.equilibrate_rows(**h), MATRICES), {"eps": 1e-3}),
+    Row("renormalize", lambda **h: optfx.masked(optfx.renormalize(**h), MATRICES), {"eps": 1e-3}),
+    Row(
+        "scale_by_row_rms", lambda **h: optfx.masked(optfx.scale_by_row_rms(**h), MATRICES), {"decay": 0.9, "eps": 1e-6}
+    ),
+    Row(
+        "scale_by_namo",
+        lambda **h: optfx.masked(optfx.scale_by_namo(**h), MATRICES),
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-6},
+    ),
+    Row("scale_by_dion", lambda **h: optfx.masked(optfx.scale_by_dion(**h), MATRICES), {"decay": 0.9, "eps": 1e-6}),
+    Row(
+        "scale_by_dion2",
+        lambda **h: optfx.masked(optfx.scale_by_dion2(**h, fraction=0.5), MATRICES),
+        {"decay": 0.9, "eps": 1e-6},
+    ),
+    Row(
+        "scale_by_dion3",
+        lambda **h: optfx.masked(optfx.scale_by_dion3(**h, fraction=0.5), MATRICES),
+        {"decay": 0.9, "b2": 0.8, "eps": 1e-6},
+    ),
+    Row("lmo", lambda **h: optfx.masked(optfx.lmo(**h), MATRICES), {"eps": 1e-6}),
+    Row("lmo", lambda **h: optfx.masked(optfx.lmo("rms", **h), ~MATRICES), {"eps": 1e-3}, "rms"),
     Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.4}),
     Row("scale_by_param_block_norm", optfx.scale_by_param_block_norm, {"min_scale": 0.4}),
     Row("scale_by_trust_ratio", optfx.scale_by_trust_ratio, {"trust_coefficient": 0.3, "eps": 1e-3}),
@@ -747,4 +774,17 @@ ROWS = [
         "batches",
     ),
     Row("muon", optfx.muon, {"learning_rate": 0.1, "adam_learning_rate": 0.2, "consistent_rms": 0.2}),
+    Row(
+        "normuon",
+        lambda **h: optfx.normuon(**h, labels=BATCHES),
+        {"learning_rate": 0.1, "beta": 0.9, "b2": 0.8, "eps": 1e-6, "weight_decay": 0.1},
+    ),
+    Row("adamuon", optfx.adamuon, {"learning_rate": 0.1, "b1": 0.9, "b2": 0.8, "eps": 1e-6, "weight_decay": 0.1}),
+    Row("dion2", optfx.dion2, {"learning_rate": 0.1, "decay": 0.9, "eps": 1e-6, "weight_decay": 0.1}),
+    Row("scion", optfx.scion, {"learning_rate": 0.1, "b1": 0.9, "radius": 2.0, "eps": 1e-6}),
+    Row(
+        "scion_light",
+        lambda **h: optfx.scion_light(**h, constrained=True, labels=select.label({"sign": MATRICES}, default="rms")),
+        {"learning_rate": 0.1, "b1": 0.9, "radius": 2.0, "sign_radius": 3.0},
+    ),
 ]

@@ -22,12 +22,14 @@ from optfx.optimizers.asgd import asgd
 from optfx.optimizers.atan2 import adam_atan2
 from optfx.optimizers.belief import acprop, adabelief
 from optfx.optimizers.came import came
+from optfx.optimizers.dion2 import dion2
 from optfx.optimizers.grams import grams
 from optfx.optimizers.laprop import laprop
 from optfx.optimizers.lion import lion
 from optfx.optimizers.madgrad import madgrad
 from optfx.optimizers.muon import muon
 from optfx.optimizers.nadam import nadam
+from optfx.optimizers.normuon import adamuon, normuon
 from optfx.optimizers.novograd import novograd
 from optfx.optimizers.optimistic import optimistic_adam_v2, optimistic_gradient_descent
 from optfx.optimizers.qh import qhadam, qhm
@@ -35,6 +37,7 @@ from optfx.optimizers.radam import radam
 from optfx.optimizers.rmsprop import rmsprop
 from optfx.optimizers.rprop import rprop
 from optfx.optimizers.schedule_free import schedule_free_adamw, schedule_free_radam, schedule_free_sgd
+from optfx.optimizers.scion import scion, scion_light
 from optfx.optimizers.sgd import noisy_sgd, sgd
 from optfx.optimizers.signs import sign_sgd, signum, tiger
 from optfx.optimizers.sm3 import sm3
@@ -52,6 +55,7 @@ __all__ = [
     "adam_atan2",
     "adamax",
     "adamaxw",
+    "adamuon",
     "adamw",
     "adan",
     "ademamix",
@@ -59,6 +63,7 @@ __all__ = [
     "amsgrad",
     "asgd",
     "came",
+    "dion2",
     "fromage",
     "grams",
     "lamb",
@@ -70,6 +75,7 @@ __all__ = [
     "nadam",
     "nadamw",
     "noisy_sgd",
+    "normuon",
     "novograd",
     "optimistic_adam_v2",
     "optimistic_gradient_descent",
@@ -81,6 +87,8 @@ __all__ = [
     "schedule_free_adamw",
     "schedule_free_radam",
     "schedule_free_sgd",
+    "scion",
+    "scion_light",
     "sgd",
     "sign_sgd",
     "signum",

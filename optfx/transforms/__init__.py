@@ -7,7 +7,7 @@
 | sign of a momentum | `lion` | `scale_by_lion` |
 | optimism | `optimistic` | `scale_by_optimistic_gradient` |
 | adaptive | `adaptive/` | `scale_by_adam`, `scale_by_amsgrad`, `scale_by_nadam`, `scale_by_radam`, `scale_by_adamax`, `scale_by_belief`, `scale_by_acprop`, `scale_by_yogi`, `scale_by_adan`, `scale_by_laprop`, `scale_by_adam_atan2`, `scale_by_qhadam`, `scale_by_qhm`, `scale_by_rms`, `scale_by_stddev`, `scale_by_rss`, `scale_by_adadelta`, `scale_by_factored_rms`, `scale_by_rprop`, `scale_by_ademamix`, `scale_by_simplified_ademamix`, `scale_by_adopt`, `scale_by_stable_adam`, `scale_by_confidence`, `scale_by_novograd`, `scale_by_sm3` |
-| for matrices | `matrix` | `scale_by_muon` |
+| for matrices | `matrix/` | `scale_by_muon`, `orthogonalize`, `polargrad`, `equilibrate_rows`, `renormalize`, `scale_by_row_rms`, `scale_by_namo`, `scale_by_dion`, `scale_by_dion2`, `scale_by_dion3`, `lmo` |
 | on the sphere of a parameter | `spheres` | `relative_update`, `radial_brake`, `hyperball` |
 | weight decay | `decay` | `add_decayed_weights`, `cautious_weight_decay`, `l1_weight_decay`, `huber_weight_decay`, `proximal_weight_decay` |
 | in proportion to size | `size`, `trust` | `scale_by_param_block_norm`, `scale_by_param_block_rms`, `scale_by_shape`, `scale_by_trust_ratio`, `step_and_shrink` |
@@ -69,7 +69,15 @@ from optfx.transforms.grokfast import grokfast
 from optfx.transforms.lion import scale_by_lion
 from optfx.transforms.madgrad import scale_by_madgrad
 from optfx.transforms.mars import mars
-from optfx.transforms.matrix import scale_by_muon
+from optfx.transforms.matrix.dion import scale_by_dion
+from optfx.transforms.matrix.dion2 import scale_by_dion2, scale_by_dion3
+from optfx.transforms.matrix.lmo import lmo
+from optfx.transforms.matrix.muon import scale_by_muon
+from optfx.transforms.matrix.namo import scale_by_namo
+from optfx.transforms.matrix.norms import equilibrate_rows, renormalize
+from optfx.transforms.matrix.orthogonalize import orthogonalize
+from optfx.transforms.matrix.polargrad import polargrad
+from optfx.transforms.matrix.row_rms import scale_by_row_rms
 from optfx.transforms.momentum import ema, trace
 from optfx.transforms.monitor import monitor, snapshot
 from optfx.transforms.nans import zero_nans
@@ -106,6 +114,7 @@ __all__ = [
     "clip_by_global_norm",
     "clip_spikes",
     "ema",
+    "equilibrate_rows",
     "freeze",
     "grokfast",
     "huber_weight_decay",
@@ -113,18 +122,22 @@ __all__ = [
     "identity",
     "keep_params_nonnegative",
     "l1_weight_decay",
+    "lmo",
     "mars",
     "monitor",
     "normalize",
     "normalize_by_update_norm",
+    "orthogonalize",
     "orthograd",
     "params_average",
     "params_ema",
+    "polargrad",
     "proximal_weight_decay",
     "qk_clip",
     "radial_brake",
     "reduce_on_plateau",
     "relative_update",
+    "renormalize",
     "scale",
     "scale_by_acprop",
     "scale_by_adadelta",
@@ -138,6 +151,9 @@ __all__ = [
     "scale_by_asgd",
     "scale_by_belief",
     "scale_by_confidence",
+    "scale_by_dion",
+    "scale_by_dion2",
+    "scale_by_dion3",
     "scale_by_factored_rms",
     "scale_by_laprop",
     "scale_by_learning_rate",
@@ -145,6 +161,7 @@ __all__ = [
     "scale_by_madgrad",
     "scale_by_muon",
     "scale_by_nadam",
+    "scale_by_namo",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",
@@ -153,6 +170,7 @@ __all__ = [
     "scale_by_qhm",
     "scale_by_radam",
     "scale_by_rms",
+    "scale_by_row_rms",
     "scale_by_rprop",
     "scale_by_rss",
     "scale_by_schedule",

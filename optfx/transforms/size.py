@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -81,11 +82,12 @@ class scale_by_param_block_norm(core.Stateless):
         return tree.leafwise(times_norm, updates, params, min_scale=min_scale)
 
 
-def by_shape(u: Tensor, consistent_rms) -> Tensor:
-    rows, cols = u.shape[-2:]
-    if consistent_rms is None:
-        return u * math.sqrt(max(1.0, rows / max(cols, 1)))
-    return u * consistent_rms * math.sqrt(max(rows, cols))
+def factor_of(rows: int, cols: int, consistent_rms: Any, at_least_one: bool) -> Any:
+    """What `scale_by_shape` multiplies a matrix by."""
+    if consistent_rms is not None:
+        return consistent_rms * math.sqrt(max(rows, cols))
+    ratio = rows / max(cols, 1)
+    return math.sqrt(max(1.0, ratio) if at_least_one else ratio)
 
 
 @tree.record
@@ -98,8 +100,12 @@ class scale_by_shape(core.Stateless):
     Args:
         consistent_rms: $\sigma$, for updates with the same root mean square at every shape; AdamW has about 0.2. None
             for the first form.
+        at_least_one: False for $\sqrt{\text{rows} / \text{columns}}$ at every shape, as in Dion and Scion.
 
     The last two dimensions are rows and columns: outputs and inputs of a linear layer.
+
+    Raises:
+        ValueError: a leaf that is not a matrix, naming its path.
 
     Reference: Liu et al., "Muon is Scalable for LLM Training", 2025, <https://arxiv.org/abs/2502.16982>; optax,
         `contrib.muon`; `torch.optim.Muon(adjust_lr_fn=...)`.
@@ -112,6 +118,16 @@ class scale_by_shape(core.Stateless):
     """
 
     consistent_rms: NonNegative | None = None
+    at_least_one: bool = dataclasses.field(default=True, kw_only=True)
+
+    def begin(self, params: Tree) -> Tree:
+        tree.check_matrices("scale_by_shape", params)
+        return super().begin(params)
 
     def apply(self, updates: Tree, params: Tree, consistent_rms: Any) -> Tree:
-        return tree.leafwise(by_shape, updates, consistent_rms=consistent_rms)
+        shapes = [(x.shape[-2], x.shape[-1]) for x in tree.leaves(updates)]
+        for rows, cols in dict.fromkeys(shapes):  # elementwise, so that it is fused with what is around it
+            kept, rest = tree.split(updates, [x == (rows, cols) for x in shapes])
+            factor = factor_of(rows, cols, consistent_rms, self.at_least_one)
+            updates = tree.merge(tree.elementwise(torch.mul, kept, other=factor), rest)
+        return updates

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.parity import adaptive, averaged, blocks, modifiers, momenta, rules, signs, wrappers
+from tests.parity import adaptive, averaged, blocks, matrices, modifiers, momenta, rules, signs, wrappers
 from tests.parity.harness import SHAPES, STEPS, by_formula, by_optfx, difference, start
 
 PAGE = Path(__file__).parents[2] / "docs/parity-catalogue.md"
-FILES = [rules, signs, momenta, adaptive, averaged, blocks, modifiers, wrappers]
+FILES = [rules, signs, momenta, adaptive, averaged, blocks, matrices, modifiers, wrappers]
 CASES = [case for file in FILES for case in file.CASES]
 
 

@@ -48,6 +48,9 @@ def test_a_complex_leaf_without_an_imaginary_part_is_a_real_one(row):
 
 TURNING = {
     "scale_by_muon": optfx.scale_by_muon(),
+    "orthogonalize": optfx.orthogonalize(),
+    "orthogonalize, exact": optfx.orthogonalize("svd"),
+    "orthogonalize, QR": optfx.orthogonalize("qr"),
     "scale_by_muon, torch's": optfx.scale_by_muon(bias_correction=False, eps_is_floor=True, nesterov=False),
     "scale_by_factored_rms": optfx.scale_by_factored_rms(min_dim_size_to_factor=1),
     "scale_by_factored_rms, torch's": optfx.scale_by_factored_rms(

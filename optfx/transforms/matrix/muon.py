@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -11,10 +10,8 @@ from torch import Tensor
 
 from optfx import core, tree
 from optfx.core import Beta, GradientTransformation, NonNegative
+from optfx.transforms.matrix.newton_schulz import SIMPLE, Table, newton_schulz
 from optfx.tree import Tree
-
-Coefficients = tuple[float, float, float]
-STANDARD: Coefficients = (3.4445, -4.7750, 2.0315)
 
 
 class ScaleByMuonState(NamedTuple):
@@ -24,32 +21,13 @@ class ScaleByMuonState(NamedTuple):
     mu: Tree  # like params, running mean of the gradient
 
 
-def orthogonalize(
-    x: Tensor, eps, coefficients: tuple[Coefficients, ...], eps_is_floor: bool, dtype: torch.dtype | None
-) -> Tensor:
-    """Bring the singular values of each matrix near 1 by Newton-Schulz iterations."""
-    rows, cols = x.shape[-2:]
-    y = x if dtype is None or x.is_complex() else x.to(dtype)
-    if x.ndim > 2:
-        y = y.reshape(math.prod(x.shape[:-2]), rows, cols)
-    if rows > cols:
-        y = y.mH
-    norm = torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True)
-    y = y / (norm.clamp(min=eps) if eps_is_floor else norm + eps)
-    multiply_add = torch.addmm if x.ndim == 2 else torch.baddbmm  # they round differently in bfloat16
-    for a, b, c in coefficients:
-        gram = y @ y.mH
-        y = multiply_add(y, multiply_add(gram, gram, gram, beta=b, alpha=c), y, beta=a)
-    return (y.mH if rows > cols else y).reshape(x.shape)
-
-
-def muon(g: Tensor, m: Tensor, beta, c1, c1_next, nesterov: bool, **options) -> tuple[Tensor, Tensor]:
+def ahead(g: Tensor, m: Tensor, beta, c1, c1_next, nesterov: bool) -> tuple[Tensor, Tensor]:
     m = tree.mean(m, g, beta)
     if nesterov:
         mean = tree.mean(m, g, beta) if c1 is None else beta * m / c1_next + (1 - beta) * g / c1
     else:
         mean = m if c1 is None else m / c1
-    return orthogonalize(mean, **options), m
+    return mean, m
 
 
 @tree.record
@@ -76,7 +54,7 @@ class scale_by_muon(GradientTransformation):
             leaves keep.
 
     A leaf with more than two dimensions is a batch of matrices, in the last two. Leaves with fewer need another
-    optimizer: see `muon`, or `masked`.
+    optimizer: see `muon`, or `masked`. `orthogonalize` alone has any momentum before it.
 
     Raises:
         ValueError: a leaf that is not a matrix, naming its path; too few triples of coefficients.
@@ -94,7 +72,7 @@ class scale_by_muon(GradientTransformation):
                 [0., 1.]])
     """
 
-    ns_coeffs: Coefficients | tuple[Coefficients, ...] = STANDARD
+    ns_coeffs: tuple[float, float, float] | Table = SIMPLE[0]
     ns_steps: int = 5
     beta: Beta = 0.95
     eps: NonNegative = 1e-8
@@ -104,7 +82,7 @@ class scale_by_muon(GradientTransformation):
     eps_is_floor: bool = dataclasses.field(default=False, kw_only=True)
     ns_dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
-    def _coefficients(self) -> tuple[Any, ...]:
+    def _table(self) -> Any:
         if not isinstance(self.ns_coeffs[0], tuple):
             return (self.ns_coeffs,) * self.ns_steps
         if len(self.ns_coeffs) < self.ns_steps:
@@ -112,26 +90,29 @@ class scale_by_muon(GradientTransformation):
         return self.ns_coeffs[len(self.ns_coeffs) - self.ns_steps :]
 
     def begin(self, params: Tree) -> ScaleByMuonState:
-        count, _ = core.counter(params), self._coefficients()
-        for path, p in zip(tree.paths(params), tree.leaves(params), strict=True):
-            if p.ndim < 2:
-                raise ValueError(f"scale_by_muon: the parameter at {path!r} of shape {tuple(p.shape)} is not a matrix")
-        return ScaleByMuonState(count, tree.zeros_like(params, self.mu_dtype))
+        self._table()
+        tree.check_matrices("scale_by_muon", params)
+        return ScaleByMuonState(core.counter(params), tree.zeros_like(params, self.mu_dtype))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, count = self.at(state.count), state.count + 1
         c1, c1_next = (core.bias_correction(now["beta"], t) for t in (count, count + 1))
-        updates, mu = tree.leafwise(
-            muon,
+        mean, mu = tree.elementwise(
+            ahead,
             updates,
             state.mu,
             outs=2,
+            beta=now["beta"],
             c1=c1 if self.bias_correction else None,
             c1_next=c1_next if self.bias_correction else None,
             nesterov=self.nesterov,
-            coefficients=self._coefficients(),
+        )
+        updates = tree.matrixwise(
+            newton_schulz,
+            mean,
+            eps=now["eps"],
+            table=self._table(),
             eps_is_floor=self.eps_is_floor,
             dtype=self.ns_dtype,
-            **now,
         )
         return updates, ScaleByMuonState(count, mu)
