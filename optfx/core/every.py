@@ -75,7 +75,7 @@ def when_due(due: Tensor, f: Callable[..., Any], *xs: Tensor, outs: int = 1, **o
     if not torch.compiler.is_compiling():
         members = _unwrapped(due)
         ys = new(*xs) if members.all() else chosen() if members.any() else old
-    elif torch._C._functorch.peek_interpreter_stack() is None:  # pyright: ignore[reportAttributeAccessIssue]
+    elif not _transformed():
         ys = torch.cond(due, lambda *xs: _fresh(new(*xs)), lambda *xs: _fresh(xs[:outs]), xs)
     else:
         ys = chosen()
@@ -85,6 +85,12 @@ def when_due(due: Tensor, f: Callable[..., Any], *xs: Tensor, outs: int = 1, **o
 def _fresh(xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """New tensors, laid out alike, as both sides of `torch.cond` must give them."""
     return tuple([x.clone(memory_format=torch.contiguous_format) for x in xs])
+
+
+def _transformed() -> bool:
+    """Whether a function transform is at work. Dynamo's None is none for `is`."""
+    top = torch._C._functorch.peek_interpreter_stack()  # pyright: ignore[reportAttributeAccessIssue]
+    return not isinstance(top, type(None))
 
 
 def _unwrapped(x: Tensor) -> Tensor:
