@@ -12,7 +12,7 @@ import torch
 import optfx
 from optfx import tree
 from optfx.core.hyper import join
-from optfx.tree import share, verbs
+from optfx.tree import matrices, share, verbs
 from tests.registry import ROWS
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -111,6 +111,7 @@ class Call(NamedTuple):
     scalars: dict[str, Any]
     outs: int
     whole: bool  # whether it sees a whole leaf
+    like: tuple[int, ...]  # for each result the leaf whose shape and dtype it has
 
 
 class Asked:
@@ -138,8 +139,13 @@ class Asked:
             self._running.pop()
 
     def run_leaf(self, f, xs, scalars, outs, whole):
-        self.calls.append(Call(f, xs, share.unflat(scalars.values), outs, whole))
+        self.calls.append(Call(f, xs, share.unflat(scalars.values), outs, whole, tuple(range(outs))))
         return verbs.run_leaf(f, xs, scalars, outs)
+
+    def run_matrices(self, f, rows, scalars, like):
+        together = tuple(map(matrices.batch, zip(*rows, strict=True)))
+        self.calls.append(Call(f, together, share.unflat(scalars.values), len(like), True, like))
+        return matrices.run_matrices(f, rows, scalars, like)
 
     def reduce(self, f, combine, rows, scalars):
         self.across += self._running[-1:]

@@ -388,6 +388,14 @@ class Opening(Asked):
         finally:
             Leaf.open = False
 
+    def run_matrices(self, f, rows, scalars, like):
+        Leaf.open = True
+        try:
+            found = super().run_matrices(f, [as_tensors(xs) for xs in rows], scalars, like)
+            return [[y.as_subclass(Leaf) for y in ys] for ys in found]
+        finally:
+            Leaf.open = False
+
     def reduce(self, f, combine, rows, scalars):
         Leaf.open = True
         try:
@@ -422,7 +430,7 @@ def test_the_contract_of_leaf_functions(row):
     seen, checked = Asked(), set()
     with recording(seen):
         run(row, row.make(**tensors(row)), params(), steps=2)
-    for f, xs, scalars, outs, whole in seen.calls:
+    for f, xs, scalars, outs, whole, like in seen.calls:
         assert is_module_level(f), f
         hash(f)
         if xs[0].numel() < 2 or (f, outs) in checked:
@@ -439,8 +447,8 @@ def test_the_contract_of_leaf_functions(row):
         for a, b in zip(ys, call(*xs, scalars=wide), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
         assert len(ys) == outs
-        for x, y in zip(xs, ys, strict=False):
-            assert x.shape == y.shape, f
+        for k, y in zip(like, ys, strict=True):
+            assert xs[k].shape == y.shape, f
         if not whole:
             for k, x in enumerate(xs):
                 if not x.is_floating_point():

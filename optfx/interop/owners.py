@@ -20,6 +20,7 @@ from optfx.core.foreign import from_functions
 from optfx.core.hyper import join
 from optfx.transforms import identity, monitor, stateless
 from optfx.tree import Tree
+from optfx.tree.matrices import run_matrices
 from optfx.tree.recording import recording
 from optfx.tree.verbs import combined, run_leaf
 
@@ -137,6 +138,9 @@ class _Watch:
 
     def run_leaf(self, f: Callable[..., Any], xs: Any, scalars: Any, outs: int, whole: bool) -> Any:
         return run_leaf(f, xs, scalars, outs)
+
+    def run_matrices(self, f: Callable[..., Any], rows: Any, scalars: Any, like: Any) -> Any:
+        return run_matrices(f, rows, scalars, like)
 
     def reduce(self, f: Callable[..., Any], combine: Callable[..., Any], rows: Any, scalars: Any) -> Any:
         self.across = True

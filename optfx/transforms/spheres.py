@@ -12,7 +12,7 @@ from torch.linalg import vector_norm
 from optfx import core, tree
 from optfx.core import GradientTransformation, NonNegative
 from optfx.tree import Tree
-from optfx.tree.verbs import real_dtype
+from optfx.tree.dtypes import real_dtype
 
 
 def where_positive(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from optfx.tree.access import from_dict, get, get_all, set, set_all, to_dict
 from optfx.tree.algebra import add, add_scale, clip, conj, div, mul, real, safe_sqrt, scale, sub, where
 from optfx.tree.holes import Hole, merge, split
 from optfx.tree.making import cast, cast_like, copy, full_like, ones_like, zeros_like
+from optfx.tree.matrices import matrixwise
 from optfx.tree.nodes import Tree, flatten, leaves, map, paths, unflatten, unflatten_like
 from optfx.tree.record import record, replace
 from optfx.tree.reductions import all_finite, allclose, max, min, norm, size, sum, vdot
@@ -40,6 +41,7 @@ __all__ = [
     "leafwise",
     "leaves",
     "map",
+    "matrixwise",
     "max",
     "mean",
     "merge",

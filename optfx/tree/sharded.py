@@ -70,10 +70,13 @@ def run_on_parts(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence
     return results
 
 
-def run_on_wholes(run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence[Any]) -> list[Tensor]:
-    """Call `run` on corresponding leaves, gathered; result k is placed like leaf k."""
+def run_on_wholes(
+    run: Callable[[tuple[Tensor, ...]], list[Tensor]], xs: Sequence[Any], like: Sequence[int] | None = None
+) -> list[Tensor]:
+    """Call `run` on corresponding leaves, gathered; result k is placed like leaf k, or like leaf `like[k]`."""
     wholes = tuple([x.full_tensor() if is_sharded(x) else x for x in xs])
-    return [spread_like(x, y) for x, y in zip(xs, run(wholes), strict=False)]
+    places = xs if like is None else [xs[k] for k in like]
+    return [spread_like(x, y) for x, y in zip(places, run(wholes), strict=False)]
 
 
 def spread_like(x: Any, y: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 |---|---|---|
 | `elementwise` | treats every element alike, never looks at a shape | a call per leaf, packed, or one kernel for all |
 | `leafwise` | sees one whole leaf: its norm, its rows, its shape | a call per leaf |
+| `matrixwise` | works on the last two dimensions (`matrices.py`) | a call for all leaves of one shape |
 | `reduce` | gives a number per leaf, then combines these | one reduction, an all-reduce for sharded leaves |
 
 A leaf function is defined at module level, takes leaves first and scalars by keyword, and is correct if every scalar is
@@ -15,36 +16,25 @@ computation, and gives output k the dtype of input k: the laws about dtypes hold
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from optfx.tree import share
+from optfx.tree.dtypes import computation_dtype, is_inexact, real_dtype
 from optfx.tree.nodes import Tree, flatten, paths, unflatten
 from optfx.tree.recording import recorder
 from optfx.tree.sharded import any_sharded, is_sharded, numbers_of, run_on_parts, run_on_wholes
 from optfx.tree.words import LeafError, misfit
-
-HALF = (torch.float16, torch.bfloat16)
-_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
-
-
-def is_inexact(dtype: torch.dtype) -> bool:
-    return dtype.is_floating_point or dtype.is_complex
-
-
-def real_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the real numbers that a leaf of this dtype is made of."""
-    return _REAL.get(dtype, dtype)
 
 
 def name_of(f: Callable[..., Any]) -> str:
     return getattr(f, "__name__", repr(f))
 
 
-def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) -> tuple[list[list[Tensor]], Any]:
+def columns_of(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) -> tuple[list[list[Tensor]], Any]:
     """The leaves of each tree, checked against the first tree: structure, device and, if asked, shape."""
     first, structure = flatten(trees[0])
     columns = [first]
@@ -54,15 +44,6 @@ def _columns(f: Callable[..., Any], trees: tuple[Tree, ...], same_shapes: bool) 
             raise ValueError(f"{name_of(f)}: argument {k} does not match argument 0: it {words}")
         columns.append(column)
     return columns, structure
-
-
-def computation_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
-    """The dtype to compute in with leaves of these dtypes: at least float32; None if no leaf is floating or complex."""
-    inexact = [d for d in dtypes if is_inexact(d)]
-    if not inexact:
-        return None
-    wide = functools.reduce(torch.promote_types, inexact)
-    return torch.float32 if wide in HALF else wide
 
 
 def refuse_integers(dtypes: Sequence[torch.dtype]) -> None:
@@ -151,8 +132,10 @@ def lift(xs: Sequence[Tensor], wide: torch.dtype | None) -> list[Tensor]:
     return [x.to(wide) if x.dtype.is_complex else x.to(real) if x.dtype.is_floating_point else x for x in xs]
 
 
-def run_leaf(f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int) -> list[Tensor]:
-    """Run a leaf function on one leaf: lift, call, cast back."""
+def run_leaf(
+    f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int, like: Sequence[int] | None = None
+) -> list[Tensor]:
+    """Run a leaf function on one leaf: lift, call, cast back, result k to the dtype of leaf k, or of leaf `like[k]`."""
     here = scalars.kind_of(xs)
     ins: Sequence[Tensor] = xs
     if here.lifted:
@@ -165,7 +148,8 @@ def run_leaf(f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, ou
     if len(ys) != outs:
         raise LeafError(f"{len(ys)} results where {outs} were expected")
     results = []
-    for dtype, y in zip(here.dtypes, ys, strict=False):
+    for k, y in enumerate(ys):
+        dtype = here.dtypes[k if like is None else like[k]]
         if here.pairs:
             y = torch.view_as_complex(y.contiguous())
         if y.dtype != dtype:
@@ -187,7 +171,7 @@ def run(
     as_pairs: bool,
 ) -> Any:
     """What `elementwise` and `leafwise` share: check, then call once per leaf. `whole`: `f` sees whole leaves."""
-    columns, structure = _columns(f, trees, same_shapes)
+    columns, structure = columns_of(f, trees, same_shapes)
     reader = recorder()
     here = Scalars(f, scalars, as_pairs, as_tensors=reader is None and not torch.compiler.is_compiling())
     sharded = any_sharded(columns[0])
@@ -295,7 +279,7 @@ def reduce(
         >>> tree.reduce(torch.sum, torch.sum, {"a": torch.ones(3), "b": torch.ones(2)}, empty=0.0)
         tensor(5.)
     """
-    columns, _ = _columns(f, trees, same_shapes=True)
+    columns, _ = columns_of(f, trees, same_shapes=True)
     here, rows, reader = Scalars(f, scalars), list(zip(*columns, strict=True)), recorder()
     if not rows:
         return torch.tensor(empty)

@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from optfx.compiler.record.inputs import Unfusable
-from optfx.tree.verbs import HALF
+from optfx.tree.dtypes import HALF
 
 IN_HALF = {"_to_copy", "abs", "add", "clone", "detach", "div", "mul", "neg", "rsub", "sub"}
 """Elementwise operations that eager code computes in float32 and rounds once, where leaves are of half precision."""

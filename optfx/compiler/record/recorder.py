@@ -25,7 +25,7 @@ from optfx.compiler.record.operations import Operation
 from optfx.compiler.record.reasons import is_ours, line, reason_of
 from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation
-from optfx.tree import Tree, flatten, unflatten, verbs
+from optfx.tree import Tree, flatten, matrices, unflatten, verbs
 from optfx.tree.dispatch import DispatchMode
 from optfx.tree.verbs import Scalars
 from optfx.tree.words import difference
@@ -68,6 +68,27 @@ class Recorder(Notes, DispatchMode):
             return self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=whole)
         call = Call(f, tuple(leaves), named, outs)
         return [Lazy(call, k, Form.of(x)) for k, x in enumerate(leaves[:outs])]
+
+    def run_matrices(
+        self, f: Any, rows: list[Sequence[Tensor]], scalars: Scalars, like: Sequence[int]
+    ) -> list[list[Tensor]]:
+        """All leaves of one shape as one event, so that their matrices stay together."""
+        rows = [[*map(self.bring, row)] for row in rows]
+        if not any(isinstance(x, Lazy) for row in rows for x in row) or code_of(f) in self.known.opened:
+            return matrices.run_matrices(f, rows, self.here(f, scalars), like)
+        leaves, named = [self.leaf(x) for row in rows for x in row], self.named(scalars)
+        width = len(rows[0])
+        _check_dtypes(tuple(x.dtype for x in rows[0]), False)
+
+        def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
+            now = Scalars(f, dict(zip(scalars.values, values, strict=True)))
+            rows = [leaves[i : i + width] for i in range(0, len(leaves), width)]
+            return [y for ys in matrices.run_matrices(f, rows, now, like) for y in ys]
+
+        forms = [Form.of(row[k]) for row in rows for k in like]
+        why = "it multiplies matrices"
+        new = self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=True)
+        return [new[i : i + len(like)] for i in range(0, len(new), len(like))]
 
     def reduce(self, f: Any, combine: Any, rows: list[tuple[Tensor, ...]], scalars: Scalars) -> Tensor:
         rows = [tuple(map(self.bring, xs)) for xs in rows]

@@ -12,7 +12,7 @@ from optfx import core, tree
 from optfx.core import Decay, GradientTransformation, Hyper, NonNegative
 from optfx.tree import Tree
 from optfx.tree.algebra import pointwise
-from optfx.tree.verbs import real_dtype
+from optfx.tree.dtypes import real_dtype
 
 
 class ScaleByFactoredRmsState(NamedTuple):

@@ -12,7 +12,7 @@ from optfx import core, tree
 from optfx.core import Decay, GradientTransformation, NonNegative
 from optfx.transforms.adaptive.first import at_first
 from optfx.tree import Tree
-from optfx.tree.verbs import real_dtype
+from optfx.tree.dtypes import real_dtype
 
 
 class ScaleByNovogradState(NamedTuple):

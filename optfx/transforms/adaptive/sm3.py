@@ -13,7 +13,7 @@ from optfx import core, tree
 from optfx.core import Decay, GradientTransformation, NonNegative
 from optfx.transforms.adaptive.factored import squared
 from optfx.tree import Tree
-from optfx.tree.verbs import real_dtype
+from optfx.tree.dtypes import real_dtype
 
 
 class ScaleBySM3State(NamedTuple):

@@ -1,0 +1,120 @@
+"""The verb for matrices: one call for all leaves of one shape, in a batch.
+
+A matrix is the last two dimensions of a leaf; those before are a batch. Leaves that agree in shape, dtype and device
+are stacked, so that a product of matrices is one batched product, however many leaves there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optfx.tree.nodes import Tree, leaves, paths, unflatten
+from optfx.tree.recording import recorder
+from optfx.tree.sharded import any_sharded, run_on_wholes
+from optfx.tree.verbs import Scalars, columns_of, name_of, run_leaf
+from optfx.tree.words import LeafError
+
+Row = Sequence[Tensor]  # the corresponding leaves of all trees
+
+
+def matrixwise(
+    f: Callable[..., Any], *trees: Tree, outs: int = 1, like: Sequence[int] | None = None, **scalars: Any
+) -> Any:
+    """Map a function of matrices: their products, their singular values, their rows and columns.
+
+    `f` sees a matrix, (rows, cols), or a batch of them, (n, rows, cols): it works on the last two dimensions. It is
+    called once for all leaves of one shape, dtype and device, with their matrices stacked.
+
+    Args:
+        f: as for `elementwise`, but of matrices with or without a dimension before them.
+        *trees: trees of the same structure. The shapes of corresponding leaves agree up to the last two dimensions.
+        outs: how many trees to return.
+        like: for each of them the tree whose shapes and dtypes it has, by number; None for output k those of tree k.
+        **scalars: floats, () tensors, `Share`s, or structure (flags).
+
+    Returns:
+        A tree like `trees[0]`, or a tuple of `outs` of them.
+
+    Raises:
+        ValueError: a leaf with fewer than two dimensions; trees that differ in structure, device or batch. The message
+            names the path. A scalar that is not ().
+        TypeError: a leaf cannot hold its result, naming the path.
+
+    Example:
+        >>> import torch
+        >>> from optfx import tree
+        >>> def square(x):
+        ...     return x @ x
+        >>> tree.matrixwise(square, {"w": 2 * torch.eye(2), "v": 3 * torch.eye(2)})["v"]
+        tensor([[9., 0.],
+                [0., 9.]])
+    """
+    columns, structure = columns_of(f, trees, same_shapes=False)
+    places, reader = tuple(range(outs) if like is None else like), recorder()
+    here = Scalars(f, scalars, as_tensors=reader is None and not torch.compiler.is_compiling())
+    check_matrices(name_of(f), *trees)
+    rows: list[Row] = list(zip(*columns, strict=True))
+    results: list[Any] = [None] * len(rows)
+    for group in alike(rows):
+        together = [rows[i] for i in group]
+        try:
+            if reader is not None:
+                found = reader.run_matrices(f, together, here, places)
+            elif any_sharded([row[0] for row in together]):
+                found = [
+                    run_on_wholes(lambda xs: run_matrices(f, [xs], here, places)[0], xs, places) for xs in together
+                ]
+            else:
+                found = run_matrices(f, together, here, places)
+        except LeafError as error:
+            raise TypeError(f"{name_of(f)} at {paths(trees[0])[group[0]]!r}: {error}") from None
+        for i, ys in zip(group, found, strict=True):
+            results[i] = ys
+    new = [unflatten(structure, column) for column in (zip(*results, strict=True) if results else [()] * outs)]
+    return new[0] if outs == 1 else tuple(new)
+
+
+def check_matrices(who: str, *trees: Tree) -> None:
+    """Raise on a leaf that is no matrix, and on leaves whose dimensions before the last two differ between trees."""
+    for i, row in enumerate(zip(*map(leaves, trees), strict=True)):
+        for k, x in enumerate(row):
+            if x.ndim < 2 or x.shape[:-2] != row[0].shape[:-2]:
+                words = "is not a matrix" if x.ndim < 2 else f"is not a batch like {tuple(row[0].shape)} of argument 0"
+                argument = f"argument {k}" if len(trees) > 1 else "the parameter"
+                raise ValueError(f"{who}: {argument} at {paths(trees[k])[i]!r} of shape {tuple(x.shape)} {words}")
+
+
+def alike(rows: Sequence[Row]) -> list[list[int]]:
+    """The numbers of those rows that agree in shapes, dtypes and devices, together."""
+    kinds: list[Any] = []  # not a dict: the sizes may be symbols of a compiler
+    groups: list[list[int]] = []
+    for i, row in enumerate(rows):
+        kind = [(x.shape, x.dtype, x.device) for x in row]
+        if kind in kinds:
+            groups[kinds.index(kind)].append(i)
+        else:
+            kinds.append(kind)
+            groups.append([i])
+    return groups
+
+
+def run_matrices(
+    f: Callable[..., Any], rows: Sequence[Row], scalars: Scalars, like: Sequence[int]
+) -> list[list[Tensor]]:
+    """Run a function of matrices once, for corresponding leaves that are alike from row to row."""
+    before = rows[0][0].shape[:-2]
+    ys = run_leaf(f, tuple(map(batch, zip(*rows, strict=True))), scalars, len(like), like)
+    if len(rows) == 1:
+        return [[y.reshape(*before, *y.shape[-2:]) for y in ys]]
+    parts = [y.reshape(len(rows), *before, *y.shape[-2:]).unbind() for y in ys]
+    return [list(row) for row in zip(*parts, strict=True)]
+
+
+def batch(column: Sequence[Tensor]) -> Tensor:
+    """Leaves of one shape as (n, rows, cols); a single matrix as it is."""
+    x = column[0] if len(column) == 1 else torch.stack(tuple(column))
+    return x if x.ndim <= 3 and x.ndim == 2 + (len(column) > 1) else x.flatten(0, -3)
