@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optfx import tree
 from optfx.core.hyper import Number
+from optfx.tree import Tree
+from optfx.tree.recording import recorder
 
 
 def every(k: Number, count: Tensor) -> Tensor:
@@ -39,52 +42,56 @@ def every(k: Number, count: Tensor) -> Tensor:
     return count % k == 0
 
 
-def when_due(due: Tensor, f: Callable[..., Any], *xs: Tensor, outs: int = 1, **options: Any) -> Any:
-    """Give tensors new values where a step is due; else they stay as they are, and `f` does not run.
-
-    It stands in leaf functions: the condition is a number that `step` hands to them.
+def when_due(due: Tensor, f: Callable[..., Any], *trees: Tree, outs: int = 1, **numbers: Any) -> Any:
+    """Give trees new values at a step that is due. At others they stay as they are, and `f` does not run.
 
     Args:
         due: () bool, such as `every(k, count)`.
-        f: `f(*xs, **options)` -> tensor, or a tuple of `outs` of them: the new values of the first of `xs`, in their
-            forms. Between times it is not called.
-        *xs: tensors.
+        f: function at module level, made of verbs: `f(*trees, **numbers)` -> tree, or a tuple of `outs` trees. They are
+            the new values of the first `outs` trees, in their forms.
+        *trees: trees of tensors.
         outs: how many of them get new values.
-        **options: passed to `f`.
+        **numbers: floats, () tensors, `Share`s, or structure, which `f` hands to the verbs.
 
     Returns:
-        A tensor, or a tuple of `outs` of them.
+        A tree like `trees[0]`, or a tuple of `outs` trees.
 
     Example:
         >>> import torch
-        >>> from optfx import core
-        >>> x = torch.tensor(3.0)
-        >>> core.when_due(torch.tensor(True), torch.neg, x), core.when_due(torch.tensor(False), torch.neg, x)
-        (tensor(-3.), tensor(3.))
+        >>> from optfx import core, tree
+        >>> def double(x):
+        ...     return tree.scale(2.0, x)
+        >>> x = {"w": torch.ones(1)}
+        >>> core.when_due(torch.tensor(True), double, x), core.when_due(torch.tensor(False), double, x)
+        ({'w': tensor([2.])}, {'w': tensor([1.])})
     """
+    old = trees[:outs]
 
-    old = xs[:outs]
+    def new(*trees: Tree) -> tuple[Tree, ...]:
+        found = f(*trees, **numbers)
+        return (found,) if outs == 1 else found
 
-    def new(*xs: Tensor) -> tuple[Tensor, ...]:
-        ys = f(*xs, **options)
-        return ys if isinstance(ys, tuple) else (ys,)
-
-    def chosen() -> tuple[Tensor, ...]:
-        return tuple([torch.where(due, y, x) for y, x in zip(new(*xs), old, strict=True)])
-
-    if not torch.compiler.is_compiling():
+    if not tree.leaves(old):
+        found: Any = old
+    elif (reader := recorder()) is not None:
+        found = reader.when_due(due, f, trees, outs, numbers)
+    elif not torch.compiler.is_compiling():
         members = _unwrapped(due)
-        ys = new(*xs) if members.all() else chosen() if members.any() else old
-    elif not _transformed():
-        ys = torch.cond(due, lambda *xs: _fresh(new(*xs)), lambda *xs: _fresh(xs[:outs]), xs)
+        found = new(*trees) if members.all() else tree.where(due, new(*trees), old) if members.any() else old
+    elif _transformed():
+        found = tree.where(due, new(*trees), old)
     else:
-        ys = chosen()
-    return ys[0] if outs == 1 else ys
+        flat, structure = tree.flatten(trees)
+        like = tree.flatten(old)[1]
+        work = lambda *xs: _fresh(new(*tree.unflatten(structure, xs)))
+        rest = lambda *xs: _fresh(tree.unflatten(structure, xs)[:outs])
+        found = tree.unflatten(like, torch.cond(due, work, rest, tuple(flat)))
+    return found[0] if outs == 1 else found
 
 
-def _fresh(xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _fresh(x: Tree) -> tuple[Tensor, ...]:
     """New tensors, laid out alike, as both sides of `torch.cond` must give them."""
-    return tuple([x.clone(memory_format=torch.contiguous_format) for x in xs])
+    return tuple([x.clone(memory_format=torch.contiguous_format) for x in tree.leaves(x)])
 
 
 def _transformed() -> bool:
