@@ -372,6 +372,11 @@ ROWS = [
         {"beta": 0.9, "eps": 1e-6},
         "uncorrected, floor",
     ),
+    Row(
+        "scale_by_soap",
+        lambda **h: optfx.masked(optfx.scale_by_soap(**h), MATRICES),
+        {"b1": 0.9, "b2": 0.8, "eps": 1e-6, "frequency": 1.0},
+    ),
     Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.4}),
     Row("scale_by_param_block_norm", optfx.scale_by_param_block_norm, {"min_scale": 0.4}),
     Row("scale_by_trust_ratio", optfx.scale_by_trust_ratio, {"trust_coefficient": 0.3, "eps": 1e-3}),
@@ -747,4 +752,9 @@ ROWS = [
         "batches",
     ),
     Row("muon", optfx.muon, {"learning_rate": 0.1, "adam_learning_rate": 0.2, "consistent_rms": 0.2}),
+    Row(
+        "soap",
+        lambda **h: optfx.soap(**h, max_dim=2, labels=select.label({"soap": MATRICES}, default="adam")),
+        {"learning_rate": 0.1, "weight_decay": 0.1, "shampoo_beta": 0.9},
+    ),
 ]

@@ -85,13 +85,13 @@ def when_due(due: Tensor, f: Callable[..., Any], *trees: Tree, outs: int = 1, **
         like = tree.flatten(old)[1]
         work = lambda *xs: _fresh(new(*tree.unflatten(structure, xs)))
         rest = lambda *xs: _fresh(tree.unflatten(structure, xs)[:outs])
-        found = tree.unflatten(like, torch.cond(due, work, rest, tuple(flat)))
+        found = tree.unflatten(like, torch.cond(due, work, rest, _fresh(flat)))
     return found[0] if outs == 1 else found
 
 
 def _fresh(x: Tree) -> tuple[Tensor, ...]:
-    """New tensors, laid out alike, as both sides of `torch.cond` must give them."""
-    return tuple([x.clone(memory_format=torch.contiguous_format) for x in tree.leaves(x)])
+    """Tensors of their own memory, laid out alike: `torch.cond` wants no other."""
+    return tuple([leaf.clone(memory_format=torch.contiguous_format) for leaf in tree.leaves(x)])
 
 
 def _transformed() -> bool:

@@ -38,6 +38,7 @@ from optfx.optimizers.schedule_free import schedule_free_adamw, schedule_free_ra
 from optfx.optimizers.sgd import noisy_sgd, sgd
 from optfx.optimizers.signs import sign_sgd, signum, tiger
 from optfx.optimizers.sm3 import sm3
+from optfx.optimizers.soap import soap
 from optfx.optimizers.stableadamw import stableadamw
 from optfx.optimizers.trust import fromage, lamb, lars
 from optfx.optimizers.yogi import yogi
@@ -86,6 +87,7 @@ __all__ = [
     "signum",
     "simplified_ademamix",
     "sm3",
+    "soap",
     "stableadamw",
     "tiger",
     "yogi",

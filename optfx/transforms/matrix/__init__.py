@@ -1,0 +1,1 @@
+"""Transforms for matrices, one idea a file."""
