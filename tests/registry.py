@@ -377,6 +377,32 @@ ROWS = [
         lambda **h: optfx.masked(optfx.scale_by_soap(**h), MATRICES),
         {"b1": 0.9, "b2": 0.8, "eps": 1e-6, "frequency": 1.0},
     ),
+    Row(
+        "scale_by_kl_soap",
+        lambda **h: optfx.masked(optfx.scale_by_kl_soap(**h), MATRICES),
+        {"b1": 0.9, "b2": 0.8, "eps": 1e-6, "frequency": 1.0, "init_factor": 0.1},
+    ),
+    Row(
+        "scale_by_shampoo",
+        lambda **h: optfx.masked(optfx.scale_by_shampoo(**h), MATRICES),
+        {"eps": 1e-2, "exponent": 0.3, "frequency": 1.0},
+    ),
+    Row(
+        "scale_by_shampoo",
+        lambda **h: optfx.masked(optfx.scale_by_shampoo(**h, sides="right"), MATRICES),
+        {"beta": 0.9, "eps": 1e-2},
+        "one side, means",
+    ),
+    Row(
+        "scale_by_kl_shampoo",
+        lambda **h: optfx.masked(optfx.scale_by_kl_shampoo(**h), MATRICES),
+        {"b1": 0.9, "shampoo_beta": 0.8, "eps": 1e-6, "frequency": 1.0, "init_factor": 0.1},
+    ),
+    Row(
+        "scale_by_splus",
+        lambda **h: optfx.masked(optfx.scale_by_splus(**h), MATRICES),
+        {"b1": 0.9, "b2": 0.8, "frequency": 2.0},
+    ),
     Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.4}),
     Row("scale_by_param_block_norm", optfx.scale_by_param_block_norm, {"min_scale": 0.4}),
     Row("scale_by_trust_ratio", optfx.scale_by_trust_ratio, {"trust_coefficient": 0.3, "eps": 1e-3}),

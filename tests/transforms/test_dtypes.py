@@ -25,7 +25,14 @@ def train(tx, p=ONE, g=ONE, steps=100):
 
 MEMORIES = {"scale_by_rprop"}  # which keep no mean, and take no dtype
 GIVEN = {"mask": True, "f": lambda u, p: u, "key": 0, "measures": {"norm": tree.norm}, "measure": tree.norm}
-ONLY_MATRICES = {"scale_by_muon", "scale_by_soap"}
+ONLY_MATRICES = {
+    "scale_by_kl_shampoo",
+    "scale_by_kl_soap",
+    "scale_by_muon",
+    "scale_by_shampoo",
+    "scale_by_soap",
+    "scale_by_splus",
+}
 COPIES = {"x0"}  # fields of states: parameters as they were
 
 

@@ -26,11 +26,11 @@ def check(who: str, params: Tree) -> None:
             raise ValueError(f"{who}: the parameter at {path!r} is complex, expected a real matrix")
 
 
-def squares(params: Tree, dim: int, limit: int, dtype: torch.dtype | None) -> Tree:
+def squares(params: Tree, dim: int, limit: int | None, dtype: torch.dtype | None) -> Tree:
     """For each leaf zeros, a square of the length of a dimension; in `dtype`, which is at least float32 if None."""
 
     def square(p: Tensor) -> Tensor:
-        n = p.shape[dim] if p.shape[dim] <= limit else 0
+        n = p.shape[dim] if limit is None or p.shape[dim] <= limit else 0
         return p.new_zeros((*p.shape[:-2], n, n), dtype=dtype or computation_dtype([p.dtype]))
 
     return tree.map(square, params)
@@ -63,9 +63,13 @@ def out_of(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 def products(left: Tensor, right: Tensor, g: Tensor, decay: Any) -> tuple[Tensor, Tensor]:
-    """A step of the running means of the products of a gradient with itself."""
-    left = tree.mean(left, g @ g.adjoint(), decay) if has(left, g, -2) else left
-    return left, tree.mean(right, g.adjoint() @ g, decay) if has(right, g, -1) else right
+    """A step of the running means of the products of a gradient with itself; of the sums, if `decay` is None."""
+    left = grown(left, g @ g.adjoint(), decay) if has(left, g, -2) else left
+    return left, grown(right, g.adjoint() @ g, decay) if has(right, g, -1) else right
+
+
+def grown(a: Tensor, product: Tensor, decay: Any) -> Tensor:
+    return a + product if decay is None else tree.mean(a, product, decay)
 
 
 def eigen(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,6 +81,11 @@ def eigen(a: Tensor) -> tuple[Tensor, Tensor]:
 def eigenbasis(a: Tensor) -> Tensor:
     """The eigenvectors of a symmetric matrix, those of large eigenvalues first."""
     return eigen(a)[1].flip(-1)
+
+
+def iterated(a: Tensor, basis: Tensor) -> Tensor:
+    """A step of power iteration from nearly the eigenbasis of a symmetric matrix."""
+    return torch.linalg.qr(a.detach() @ basis.detach())[0]
 
 
 def improved(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

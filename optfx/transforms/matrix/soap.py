@@ -31,6 +31,13 @@ def soap(g: Tensor, m: Tensor, v: Tensor, first, eps, **numbers) -> tuple[Tensor
     return adam(torch.where(first, 0.0, g), m, v, eps=eps, eps_root=0.0, c1_next=None, **numbers)
 
 
+def numbers_of(now: dict[str, Any], count: Tensor) -> dict[str, Any]:
+    """The numbers of `soap` after `count` steps, of which the first took no part."""
+    b1, b2, t = now["b1"], now["b2"], count.clamp(min=1)
+    c1, c2 = core.bias_correction(b1, t), core.bias_correction(b2, t)
+    return {"first": count == 0, "b1": b1, "b2": b2, "eps": now["eps"] / tree.safe_sqrt(c2), "c1": c1, "c2": c2}
+
+
 def turned(
     left_basis: Tensor, right_basis: Tensor, m: Tensor, v: Tensor, left: Tensor, right: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -116,13 +123,10 @@ class scale_by_soap(GradientTransformation):
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         count, mu, nu, left, right, *turns = state
-        now, t, first = self.at(count), count.clamp(min=1), count == 0
-        b1, b2 = now["b1"], now["b2"]
-        c1, c2 = core.bias_correction(b1, t), core.bias_correction(b2, t)
-        eps, decay = now["eps"] / tree.safe_sqrt(c2), b2 if self.shampoo_beta is None else now["shampoo_beta"]
-        numbers = {"first": first, "b1": b1, "b2": b2, "eps": eps, "c1": c1, "c2": c2}
+        now, first = self.at(count), count == 0
+        decay = now["b2"] if self.shampoo_beta is None else now["shampoo_beta"]
         inside = tree.matrixwise(bases.into, updates, *turns)
-        inside, mu, nu = tree.elementwise(soap, inside, mu, nu, outs=3, **numbers)
+        inside, mu, nu = tree.elementwise(soap, inside, mu, nu, outs=3, **numbers_of(now, count))
         left, right = tree.matrixwise(bases.products, left, right, updates, outs=2, decay=decay)
         updates = tree.matrixwise(bases.out_of, inside, *turns)
         turns = core.when_due(first, find, *turns, left, right, outs=2)
