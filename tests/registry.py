@@ -779,6 +779,11 @@ ROWS = [
     ),
     Row("muon", optfx.muon, {"learning_rate": 0.1, "adam_learning_rate": 0.2, "consistent_rms": 0.2}),
     Row(
+        "shampoo",
+        lambda **h: optfx.shampoo(**h, labels=select.label({"shampoo": MATRICES}, default="adam")),
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.8, "weight_decay": 0.1, "matrix_eps": 1e-3},
+    ),
+    Row(
         "soap",
         lambda **h: optfx.soap(**h, max_dim=2, labels=select.label({"soap": MATRICES}, default="adam")),
         {"learning_rate": 0.1, "weight_decay": 0.1, "shampoo_beta": 0.9},

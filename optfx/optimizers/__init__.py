@@ -36,6 +36,7 @@ from optfx.optimizers.rmsprop import rmsprop
 from optfx.optimizers.rprop import rprop
 from optfx.optimizers.schedule_free import schedule_free_adamw, schedule_free_radam, schedule_free_sgd
 from optfx.optimizers.sgd import noisy_sgd, sgd
+from optfx.optimizers.shampoo import shampoo
 from optfx.optimizers.signs import sign_sgd, signum, tiger
 from optfx.optimizers.sm3 import sm3
 from optfx.optimizers.soap import soap
@@ -83,6 +84,7 @@ __all__ = [
     "schedule_free_radam",
     "schedule_free_sgd",
     "sgd",
+    "shampoo",
     "sign_sgd",
     "signum",
     "simplified_ademamix",

@@ -32,8 +32,6 @@ def keeps_real_means(tx):
 
 
 REFUSED = {
-    "kl_shampoo",
-    "kl_soap",
     "scale_by_kl_shampoo",
     "scale_by_kl_soap",
     "scale_by_shampoo",

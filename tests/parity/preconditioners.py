@@ -1,0 +1,236 @@
+"""Preconditioners of matrices. The parameters are square: the bases of other matrices are not unique."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytorch_optimizer as po
+
+import optfx
+from optfx import select
+from tests.parity.harness import Case, by_torch, leafwise
+from tests.parity.rules import adamw
+
+SQUARE = {"matrix": (4, 4), "vector": (5,)}
+BATCH = {"matrix": (5, 5), "kernel": (3, 2, 2, 2)}
+
+
+def T(x):
+    return np.swapaxes(x, -1, -2)
+
+
+def eigenbasis(a):
+    return np.linalg.eigh(a)[1][..., ::-1]
+
+
+def soap(p, grad, lr, b1, b2, shampoo_beta, eps, decay, frequency) -> Iterator[np.ndarray]:
+    m = v = np.zeros_like(p)
+    left, right, ql, qr = np.zeros_like(p), np.zeros_like(p), np.eye(p.shape[-2]), np.eye(p.shape[-1])
+    for t in range(1000):
+        g = grad(t, p)
+        if t:
+            turned = T(ql) @ g @ qr
+            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * turned**2
+            u = ql @ (T(ql) @ m @ qr / (np.sqrt(v) + eps)) @ T(qr)
+            p = p - lr * (np.sqrt(1 - b2**t) / (1 - b1**t) * u + decay * p)
+        else:
+            p = p - lr * decay * p
+        left = shampoo_beta * left + (1 - shampoo_beta) * g @ T(g)
+        right = shampoo_beta * right + (1 - shampoo_beta) * T(g) @ g
+        if t == 0:
+            ql, qr = eigenbasis(left), eigenbasis(right)
+        elif t % frequency == 0:
+            rows, cols = (np.argsort(-((q * (a @ q)).sum(-2)), axis=-1) for a, q in ((left, ql), (right, qr)))
+            v = np.take_along_axis(np.take_along_axis(v, rows[..., :, None], -2), cols[..., None, :], -1)
+            ql, qr = (
+                np.linalg.qr(np.take_along_axis(a @ q, order[..., None, :], -1))[0]
+                for a, q, order in ((left, ql, rows), (right, qr, cols))
+            )
+        yield p
+
+
+def soap_case(options, shapes, packages=True, lr=0.05, b1=0.95, b2=0.95, beta=0.95, eps=1e-8, decay=0.0, frequency=2):
+    batches = select.label({"soap": select.ndim(min=2)}, default="adam")
+
+    def formula(p, grad):
+        if p.ndim < 2:
+            yield from adamw(p, grad, lr, b1, b2, eps, decay)
+        else:
+            yield from soap(p, grad, lr, b1, b2, beta, eps, decay, frequency)
+
+    def theirs(ps):
+        return po.SOAP(ps, lr, (b1, b2), beta, decay, frequency, eps=eps)
+
+    return Case(
+        "soap",
+        options,
+        lambda: optfx.soap(lr, b1, b2, eps, decay, shampoo_beta=beta, frequency=frequency, labels=batches),
+        leafwise(formula),
+        {"pytorch_optimizer": by_torch(theirs, shapes)} if packages else {},
+        "Vyas et al., 2024",
+        {"pytorch_optimizer": 1e-5},  # its QR is in float32
+        shapes,
+    )
+
+
+def root(a, p, eps):
+    values, vectors = np.linalg.eigh(a)
+    return (vectors * (values.clip(0) + eps)[..., None, :] ** -p) @ T(vectors)
+
+
+def scale_by_shampoo(p, grad, lr, beta, eps, exponent, sides, frequency) -> Iterator[np.ndarray]:
+    rows, cols = p.shape[-2:]
+    left, right = np.zeros((*p.shape[:-1], rows)), np.zeros((*p.shape[:-2], cols, cols))
+    kept, new = (1, 1) if beta is None else (beta, 1 - beta)
+    for t in range(1000):
+        g = grad(t, p)
+        left, right = kept * left + new * g @ T(g), kept * right + new * T(g) @ g
+        if t % frequency == 0:
+            left_root = root(left, exponent, eps) if sides != "right" else np.eye(rows)
+            right_root = root(right, exponent, eps) if sides != "left" else np.eye(cols)
+        p = p - lr * left_root @ g @ right_root
+        yield p
+
+
+def shampoo_case(options, shapes, packages=(), lr=0.05, beta=None, eps=1e-3, exponent=0.25, sides="both", frequency=1):
+    return Case(
+        "scale_by_shampoo",
+        options,
+        lambda: optfx.chain(
+            optfx.scale_by_shampoo(beta, eps, exponent, frequency, sides=sides), optfx.scale_by_learning_rate(lr)
+        ),
+        leafwise(scale_by_shampoo, lr=lr, beta=beta, eps=eps, exponent=exponent, sides=sides, frequency=frequency),
+        {
+            name: by_torch(lambda ps: po.Shampoo(ps, lr, 0.0, preconditioning_compute_steps=1, matrix_eps=eps), shapes)
+            for name in packages
+        },
+        "Gupta et al., 2018",
+        shapes=shapes,
+    )
+
+
+def shampoo(p, grad, lr, b1, b2, eps, decay, matrix_eps, frequency) -> Iterator[np.ndarray]:
+    if p.ndim < 2:
+        yield from adamw(p, grad, lr, b1, b2, eps, decay)
+    m = v = np.zeros_like(p)
+    left, right = np.zeros_like(p), np.zeros_like(p)
+    for t in range(1, 1000):
+        g = grad(t - 1, p)
+        left, right = b2 * left + (1 - b2) * g @ T(g), b2 * right + (1 - b2) * T(g) @ g
+        v = b2 * v + (1 - b2) * g**2
+        if t % frequency == 1 or frequency == 1:
+            roots = root(left, 0.25, matrix_eps), root(right, 0.25, matrix_eps)
+        d, a = roots[0] @ g @ roots[1], g / (np.sqrt(v / (1 - b2**t)) + eps)
+        m = b1 * m + (1 - b1) * d * np.linalg.norm(a) / np.linalg.norm(d)
+        p = p - lr * (m / (1 - b1**t) + decay * p)
+        yield p
+
+
+def recipe_case(options, lr=0.05, b1=0.9, b2=0.95, eps=1e-8, decay=0.0, matrix_eps=1e-6, frequency=2):
+    numbers = {"matrix_eps": matrix_eps, "frequency": frequency}
+    return Case(
+        "shampoo",
+        options,
+        lambda: optfx.shampoo(lr, b1, b2, eps, decay, **numbers),
+        leafwise(shampoo, lr=lr, b1=b1, b2=b2, eps=eps, decay=decay, **numbers),
+        paper="Gupta et al., 2018; Anil et al., 2020",
+        shapes=SQUARE,
+    )
+
+
+def kl(p, grad, lr, b1, b2, beta, eps, frequency, factor, soap) -> Iterator[np.ndarray]:
+    rows, cols = p.shape[-2:]
+    m = v = np.zeros_like(p)
+    ql, qr = np.eye(rows), np.eye(cols)
+    left, right, dl, dr = np.zeros_like(p), np.zeros_like(p), np.full(rows, factor), np.full(cols, factor)
+    for t in range(1000):
+        g = grad(t, p)
+        if t:
+            m, h = b1 * m + (1 - b1) * g, T(ql) @ g @ qr
+            turned = T(ql) @ m @ qr
+            if soap:
+                v = b2 * v + (1 - b2) * h**2
+                u = turned / (1 - b1**t) / ((np.sqrt(v) + eps) / np.sqrt(1 - b2**t))
+            else:
+                u = turned / (np.sqrt(np.outer(dl, dr)) + eps)
+            p = p - lr * ql @ u @ T(qr)
+            inverse_left, inverse_right = ql / dl @ T(ql), qr / dr @ T(qr)
+            seen_left, seen_right = g @ inverse_right @ T(g) / cols, T(g) @ inverse_left @ g / rows
+            dl = (beta * dl + (1 - beta) * np.diag(T(ql) @ seen_left @ ql)).clip(0.01)
+            dr = (beta * dr + (1 - beta) * np.diag(T(qr) @ seen_right @ qr)).clip(0.01)
+        else:
+            seen_left, seen_right = g @ T(g) / cols, T(g) @ g / rows
+        left, right = beta * left + (1 - beta) * seen_left, beta * right + (1 - beta) * seen_right
+        if t == 0:
+            ql, qr = eigenbasis(left), eigenbasis(right)
+        elif t % frequency == 0:
+            ql, qr = np.linalg.qr(left @ ql)[0], np.linalg.qr(right @ qr)[0]
+        yield p
+
+
+def kl_case(options, soap, lr=0.05, b1=0.95, b2=0.95, beta=0.95, eps=1e-8, frequency=2, factor=0.1):
+    name = "scale_by_kl_soap" if soap else "scale_by_kl_shampoo"
+
+    def make():
+        if soap:
+            rule = optfx.scale_by_kl_soap(b1, b2, eps, beta, frequency, factor)
+        else:
+            rule = optfx.scale_by_kl_shampoo(b1, beta, eps, frequency, factor)
+        return optfx.chain(rule, optfx.scale_by_learning_rate(lr))
+
+    numbers = {"b1": b1, "b2": b2, "beta": beta, "eps": eps, "frequency": frequency, "factor": factor}
+    return Case(
+        name,
+        options,
+        make,
+        leafwise(kl, lr=lr, **numbers, soap=soap),
+        paper="Lin et al., 2025",
+        shapes={"matrix": (4, 4)},
+    )
+
+
+def splus(p, grad, lr, b1, b2, frequency) -> Iterator[np.ndarray]:
+    rows, cols = p.shape[-2:]
+    m = np.zeros_like(p)
+    left = right = np.zeros_like(p)
+    ql, qr = np.eye(rows), np.eye(cols)
+    for t in range(1, 1000):
+        g = grad(t - 1, p)
+        m = b1 * m + (1 - b1) * g
+        p = p - lr * 2 / (rows + cols) * ql @ np.sign(T(ql) @ m @ qr) @ T(qr)
+        left, right = b2 * left + (1 - b2) * g @ T(g), b2 * right + (1 - b2) * T(g) @ g
+        if t == 1 or t % frequency == 0:
+            ql, qr = eigenbasis(left), eigenbasis(right)
+        yield p
+
+
+def splus_case(options, lr=0.3, b1=0.9, b2=0.999, frequency=3):
+    shapes = {"matrix": (4, 4)}
+    return Case(
+        "scale_by_splus",
+        options,
+        lambda: optfx.chain(optfx.scale_by_splus(b1, b2, frequency), optfx.scale_by_learning_rate(lr)),
+        leafwise(splus, lr=lr, b1=b1, b2=b2, frequency=frequency),
+        {"pytorch_optimizer": by_torch(lambda ps: po.SPlus(ps, lr, (b1, b2), 0.0, inverse_steps=frequency), shapes)},
+        "Frans et al., 2025",
+        {"pytorch_optimizer": 1e-5},  # its eigenvectors are in float32
+        shapes,
+    )
+
+
+CASES = [
+    soap_case("as in the paper", {"matrix": (4, 4)}),
+    soap_case("other numbers, decay", SQUARE, False, 0.02, 0.9, 0.8, 0.7, 1e-3, 0.1, 3),
+    soap_case("batches", BATCH, False, beta=0.8, frequency=1),
+    shampoo_case("as in the paper", {"matrix": (6, 4)}, ["pytorch_optimizer"]),
+    shampoo_case("one side, means", {"matrix": (6, 4), "kernel": (3, 2, 2, 2)}, (), 0.02, 0.9, 1e-2, 0.5, "left", 3),
+    recipe_case("default"),
+    recipe_case("other numbers", 0.02, 0.8, 0.9, 1e-3, 0.1, 1e-2, 3),
+    kl_case("as in the paper", True),
+    kl_case("other numbers", True, 0.02, 0.9, 0.8, 0.7, 1e-3, 3, 1.0),
+    kl_case("as in the paper", False),
+    kl_case("other numbers", False, 0.02, 0.9, 0.8, 0.7, 1e-2, 3, 1.0),
+    splus_case("as in the paper"),
+    splus_case("other numbers", 0.1, 0.7, 0.9, 5),
+]
