@@ -399,6 +399,11 @@ ROWS = [
         {"b1": 0.9, "shampoo_beta": 0.8, "eps": 1e-6, "frequency": 1.0, "init_factor": 0.1},
     ),
     Row(
+        "scale_by_kron",
+        lambda **h: optfx.masked(optfx.scale_by_kron(**h, max_dim=2), MATRICES),
+        {"preconditioner_lr": 0.1, "update_probability": 1.0, "init_scale": 0.5},
+    ),
+    Row(
         "scale_by_splus",
         lambda **h: optfx.masked(optfx.scale_by_splus(**h), MATRICES),
         {"b1": 0.9, "b2": 0.8, "frequency": 2.0},
@@ -778,6 +783,11 @@ ROWS = [
         "batches",
     ),
     Row("muon", optfx.muon, {"learning_rate": 0.1, "adam_learning_rate": 0.2, "consistent_rms": 0.2}),
+    Row(
+        "kron",
+        lambda **h: optfx.kron(**h, labels=select.label({"kron": MATRICES}, default="adam")),
+        {"learning_rate": 0.1, "b1": 0.9, "weight_decay": 0.1, "max_rms": 0.8},
+    ),
     Row(
         "shampoo",
         lambda **h: optfx.shampoo(**h, labels=select.label({"shampoo": MATRICES}, default="adam")),

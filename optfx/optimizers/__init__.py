@@ -23,6 +23,7 @@ from optfx.optimizers.atan2 import adam_atan2
 from optfx.optimizers.belief import acprop, adabelief
 from optfx.optimizers.came import came
 from optfx.optimizers.grams import grams
+from optfx.optimizers.kron import kron
 from optfx.optimizers.laprop import laprop
 from optfx.optimizers.lion import lion
 from optfx.optimizers.madgrad import madgrad
@@ -63,6 +64,7 @@ __all__ = [
     "came",
     "fromage",
     "grams",
+    "kron",
     "lamb",
     "laprop",
     "lars",

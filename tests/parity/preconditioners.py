@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 import pytorch_optimizer as po
+import torch
 
 import optfx
-from optfx import select
+from optfx import random, select
 from tests.parity.harness import Case, by_torch, leafwise
 from tests.parity.rules import adamw
 
@@ -219,6 +221,56 @@ def splus_case(options, lr=0.3, b1=0.9, b2=0.999, frequency=3):
     )
 
 
+def probe(name, shape, count):
+    """The random numbers of a leaf at a step."""
+    key = random.split_like(random.key(0), {name: 0})[name]
+    return random.normal(random.fold_in(key, count), shape, torch.float64)
+
+
+def lower_bound(a):
+    u = a @ a[:, np.argmax((a**2).sum(0))]
+    return np.linalg.norm(a @ (u / np.linalg.norm(u)))
+
+
+def kron(p, grad, lr, b1, decay, rate, every, max_rms) -> Iterator[np.ndarray]:
+    m, ql, qr = np.zeros_like(p), np.eye(len(p)), np.eye(p.shape[1])
+    for t in range(1, 1000):
+        m = b1 * m + (1 - b1) * grad(t - 1, p)
+        g = m / (1 - b1**t)
+        if t % every == 0:
+            v = probe("matrix", p.shape, t - 1).numpy()
+            a, b = ql @ g @ qr.T, np.linalg.inv(ql).T @ v @ np.linalg.inv(qr)
+            for q, x, y in ((ql, a @ a.T, b @ b.T), (qr, a.T @ a, b.T @ b)):
+                q -= rate * np.triu(x - y) / lower_bound(x + y) @ q
+        u = ql.T @ ql @ g @ qr.T @ qr
+        u = u / max(1, np.sqrt((u**2).mean()) / max_rms)
+        p = p - lr * (u + decay * p)
+        yield p
+
+
+def kron_case(options, packages=(), lr=0.05, b1=0.9, decay=0.0, rate=0.1, every=1, max_rms=1.1):
+    shapes = {"matrix": (6, 4)}
+
+    def theirs():
+        counts = iter(range(1000))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "randn_like", lambda x, dtype=None: probe("matrix", x.shape, next(counts)))
+            return by_torch(
+                lambda ps: po.Kron(ps, lr, b1, decay, precondition_dtype=torch.float64, balance_prob=0.0), shapes
+            )()
+
+    return Case(
+        "kron",
+        options,
+        lambda: optfx.kron(lr, b1, decay, preconditioner_lr=rate, update_probability=1 / every, max_rms=max_rms),
+        leafwise(kron, lr=lr, b1=b1, decay=decay, rate=rate, every=every, max_rms=max_rms),
+        dict.fromkeys(packages, theirs),
+        "Li, 2015, 2024",
+        {"pytorch_optimizer": 1e-5},  # it solves in float32, and adds 1e-6 to the root mean square
+        shapes,
+    )
+
+
 CASES = [
     soap_case("as in the paper", {"matrix": (4, 4)}),
     soap_case("other numbers, decay", SQUARE, False, 0.02, 0.9, 0.8, 0.7, 1e-3, 0.1, 3),
@@ -233,4 +285,6 @@ CASES = [
     kl_case("other numbers", False, 0.02, 0.9, 0.8, 0.7, 1e-2, 3, 1.0),
     splus_case("as in the paper"),
     splus_case("other numbers", 0.1, 0.7, 0.9, 5),
+    kron_case("as in the paper", ["pytorch_optimizer"]),
+    kron_case("other numbers", (), 0.02, 0.8, 0.1, 0.3, 4, 0.7),
 ]

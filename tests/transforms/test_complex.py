@@ -32,8 +32,10 @@ def keeps_real_means(tx):
 
 
 REFUSED = {
+    "kron",
     "scale_by_kl_shampoo",
     "scale_by_kl_soap",
+    "scale_by_kron",
     "scale_by_shampoo",
     "scale_by_soap",
     "scale_by_splus",

@@ -28,6 +28,7 @@ GIVEN = {"mask": True, "f": lambda u, p: u, "key": 0, "measures": {"norm": tree.
 ONLY_MATRICES = {
     "scale_by_kl_shampoo",
     "scale_by_kl_soap",
+    "scale_by_kron",
     "scale_by_muon",
     "scale_by_shampoo",
     "scale_by_soap",

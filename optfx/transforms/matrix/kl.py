@@ -87,8 +87,8 @@ def turn(*trees: Tree) -> tuple[Tree, ...]:
 def begin_sides(who: str, params: Tree, factor: Tensor, dtype: torch.dtype | None) -> Sides:
     bases.check(who, params)
     left, right = (bases.squares(params, dim, None, dtype) for dim in (-2, -1))
-    rows = tree.map(lambda x: torch.zeros_like(x[..., :1]), left)
-    cols = tree.map(lambda x: torch.zeros_like(x[..., :1, :]), right)
+    rows = tree.map(lambda x: x.new_zeros((*x.shape[:-1], 1)), left)
+    cols = tree.map(lambda x: x.new_zeros((*x.shape[:-2], 1, x.shape[-1])), right)
     values = tree.full_like(rows, factor), tree.full_like(cols, factor)
     return Sides(left, right, *values, *bases.identities(left, right))
 
