@@ -408,6 +408,20 @@ ROWS = [
         lambda **h: optfx.masked(optfx.scale_by_splus(**h), MATRICES),
         {"b1": 0.9, "b2": 0.8, "frequency": 2.0},
     ),
+    Row(
+        "scale_by_galore",
+        lambda b1=0.9, **h: optfx.masked(
+            optfx.scale_by_galore(2, **h, base_optimizer=optfx.scale_by_adam(b1)), MATRICES
+        ),
+        {"update_proj_gap": 2.0, "scale": 0.3, "b1": 0.9},
+    ),
+    Row(
+        "scale_by_apollo",
+        lambda b1=0.9, **h: optfx.masked(
+            optfx.scale_by_apollo(1, **h, base_optimizer=optfx.scale_by_adam(b1)), MATRICES
+        ),
+        {"update_proj_gap": 2.0, "scale": 0.3, "growth": 1.1, "b1": 0.9},
+    ),
     Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.4}),
     Row("scale_by_param_block_norm", optfx.scale_by_param_block_norm, {"min_scale": 0.4}),
     Row("scale_by_trust_ratio", optfx.scale_by_trust_ratio, {"trust_coefficient": 0.3, "eps": 1e-3}),

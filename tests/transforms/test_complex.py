@@ -32,6 +32,8 @@ def keeps_real_means(tx):
 
 
 REFUSED = {
+    "scale_by_apollo",
+    "scale_by_galore",
     "kron",
     "scale_by_kl_shampoo",
     "scale_by_kl_soap",

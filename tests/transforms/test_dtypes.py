@@ -26,6 +26,8 @@ def train(tx, p=ONE, g=ONE, steps=100):
 MEMORIES = {"scale_by_rprop"}  # which keep no mean, and take no dtype
 GIVEN = {"mask": True, "f": lambda u, p: u, "key": 0, "measures": {"norm": tree.norm}, "measure": tree.norm}
 ONLY_MATRICES = {
+    "scale_by_apollo",
+    "scale_by_galore",
     "scale_by_kl_shampoo",
     "scale_by_kl_soap",
     "scale_by_kron",
