@@ -221,6 +221,78 @@ def splus_case(options, lr=0.3, b1=0.9, b2=0.999, frequency=3):
     )
 
 
+def leading(g, rank):
+    u, _, v = np.linalg.svd(g, full_matrices=False)
+    u = (u if g.shape[0] <= g.shape[1] else v.T)[:, :rank]
+    return u * np.sign(u[np.abs(u).argmax(0), np.arange(u.shape[1])])
+
+
+def adam(r, m, v, t, b1=0.9, b2=0.999, eps=1e-8):
+    m, v = b1 * m + (1 - b1) * r, b2 * v + (1 - b2) * r**2
+    return m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps), m, v
+
+
+def galore(p, grad, lr, rank, gap, scale) -> Iterator[np.ndarray]:
+    m = v = 0.0
+    for t in range(1000):
+        g = grad(t, p)
+        if t % gap == 0:
+            projection = leading(g, rank)
+        wide = g.shape[0] <= g.shape[1]
+        n, m, v = adam(projection.T @ g if wide else g @ projection, m, v, t + 1)
+        p = p - lr * scale * (projection @ n if wide else n @ projection.T)
+        yield p
+
+
+def galore_case(options, shape, packages=(), lr=0.05, rank=2, gap=200, scale=1.0):
+    shapes = {"matrix": shape}
+
+    def theirs(ps):
+        group = {"params": ps, "rank": rank, "update_proj_gap": gap, "scale": scale, "projection_type": "std"}
+        return po.GaLore([group], lr, eps=0.0, weight_decay=0.0)
+
+    return Case(
+        "scale_by_galore",
+        options,
+        lambda: optfx.chain(optfx.scale_by_galore(rank, gap, scale), optfx.scale_by_learning_rate(lr)),
+        leafwise(galore, lr=lr, rank=rank, gap=gap, scale=scale),
+        dict.fromkeys(packages, by_torch(theirs, shapes)),
+        "Zhao et al., 2024",
+        {"pytorch_optimizer": 1e-5},  # its singular vectors are in float32
+        shapes,
+    )
+
+
+def apollo(p, grad, lr, rank, gap, scale, per) -> Iterator[np.ndarray]:
+    m, v, size, wide = 0.0, 0.0, 0.0, p.shape[0] <= p.shape[1]
+    short, axis = min(p.shape), None if per == "tensor" else 0 if wide else 1
+    norm = lambda x: np.sqrt((x**2).sum(axis, keepdims=True))
+    for t in range(1000):
+        g = grad(t, p)
+        if t % gap == 0:
+            projection = probe("matrix", (short, rank), t).numpy() / np.sqrt(rank)
+        r = projection.T @ g if wide else g @ projection
+        n, m, v = adam(r, m, v, t + 1)
+        u = g * norm(n) / (norm(r) + 1e-8)
+        if t:
+            u = u / max(np.linalg.norm(u) / (size + 1e-8) / 1.01, 1)
+        size = np.linalg.norm(u)
+        p = p - lr * np.sqrt(scale) * u
+        yield p
+
+
+def apollo_case(options, shape, lr=0.05, rank=2, gap=200, scale=1.0, per="channel"):
+    rule = {"rank": rank, "update_proj_gap": gap, "scale": scale, "per": per}
+    return Case(
+        "scale_by_apollo",
+        options,
+        lambda: optfx.chain(optfx.scale_by_apollo(**rule), optfx.scale_by_learning_rate(lr)),
+        leafwise(apollo, lr=lr, rank=rank, gap=gap, scale=scale, per=per),
+        paper="Zhu et al., 2024",
+        shapes={"matrix": shape},
+    )
+
+
 def probe(name, shape, count):
     """The random numbers of a leaf at a step."""
     key = random.split_like(random.key(0), {name: 0})[name]
@@ -286,5 +358,9 @@ CASES = [
     splus_case("as in the paper"),
     splus_case("other numbers", 0.1, 0.7, 0.9, 5),
     kron_case("as in the paper", ["pytorch_optimizer"]),
+    galore_case("wide", (4, 6), ["pytorch_optimizer"]),
+    galore_case("tall, other numbers", (6, 4), (), 0.02, 3, 4, 0.25),
+    apollo_case("wide", (4, 6)),
+    apollo_case("tall, mini", (6, 4), 0.02, 1, 4, 16.0, "tensor"),
     kron_case("other numbers", (), 0.02, 0.8, 0.1, 0.3, 4, 0.7),
 ]
