@@ -147,6 +147,10 @@ class Asked:
         self.calls.append(Call(f, together, share.unflat(scalars.values), len(like), True, like))
         return matrices.run_matrices(f, rows, scalars, like)
 
+    def when_due(self, due, f, trees, outs, numbers):
+        new = f(*trees, **numbers)
+        return tree.where(due, (new,) if outs == 1 else new, trees[:outs])
+
     def reduce(self, f, combine, rows, scalars):
         self.across += self._running[-1:]
         return verbs.combined(f, combine, rows, scalars)

@@ -399,6 +399,56 @@ ROWS = [
     ),
     Row("lmo", lambda **h: optfx.masked(optfx.lmo(**h), MATRICES), {"eps": 1e-6}),
     Row("lmo", lambda **h: optfx.masked(optfx.lmo("rms", **h), ~MATRICES), {"eps": 1e-3}, "rms"),
+    Row(
+        "scale_by_soap",
+        lambda **h: optfx.masked(optfx.scale_by_soap(**h), MATRICES),
+        {"b1": 0.9, "b2": 0.8, "eps": 1e-6, "frequency": 1.0},
+    ),
+    Row(
+        "scale_by_kl_soap",
+        lambda **h: optfx.masked(optfx.scale_by_kl_soap(**h), MATRICES),
+        {"b1": 0.9, "b2": 0.8, "eps": 1e-6, "frequency": 1.0, "init_factor": 0.1},
+    ),
+    Row(
+        "scale_by_shampoo",
+        lambda **h: optfx.masked(optfx.scale_by_shampoo(**h), MATRICES),
+        {"eps": 1e-2, "exponent": 0.3, "frequency": 1.0},
+    ),
+    Row(
+        "scale_by_shampoo",
+        lambda **h: optfx.masked(optfx.scale_by_shampoo(**h, sides="right"), MATRICES),
+        {"beta": 0.9, "eps": 1e-2},
+        "one side, means",
+    ),
+    Row(
+        "scale_by_kl_shampoo",
+        lambda **h: optfx.masked(optfx.scale_by_kl_shampoo(**h), MATRICES),
+        {"b1": 0.9, "shampoo_beta": 0.8, "eps": 1e-6, "frequency": 1.0, "init_factor": 0.1},
+    ),
+    Row(
+        "scale_by_kron",
+        lambda **h: optfx.masked(optfx.scale_by_kron(**h, max_dim=2), MATRICES),
+        {"preconditioner_lr": 0.1, "update_probability": 1.0, "init_scale": 0.5},
+    ),
+    Row(
+        "scale_by_splus",
+        lambda **h: optfx.masked(optfx.scale_by_splus(**h), MATRICES),
+        {"b1": 0.9, "b2": 0.8, "frequency": 2.0},
+    ),
+    Row(
+        "scale_by_galore",
+        lambda b1=0.9, **h: optfx.masked(
+            optfx.scale_by_galore(2, **h, base_optimizer=optfx.scale_by_adam(b1)), MATRICES
+        ),
+        {"update_proj_gap": 2.0, "scale": 0.3, "b1": 0.9},
+    ),
+    Row(
+        "scale_by_apollo",
+        lambda b1=0.9, **h: optfx.masked(
+            optfx.scale_by_apollo(1, **h, base_optimizer=optfx.scale_by_adam(b1)), MATRICES
+        ),
+        {"update_proj_gap": 2.0, "scale": 0.3, "growth": 1.1, "b1": 0.9},
+    ),
     Row("scale_by_param_block_rms", optfx.scale_by_param_block_rms, {"min_scale": 0.4}),
     Row("scale_by_param_block_norm", optfx.scale_by_param_block_norm, {"min_scale": 0.4}),
     Row("scale_by_trust_ratio", optfx.scale_by_trust_ratio, {"trust_coefficient": 0.3, "eps": 1e-3}),
@@ -786,5 +836,20 @@ ROWS = [
         "scion_light",
         lambda **h: optfx.scion_light(**h, constrained=True, labels=select.label({"sign": MATRICES}, default="rms")),
         {"learning_rate": 0.1, "b1": 0.9, "radius": 2.0, "sign_radius": 3.0},
+    ),
+    Row(
+        "kron",
+        lambda **h: optfx.kron(**h, labels=select.label({"kron": MATRICES}, default="adam")),
+        {"learning_rate": 0.1, "b1": 0.9, "weight_decay": 0.1, "max_rms": 0.8},
+    ),
+    Row(
+        "shampoo",
+        lambda **h: optfx.shampoo(**h, labels=select.label({"shampoo": MATRICES}, default="adam")),
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.8, "weight_decay": 0.1, "matrix_eps": 1e-3},
+    ),
+    Row(
+        "soap",
+        lambda **h: optfx.soap(**h, max_dim=2, labels=select.label({"soap": MATRICES}, default="adam")),
+        {"learning_rate": 0.1, "weight_decay": 0.1, "shampoo_beta": 0.9},
     ),
 ]

@@ -1,7 +1,8 @@
 """What a transform is: its numbers, the base classes, applying updates, selectors, donation, modules.
 
 What authors of transforms need is only here: `GradientTransformation`, `Stateless`, `Wrapper`, `Hyper`, `NonNegative`,
-`Decay`, `Beta`, `counter`, `bias_correction`, `skip_unless`. What a training loop needs is also in `optfx` itself.
+`Decay`, `Beta`, `counter`, `bias_correction`, `skip_unless`, `every`, `when_due`. What a training loop needs is also
+in `optfx` itself.
 """
 
 from optfx.core import select
@@ -9,6 +10,7 @@ from optfx.core.by_path import hyperparams, numbers, with_numbers
 from optfx.core.carry import carry
 from optfx.core.describe import describe
 from optfx.core.donate import donate
+from optfx.core.every import every, when_due
 from optfx.core.foreign import as_transform, from_functions
 from optfx.core.hyper import (
     Beta,
@@ -52,6 +54,7 @@ __all__ = [
     "counter",
     "describe",
     "donate",
+    "every",
     "from_functions",
     "grads",
     "hyper_fields",
@@ -64,5 +67,6 @@ __all__ = [
     "params",
     "select",
     "skip_unless",
+    "when_due",
     "with_numbers",
 ]

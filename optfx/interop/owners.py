@@ -142,6 +142,10 @@ class _Watch:
     def run_matrices(self, f: Callable[..., Any], rows: Any, scalars: Any, like: Any) -> Any:
         return run_matrices(f, rows, scalars, like)
 
+    def when_due(self, due: Any, f: Callable[..., Any], trees: Any, outs: int, numbers: Any) -> Any:
+        new = f(*trees, **numbers)
+        return (new,) if outs == 1 else new
+
     def reduce(self, f: Callable[..., Any], combine: Callable[..., Any], rows: Any, scalars: Any) -> Any:
         self.across = True
         return combined(f, combine, rows, scalars)

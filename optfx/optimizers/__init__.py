@@ -24,6 +24,7 @@ from optfx.optimizers.belief import acprop, adabelief
 from optfx.optimizers.came import came
 from optfx.optimizers.dion2 import dion2
 from optfx.optimizers.grams import grams
+from optfx.optimizers.kron import kron
 from optfx.optimizers.laprop import laprop
 from optfx.optimizers.lion import lion
 from optfx.optimizers.madgrad import madgrad
@@ -39,8 +40,10 @@ from optfx.optimizers.rprop import rprop
 from optfx.optimizers.schedule_free import schedule_free_adamw, schedule_free_radam, schedule_free_sgd
 from optfx.optimizers.scion import scion, scion_light
 from optfx.optimizers.sgd import noisy_sgd, sgd
+from optfx.optimizers.shampoo import shampoo
 from optfx.optimizers.signs import sign_sgd, signum, tiger
 from optfx.optimizers.sm3 import sm3
+from optfx.optimizers.soap import soap
 from optfx.optimizers.stableadamw import stableadamw
 from optfx.optimizers.trust import fromage, lamb, lars
 from optfx.optimizers.yogi import yogi
@@ -66,6 +69,7 @@ __all__ = [
     "dion2",
     "fromage",
     "grams",
+    "kron",
     "lamb",
     "laprop",
     "lars",
@@ -90,10 +94,12 @@ __all__ = [
     "scion",
     "scion_light",
     "sgd",
+    "shampoo",
     "sign_sgd",
     "signum",
     "simplified_ademamix",
     "sm3",
+    "soap",
     "stableadamw",
     "tiger",
     "yogi",

@@ -1,8 +1,8 @@
 """A hook for a recorder, which notes what a computation does instead of running it.
 
 While a recorder is active, the verbs hand it each call of a leaf function (`run_leaf`, or `run_matrices` for all leaves
-of one shape) and each reduction (`reduce`), and the layers above may hand it a whole update (`update`). Everything else
-(masks, paths, schedules, counts) runs as usual.
+of one shape) and each reduction (`reduce`). The layers above may hand it work that is done at times (`when_due`), and a
+whole update (`update`). Everything else (masks, paths, schedules, counts) runs as usual.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def recorder() -> Any:
 
 @contextmanager
 def recording(by: Any) -> Iterator[None]:
-    """Let `by` record what runs inside. It has the methods `run_leaf`, `run_matrices`, `reduce` and `update`."""
+    """Let `by` record what runs inside. It has the methods named above."""
     token = _recorder.set(by)
     try:
         yield

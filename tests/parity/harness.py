@@ -20,6 +20,7 @@ from optfx import tree
 STEPS = 15
 SHAPES = {"matrix": (6, 4), "vector": (5,), "kernel": (3, 2, 2, 2), "number": ()}
 
+Shapes = dict[str, tuple[int, ...]]
 Params = dict[str, np.ndarray]
 Gradient = Callable[[int, Params], Params]  # the number of the step, from 0, and the parameters
 Formula = Callable[[Params, Gradient], Iterator[Params]]
@@ -36,22 +37,23 @@ class Case:
     packages: dict[str, Callable[[], list[Params]]] = field(default_factory=dict)  # the run of `by_torch`, `by_optax`
     paper: str = ""  # where the formula is from
     near: dict[str, float] = field(default_factory=dict)  # packages that round, and how far they may be off
+    shapes: Shapes = field(default_factory=lambda: SHAPES)
 
     @property
     def id(self) -> str:
         return f"{self.name}[{self.options}]"
 
 
-def start() -> Params:
+def start(shapes: Shapes = SHAPES) -> Params:
     rng = np.random.default_rng(0)
-    return {name: np.asarray(rng.normal(size=shape)) for name, shape in SHAPES.items()}
+    return {name: np.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
 
 
 def gradient(t: int, params: Params) -> Params:
     """Of a bowl whose place and width change from step to step; one element of the matrix never has any."""
     rng = np.random.default_rng(100 + t)
     out = {}
-    for name in SHAPES:  # whatever the order of theirs
+    for name in (name for name in SHAPES if name in params):  # whatever the order of theirs
         p = params[name]
         width, place = 10.0 ** rng.uniform(-1, 1, p.shape), rng.normal(size=p.shape)
         out[name] = np.asarray(width * (p - 0.3 * place))
@@ -59,9 +61,9 @@ def gradient(t: int, params: Params) -> Params:
     return out
 
 
-def by_formula(formula: Formula) -> list[Params]:
+def by_formula(formula: Formula, shapes: Shapes = SHAPES) -> list[Params]:
     """The parameters after each step, by a formula."""
-    return [out for out, _ in zip(formula(start(), gradient), range(STEPS), strict=False)]
+    return [out for out, _ in zip(formula(start(shapes), gradient), range(STEPS), strict=False)]
 
 
 def leafwise(formula: Callable[..., Iterator[np.ndarray]], **options: Any) -> Formula:
@@ -78,8 +80,8 @@ def leafwise(formula: Callable[..., Iterator[np.ndarray]], **options: Any) -> Fo
     return run
 
 
-def by_optfx(tx: Any, **extra: Any) -> list[Params]:
-    params = tree.map(torch.tensor, start())
+def by_optfx(tx: Any, shapes: Shapes = SHAPES, **extra: Any) -> list[Params]:
+    params = tree.map(torch.tensor, start(shapes))
     state, out = tx.init(params), []
     for t in range(STEPS):
         grads = tree.map(torch.tensor, gradient(t, tree.map(torch.Tensor.numpy, params)))
@@ -89,11 +91,13 @@ def by_optfx(tx: Any, **extra: Any) -> list[Params]:
     return out
 
 
-def by_torch(make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]) -> Callable[[], list[Params]]:
+def by_torch(
+    make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], shapes: Shapes = SHAPES
+) -> Callable[[], list[Params]]:
     """With an optimizer of the kind of `torch.optim`, from a function that makes it of the parameters."""
 
     def run() -> list[Params]:
-        params = {name: torch.nn.Parameter(torch.tensor(p)) for name, p in start().items()}
+        params = {name: torch.nn.Parameter(torch.tensor(p)) for name, p in start(shapes).items()}
         out = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what others warn of is theirs
@@ -136,5 +140,5 @@ def difference(ours: list[Params], theirs: list[Params]) -> float:
     return max(
         float(np.abs(a[name] - b[name]).max() / max(1.0, np.abs(b[name]).max()))
         for a, b in zip(ours, theirs, strict=True)
-        for name in SHAPES
+        for name in b
     )

@@ -26,9 +26,9 @@ def figure(x: float) -> str:
 
 
 def row(case: Case) -> str:
-    ours = by_optfx(case.tx())
+    ours = by_optfx(case.tx(), case.shapes)
     others = [f"{package} {figure(difference(ours, run()))}" for package, run in case.packages.items()]
-    formula = figure(difference(ours, by_formula(case.formula)))
+    formula = figure(difference(ours, by_formula(case.formula, case.shapes)))
     return f"| `{case.name}` | {case.options} | {case.paper} | {formula} | {', '.join(others)} |"
 
 

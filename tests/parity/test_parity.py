@@ -10,24 +10,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.parity import adaptive, averaged, blocks, matrices, modifiers, momenta, rules, signs, wrappers
+from tests.parity import (
+    adaptive,
+    averaged,
+    blocks,
+    matrices,
+    modifiers,
+    momenta,
+    preconditioners,
+    rules,
+    signs,
+    wrappers,
+)
 from tests.parity.harness import SHAPES, STEPS, by_formula, by_optfx, difference, start
 
 PAGE = Path(__file__).parents[2] / "docs/parity-catalogue.md"
-FILES = [rules, signs, momenta, adaptive, averaged, blocks, matrices, modifiers, wrappers]
+FILES = [rules, signs, momenta, adaptive, averaged, blocks, matrices, preconditioners, modifiers, wrappers]
 CASES = [case for file in FILES for case in file.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_it_is_the_paper_and_what_others_made_of_it(case):
-    ours = by_optfx(case.tx())
-    assert difference(ours, by_formula(case.formula)) < 1e-9
+    ours = by_optfx(case.tx(), case.shapes)
+    assert difference(ours, by_formula(case.formula, case.shapes)) < 1e-9
     for package, run in case.packages.items():
         assert difference(ours, run()) < case.near.get(package, 1e-9), package
 
 
 def test_every_case_moves():
-    still = [case.id for case in CASES if difference(by_optfx(case.tx()), [start()] * STEPS) < 1e-3]
+    still = [c.id for c in CASES if difference(by_optfx(c.tx(), c.shapes), [start(c.shapes)] * STEPS) < 1e-3]
     assert not still
 
 

@@ -25,8 +25,25 @@ def train(tx, p=ONE, g=ONE, steps=100):
 
 MEMORIES = {"scale_by_rprop"}  # which keep no mean, and take no dtype
 GIVEN = {"mask": True, "f": lambda u, p: u, "key": 0, "measures": {"norm": tree.norm}, "measure": tree.norm}
-MATRICES = {"lmo", "orthogonalize", "polargrad", "scale_by_dion", "scale_by_dion2", "scale_by_dion3"}
-MATRICES |= {"scale_by_muon", "scale_by_namo", "scale_by_row_rms"}  # which take nothing else
+ONLY_MATRICES = {
+    "lmo",
+    "orthogonalize",
+    "polargrad",
+    "scale_by_apollo",
+    "scale_by_dion",
+    "scale_by_dion2",
+    "scale_by_dion3",
+    "scale_by_galore",
+    "scale_by_kl_shampoo",
+    "scale_by_kl_soap",
+    "scale_by_kron",
+    "scale_by_muon",
+    "scale_by_namo",
+    "scale_by_row_rms",
+    "scale_by_shampoo",
+    "scale_by_soap",
+    "scale_by_splus",
+}
 COPIES = {"x0"}  # fields of states: parameters as they were
 
 
@@ -43,7 +60,7 @@ def taking(layer):
 
 @pytest.mark.parametrize(("make", "given"), [*taking(optfx.transforms), *taking(optfx.optimizers)])
 def test_all_that_is_kept_takes_the_dtype(make, given):
-    p = {"m": torch.ones(4, 2, dtype=BF16)} | ({} if make.__name__ in MATRICES else ONE)
+    p = {"m": torch.ones(4, 2, dtype=BF16)} | ({} if make.__name__ in ONLY_MATRICES else ONE)
     _, state = train(make(**given), p, p, 2)
     for path, x in tree.to_dict(state).items():
         assert x.dtype != BF16 or COPIES & set(path.split(".")), path

@@ -26,8 +26,8 @@ from optfx.compiler.record.notes import Notes
 from optfx.compiler.record.operations import Operation, Taken, aten
 from optfx.compiler.record.reasons import is_ours, line, reason_of
 from optfx.compiler.record.tracer import Tracer
-from optfx.core import GradientTransformation
-from optfx.tree import Tree, flatten, matrices, unflatten, verbs
+from optfx.core import GradientTransformation, when_due
+from optfx.tree import Tree, flatten, matrices, share, unflatten, verbs
 from optfx.tree.dispatch import DispatchMode
 from optfx.tree.verbs import Scalars
 from optfx.tree.words import difference
@@ -103,6 +103,23 @@ class Recorder(Notes, DispatchMode):
         why = "it multiplies matrices"
         new = self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=True)
         return [new[i : i + len(like)] for i in range(0, len(new), len(like))]
+
+    def when_due(
+        self, due: Tensor, f: Any, trees: Sequence[Tree], outs: int, numbers: dict[str, Any]
+    ) -> tuple[Tree, ...]:
+        """Periodic work as an event, which looks at the condition in each step."""
+        flat, structure = flatten(tuple(trees))
+        leaves, (first, like) = [self.leaf(x) for x in flat], flatten(tuple(trees[:outs]))
+        named = self.named(Scalars(f, {"due": due, **numbers}))
+
+        def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
+            now = share.unflat(dict(zip([name for name, _ in named], values, strict=True)))
+            return flatten(when_due(now.pop("due"), f, *unflatten(structure, leaves), outs=outs, **now))[0]
+
+        forms = [Form.of(x) for x in leaves[: len(first)]]
+        why, values, never = "it is done at times", [v for _, v in named], [False] * len(forms)
+        new = self.event(verbs.name_of(f), why, run, leaves, values, forms, numbers=never, ordered=True)
+        return unflatten(like, new)
 
     def reduce(self, f: Any, combine: Any, rows: list[tuple[Tensor, ...]], scalars: Scalars) -> Tensor:
         rows = [tuple(map(self.bring, xs)) for xs in rows]
