@@ -135,5 +135,7 @@ def fit(
         parts.append(run)
     whole = parts[0] if alone else join_results(parts)[torch.cat([index for _, index in structures]).argsort()]
     if not alone:
-        whole = dataclasses.replace(whole, configs={k: x if isinstance(x, Labels) else x.cpu() for k, x in found.items()})
+        whole = dataclasses.replace(
+            whole, configs={k: x if isinstance(x, Labels) else x.cpu() for k, x in found.items()}
+        )
     return dataclasses.replace(whole, seconds=time.perf_counter() - called)

@@ -1,4 +1,4 @@
-"""What was seen while members trained: at each look, who was there, with which settings and metrics, and who went on."""
+"""What was seen while members trained: at each look, who was there, with which settings and metrics; who went on."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ class History:
 
 def nothing() -> History:
     """No looks."""
-    return History(torch.empty(0, dtype=torch.int64), {}, torch.empty(0, 0), {}, torch.empty(0, 0, dtype=torch.int64))
+    none = torch.empty(0, 0, dtype=torch.int64, device="cpu")
+    return History(none[:, 0], {}, none.double(), {}, none)
 
 
 def beside(histories: Sequence[History]) -> History:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optfx import tree
 from optfx.sweep.configs import Column
 from optfx.sweep.history import STOPPED, History, beside
 from optfx.sweep.population import Population, join_populations, renumbered, together
 from optfx.sweep.result import Result
 from optfx.sweep.spaces import ABSENT, Labels
-from optfx import tree
 
 
 def join(parts: Sequence[Any]) -> Any:
@@ -59,7 +59,7 @@ def join_results(results: Sequence[Result]) -> Result:
         results[0],
         configs=_columns([r.configs for r in results], [len(r) for r in results]),
         losses=torch.cat(losses, 1),
-        metrics=_columns([r.metrics for r in results], [len(r) for r in results]),
+        metrics=_columns([tree.cast(r.metrics, torch.float64) for r in results], [len(r) for r in results]),
         params=together([r.params for r in results]),
         diverged=torch.cat([r.diverged for r in results]),
         chunk_size=max(r.chunk_size for r in results),
@@ -79,7 +79,9 @@ def _numbered(result: Result, numbers: Tensor) -> Result:
     history = result.history
     if history is not None:
         parent = torch.tensor([[new.get(x, STOPPED) for x in row] for row in history.parent.tolist()])
-        history = History(history.steps, history.metrics, history.values, history.configs, parent.view(history.parent.shape))
+        history = History(
+            history.steps, history.metrics, history.values, history.configs, parent.view(history.parent.shape)
+        )
     return dataclasses.replace(result, population=tree.replace(result.population, member=numbers), history=history)
 
 
@@ -92,5 +94,6 @@ def _columns(parts: Sequence[dict[str, Any]], sizes: Sequence[int]) -> dict[str,
             found[name] = Labels(x for part, n in zip(parts, sizes, strict=True) for x in part.get(name, [""] * n))
         else:
             nothing = math.nan if like.is_floating_point() else ABSENT
-            found[name] = torch.cat([part[name] if name in part else like.new_full((n,), nothing) for part, n in zip(parts, sizes, strict=True)])  # fmt: skip
+            every = zip(parts, sizes, strict=True)
+            found[name] = torch.cat([part[name] if name in part else like.new_full((n,), nothing) for part, n in every])
     return found

@@ -77,12 +77,14 @@ class Recipe:
         if read is None:
             return
         takes_key = self.draws or "key" in (*self.loss_takes, *self.batches_take)
-        unread = {name for name in (*names, *self.fixed) if name not in read} - {TRIAL} - ({SEED} if takes_key else set())
+        unread = (
+            {name for name in (*names, *self.fixed) if name not in read} - {TRIAL} - ({SEED} if takes_key else set())
+        )
         if unread:
             raise ValueError(
                 f"configs: nobody reads {', '.join(map(repr, sorted(unread)))}; what is read is "
-                f"{', '.join(map(repr, sorted(read))) or 'nothing'}. (Repetitions are told apart by {SEED!r}, where init "
-                "is a function of a key.)"
+                f"{', '.join(map(repr, sorted(read))) or 'nothing'}. (Repetitions are told apart by {SEED!r}, where "
+                "init is a function of a key.)"
             )
 
     def config(self, config: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -97,7 +99,7 @@ class Recipe:
         seeds = configs.get(SEED, member)
         if seeds.is_floating_point():
             raise ValueError(f"configs: {SEED!r} holds integers, got {seeds.dtype}")
-        return vmap(random.fold_in, in_dims=(None, 0))(random.key(self.seed), seeds)
+        return vmap(random.fold_in, in_dims=(None, 0))(random.key(self.seed).to(seeds.device), seeds)
 
     def params(self, configs: Mapping[str, Tensor], keys: Tensor, rows: Tensor) -> Tree:
         """The parameters that members start with.
@@ -112,7 +114,7 @@ class Recipe:
             return tree.map(lambda x: x.expand(len(rows), *x.shape), self.init)
         one = lambda key, config: self.init(key, **self._own(self.init_takes, config, key))
         with advised("init"):
-            params = vmap(one)(keys, dict(configs))
+            params = vmap(one)(keys.to(torch.get_default_device()), dict(configs))
         self._check_tensors(params)
         return params
 
@@ -208,7 +210,9 @@ TAKEN = TRAIN_LOSS, "diverged", "member", "age"  # names of columns, so no metri
 
 def of_device(configs: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Settings where members train, as wide as numbers are there."""
-    return {k: x.to(device, tree.scalar_dtype(device) if x.is_floating_point() else x.dtype) for k, x in configs.items()}
+    return {
+        k: x.to(device, tree.scalar_dtype(device) if x.is_floating_point() else x.dtype) for k, x in configs.items()
+    }
 
 
 def _batches(batches: Any) -> Callable[..., Any]:
@@ -282,7 +286,9 @@ def member_update(
 def member_step(loss: Callable[[Tree, Any, Any], Tensor]) -> Callable[..., tuple[Tree, Tree, Tensor]]:
     """What one member does in a step: `(tx, params, state, given, batch) -> (params, state, loss)`."""
 
-    def step(tx: GradientTransformation, params: Tree, state: Tree, given: Any, batch: Any) -> tuple[Tree, Tree, Tensor]:
+    def step(
+        tx: GradientTransformation, params: Tree, state: Tree, given: Any, batch: Any
+    ) -> tuple[Tree, Tree, Tensor]:
         grads, value = grad_and_value(loss)(params, given, batch)
         return *member_update(tx, grads, params, state, value), value
 

@@ -59,7 +59,7 @@ class Population:
         return len(self.age)
 
     def __getitem__(self, index: Any) -> Population:
-        rows = torch.arange(len(self.age))[index].reshape(-1)
+        rows = torch.arange(len(self.age), device=self.age.device)[index].reshape(-1)
         return tree.map(lambda x: x[rows], self)
 
     def __repr__(self) -> str:
@@ -84,7 +84,7 @@ def join_populations(populations: Sequence[Population]) -> Population:
 def renumbered(members: Sequence[Tensor]) -> Tensor:
     """The numbers of members of several sweeps: as they are, if they tell them apart; else one after another."""
     whole = torch.cat([*members])
-    return whole if len(whole.unique()) == len(whole) else torch.arange(len(whole))
+    return whole if len(whole.unique()) == len(whole) else torch.arange(len(whole), device=whole.device)
 
 
 class Mixed(Sequence[Any]):

@@ -58,7 +58,9 @@ class Progress:
             self.best = min(self.best, *(x for x in losses.tolist() if math.isfinite(x)), math.inf)
             self.refreshed = time.perf_counter()
             rate = self.done / (self.refreshed - self.began)
-            self.bar.set_postfix_str(f"{rate:.0f} steps/s x {self.members} members, best loss {self.best:.4g}{self.seen}")
+            self.bar.set_postfix_str(
+                f"{rate:.0f} steps/s x {self.members} members, best loss {self.best:.4g}{self.seen}"
+            )
 
     def __enter__(self) -> Progress:
         return self

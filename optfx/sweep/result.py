@@ -15,7 +15,7 @@ from optfx.sweep.configs import Column, is_absent
 from optfx.sweep.history import History
 from optfx.sweep.judging import direction
 from optfx.sweep.members import TRAIN_LOSS
-from optfx.sweep.population import Mixed, Population, some
+from optfx.sweep.population import Mixed, some
 from optfx.sweep.spaces import Labels
 from optfx.tree import Tree
 
@@ -238,7 +238,9 @@ class Result:
             ImportError: matplotlib is missing.
         """
         name, values, mode = self.judge(metric, mode)
-        plot.draw(path, {k: numbers(x) for k, x in self.configs.items()}, self.losses, self.diverged, name, values, mode)
+        plot.draw(
+            path, {k: numbers(x) for k, x in self.configs.items()}, self.losses, self.diverged, name, values, mode
+        )
 
     def save(self, path: str | Path) -> None:
         """Write everything into one file, completely or not at all. `optfx.sweep.load` reads it back.

@@ -15,11 +15,12 @@ from torch.func import vmap
 
 from optfx import random, tree
 from optfx.sweep import store
-from optfx.sweep.history import STOPPED, History, Look, nothing
+from optfx.sweep.history import STOPPED, Look, nothing
 from optfx.sweep.policies import Policy
 from optfx.sweep.population import Population, renumbered
 from optfx.sweep.progress import Progress
 from optfx.sweep.result import Result, train_loss
+from optfx.sweep.training import HOST
 
 if TYPE_CHECKING:
     from optfx.sweep.trainer import Trainer
@@ -47,9 +48,9 @@ class Run:
     def __init__(self, trainer: Trainer, population: Population) -> None:
         self.trainer, self.began = trainer, time.perf_counter()
         self.whole = tree.replace(population, member=renumbered([population.member]))
-        self.lanes = torch.arange(len(population))
+        self.lanes = torch.arange(len(population), device=HOST)
         self.first = int(population.age.min())
-        self.losses = torch.empty(0, len(population))
+        self.losses = torch.empty(0, len(population), device=HOST)
         self.metrics: dict[str, Tensor] = {}
         self.history = nothing()
         self.compiled = trainer.compile_seconds
@@ -57,11 +58,21 @@ class Run:
 
     def take_up(self, found: Result) -> None:
         """Go on from what was written."""
-        self.whole, self.losses, self.history = found.population, found.losses, found.history
-        self.metrics = found.metrics if len(found.history) else {}
+        assert found.history is not None
+        self.whole, self.losses, self.metrics, self.history = (
+            found.population,
+            found.losses,
+            found.metrics,
+            found.history,
+        )
         self.own = True
         if len(self.history):
             self.lanes = (self.history.parent[-1] != STOPPED).nonzero().squeeze(1)
+
+    @property
+    def seen(self) -> int:
+        """How old members were at the last look."""
+        return int(self.history.steps[-1]) if len(self.history) else -1
 
     @property
     def age(self) -> int:
@@ -88,11 +99,13 @@ class Run:
         self.put(alive)
         self.own = True
         if len(found):
-            rows = torch.full((age - self.first - len(self.losses), len(self.whole)), math.nan, dtype=found.dtype)
+            rows = found.new_full((age - self.first - len(self.losses), len(self.whole)), math.nan)
             self.losses = torch.cat([self.losses.to(found.dtype), rows])
             # a member that was older than others has losses that stand already
             there = self.losses[len(self.losses) - len(found) :, self.lanes]
-            self.losses[len(self.losses) - len(found) :, self.lanes] = torch.where(found.isnan() & ~there.isnan(), there, found)
+            self.losses[len(self.losses) - len(found) :, self.lanes] = torch.where(
+                found.isnan() & ~there.isnan(), there, found
+            )
 
     def look(self, policy: Policy | None, callback: Callable[[Look], Any] | None, bar: Progress) -> None:
         """Evaluate who is in training, and let a policy say who goes on."""
@@ -110,20 +123,22 @@ class Run:
         self.put(alive)
         if trainer.metric is not None:
             bar.judged(trainer.metric, values.min().item() * (-1 if trainer.mode == "max" else 1))
-        row: dict[str, Any] = {"steps": torch.tensor(step)}
-        wide = lambda x: torch.full((n,), math.nan, dtype=torch.float64).index_copy(0, self.lanes, x.double())
+        row: dict[str, Any] = {"steps": torch.tensor(step, device=HOST)}
+        wide = lambda x: torch.full((n,), math.nan, dtype=torch.float64, device=HOST).index_copy(
+            0, self.lanes, x.double()
+        )
         row["metrics"], row["values"] = {k: wide(x) for k, x in metrics.items()}, wide(values)
         row["configs"] = {k: wide(x) for k, x in alive.configs.items()}
         for name, x in metrics.items():
-            self.metrics[name] = self.metrics.get(name, torch.empty(n, dtype=x.dtype)).index_copy(0, self.lanes, x)
-        parent = torch.full((n,), STOPPED)
+            self.metrics[name] = self.metrics.get(name, x.new_empty(n)).index_copy(0, self.lanes, x)
+        parent = torch.full((n,), STOPPED, device=HOST)
         parent[self.lanes] = alive.member
         with _kept(self.whole):
             if callback is not None:
                 callback(Look(step, alive, metrics, values))
                 self.own = False
             if policy is not None:
-                key = random.fold_in(random.fold_in(random.key(trainer.seed), POLICY), step)
+                key = random.fold_in(random.fold_in(random.key(trainer.seed).to(HOST), POLICY), step)
                 parent = self.follow(alive, policy(alive, values, key))
         self.history = self.history.after(**row, parent=parent)
 
@@ -160,10 +175,12 @@ class Run:
             free.remove(mine)
             place[k] = mine
         order = sorted(range(len(numbers)), key=lambda k: lane[place[k]])
-        parent = torch.full((len(self.whole),), STOPPED)
-        self.lanes = torch.tensor([lane[place[k]] for k in order], dtype=torch.int64)
-        parent[self.lanes] = torch.tensor([numbers[k] for k in order], dtype=torch.int64)
-        after = tree.replace(after[order], member=torch.tensor([place[k] for k in order], dtype=torch.int64))
+        parent = torch.full((len(self.whole),), STOPPED, device=HOST)
+        self.lanes = torch.tensor([lane[place[k]] for k in order], dtype=torch.int64, device=HOST)
+        parent[self.lanes] = torch.tensor([numbers[k] for k in order], dtype=torch.int64, device=HOST)
+        after = tree.replace(
+            after[order], member=torch.tensor([place[k] for k in order], dtype=torch.int64, device=HOST)
+        )
         self.put(after)
         return parent
 
@@ -174,7 +191,7 @@ class Run:
         ends = (whole.age - self.first).clamp(min=0)
         diverged = ~vmap(tree.all_finite)(params)
         if len(self.losses):
-            diverged |= ~self.losses[(ends - 1).clamp(min=0), torch.arange(len(whole))].isfinite()
+            diverged |= ~self.losses[(ends - 1).clamp(min=0), torch.arange(len(whole), device=HOST)].isfinite()
         seconds = time.perf_counter() - self.began
         compiled = trainer.compile_seconds - self.compiled
         return Result(
@@ -209,12 +226,13 @@ def run(
     """See `Trainer.run`."""
     end = steps if steps is not None else max(rungs) if rungs else None
     if end is None or end < 1 or (every is not None and every < 1) or any(not 0 < x <= end for x in rungs or ()):
-        raise ValueError(
-            f"expected steps, or rungs up to them, and every at least 1; got steps={steps}, rungs={rungs}, every={every}"
-        )
+        got = f"steps={steps}, rungs={rungs}, every={every}"
+        raise ValueError(f"expected steps, or rungs up to them, and every at least 1; got {got}")
     if policy is not None and every is None and not rungs:
         raise ValueError("a policy acts at rungs, or every so many steps: give one of them")
-    points = sorted({*(rungs or ()), *(range(every, end, every) if every else ()), end})
+    begun = int(population.age.min())  # who is older than a rung has passed it
+    points = [x for x in sorted({*(rungs or ()), *(range(every, end, every) if every else ())}) if begun < x < end]
+    points.append(end)
     acts = set(points if rungs is None else rungs) - {end}
     way = Run(trainer, population)
     job = store.Job(folder, trainer, population, end, points, policy) if folder is not None else None
@@ -223,7 +241,7 @@ def run(
     pace = _Pace()
     with Progress(len(population), progress) as bar:
         for point in points:
-            if len(way.history) and point <= int(way.history.steps[-1]) or not len(way.lanes):
+            if not len(way.lanes) or point <= way.seen:
                 continue
             while way.age < point:
                 chunks = math.ceil(len(way.lanes) / max(1, min(len(way.lanes), trainer.training.size(len(way.lanes)))))

@@ -45,7 +45,13 @@ def write(path: str | Path, result: Result, job: dict[str, Any] | None = None) -
     tensors |= {f"metrics/{name}": x for name, x in result.metrics.items()}
     for group, of in groups.items():
         tensors |= {f"{group}/{name}": x.contiguous() for name, x in tree.to_dict(of).items()}
-    facts = {"kind": KIND, "names": [*result.configs], "words": words, "job": job, **{name: getattr(result, name) for name in (*FACTS, *LATER)}}
+    facts = {
+        "kind": KIND,
+        "names": [*result.configs],
+        "words": words,
+        "job": job,
+        **{name: getattr(result, name) for name in (*FACTS, *LATER)},
+    }
     files.write(path, {"facts": json.dumps(facts), "tensors": tensors})
 
 
@@ -96,8 +102,8 @@ def load(path: str | Path, params: Tree = None) -> Result:
     configs: dict[str, Any] = {**groups.get("configs", {}), **{k: Labels(x) for k, x in facts.get("words", {}).items()}}
     own: dict[str, Any] = {name: facts[name] for name in FACTS} | {k: facts.get(k, x) for k, x in LATER.items()}
     return Result(
-        configs={k: configs[k] for k in facts.get("names", configs)}, metrics=groups.get("metrics", {}), params=found, **plain, **own,
-        population=_population(groups), history=_history(groups),
+        configs={k: configs[k] for k in facts.get("names", configs)}, metrics=groups.get("metrics", {}),
+        params=found, population=_population(groups), history=_history(groups), **plain, **own,
     )  # fmt: skip
 
 

@@ -113,16 +113,17 @@ class Trainer:
             KeyError: a function reads what is not in `configs`.
             MemoryError: not even one member fits.
         """
-        found, recipe = columns(configs), self.training.recipe
-        if words := [name for name, x in found.items() if isinstance(x, Labels)]:
-            raise ValueError(f"configs: {words[0]!r} is structure: a Trainer has one, which is given as fixed; see fit")
+        recipe, found = self.training.recipe, {}
+        for name, x in columns(configs).items():
+            if isinstance(x, Labels):
+                raise ValueError(f"configs: {name!r} is structure: a Trainer has one, which is given as fixed; see fit")
+            found[name] = x.detach().to(HOST, torch.float64 if x.is_floating_point() else x.dtype)
         n = len(next(iter(found.values())))
         recipe.check_stack(n, member)
-        member = torch.arange(n) if member is None else member
-        kept = {k: x.detach().to(HOST, torch.float64 if x.is_floating_point() else x.dtype) for k, x in found.items()}
-        rows = lambda index: self._start({k: x[index] for k, x in kept.items()}, member[index])
+        member = torch.arange(n, device=HOST) if member is None else member.to(HOST)
+        rows = lambda index: self._start({k: x[index] for k, x in found.items()}, member[index])
         with torch.no_grad():
-            recipe.check_read([*kept], self.training.try_out(rows, n))
+            recipe.check_read([*found], self.training.try_out(rows, n))
             self._check_metric()
             parts = [rows(index) for index, _ in chunks(n, self.training.size(n))]
         return parts[0] if len(parts) == 1 else join_populations(parts)
@@ -130,8 +131,9 @@ class Trainer:
     def _start(self, configs: dict[str, Tensor], member: Tensor) -> Population:
         n, keys = len(member), self.training.recipe.keys(configs, member)
         params, state = tree.map(lambda x: x.to(HOST), self.training.begin(configs, keys, member))
-        zeros, inf = torch.zeros(n, dtype=torch.int64), torch.full((n,), math.inf, dtype=torch.float64)
-        return Population(configs, params, state, zeros, keys, member, inf, zeros.clone())
+        zeros = torch.zeros(n, dtype=torch.int64, device=HOST)
+        best = torch.full((n,), math.inf, dtype=torch.float64, device=HOST)
+        return Population(configs, params, state, zeros, keys, member, best, zeros.clone())
 
     def _check_metric(self) -> None:
         """Which metric decides, and which way is better: known before anything trains."""
@@ -140,10 +142,10 @@ class Trainer:
             self.metric = next(iter(names), None)
         elif self.metric not in names:
             raise ValueError(f"metric: evaluate gives no {self.metric!r}; it gives {', '.join(names) or 'nothing'}")
-        if self.metric is not None and self.mode is None and (mode := direction(self.metric)) is None:
-            raise ValueError(f"say whether less or more of {self.metric!r} is better: mode='min' or mode='max'")
-        elif self.metric is not None and self.mode is None:
-            self.mode = mode
+        if self.metric is not None and self.mode is None:
+            self.mode = direction(self.metric)
+            if self.mode is None:
+                raise ValueError(f"say whether less or more of {self.metric!r} is better: mode='min' or mode='max'")
 
     def train(self, population: Population, steps: int) -> tuple[Population, Tensor]:
         """Train each member some steps more.

@@ -60,7 +60,7 @@ class Training:
         found: dict[str, Any] = {}
 
         def trial(m: int) -> None:
-            part = self.adopted(members(torch.arange(m)))
+            part = self.adopted(members(torch.arange(m, device=HOST)))
             params, state, configs, keys = self._there(part)
             txs = recipe.optimizers(part.configs, self.device)
             batch = self._batch(age := int(part.age[0]), configs, keys, kept=True)
@@ -100,7 +100,9 @@ class Training:
     def adopted(self, population: Population) -> Population:
         """A population whose trees are as they are here: one that was read from a file is flat, by path."""
         if self._structure is None:
-            like = self.begin({k: x[:1] for k, x in population.configs.items()}, population.key[:1], torch.tensor([0]))
+            like = self.begin(
+                {k: x[:1] for k, x in population.configs.items()}, population.key[:1], torch.tensor([0], device=HOST)
+            )
             self._structure, self._paths = tree.flatten(like)[1], tree.paths(like)
         own = {"0": population.params, "1": population.state}
         if tree.flatten((own["0"], own["1"]))[1] == self._structure:
@@ -154,10 +156,10 @@ class Training:
                     return self._train(population, begin, more, bar, own)
                 part, found = self._train(population[rows], begin, more, bar, True)
                 if losses is None:
-                    losses = torch.full((int(steps.max()), len(population)), math.nan, dtype=found.dtype)
+                    losses = found.new_full((int(steps.max()), len(population)), math.nan)
                 losses[len(losses) - more :, rows] = found
                 population = tree.map(lambda x, y, rows=rows: x.to(y.dtype).index_copy(0, rows, y), population, part)
-        return population, torch.empty(0, len(population)) if losses is None else losses
+        return population, torch.empty(0, len(population), device=HOST) if losses is None else losses
 
     def _train(
         self, population: Population, age: int, steps: int, bar: Progress | None, own: bool
@@ -259,7 +261,7 @@ class Training:
 def chunks(n: int, size: int, filled: bool = False) -> Iterator[tuple[Tensor, int]]:
     """The members of each chunk, the last filled up with copies of the last member, and how many are not copies."""
     for begin in range(0, n, size):
-        index = torch.arange(begin, begin + size).clamp(max=n - 1)
+        index = torch.arange(begin, begin + size, device=HOST).clamp(max=n - 1)
         real = min(size, n - begin)
         yield index if filled else index[:real], real
 
