@@ -78,7 +78,7 @@ class History:
 def nothing() -> History:
     """No looks."""
     none = torch.empty(0, 0, dtype=torch.int64, device="cpu")
-    return History(none[:, 0], {}, none.double(), {}, none)
+    return History(none.flatten(), {}, none.double(), {}, none)
 
 
 def beside(histories: Sequence[History]) -> History:

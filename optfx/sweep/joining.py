@@ -32,6 +32,7 @@ def join(parts: Sequence[Any]) -> Any:
             metrics.
 
     Example:
+        >>> import torch, optfx
         >>> from optfx import sweep
         >>> trainer = sweep.Trainer(
         ...     lambda config: optfx.sgd(config["rate"]), lambda params, batch: (params["w"] - batch).square().sum(),

@@ -59,12 +59,8 @@ class Run:
     def take_up(self, found: Result) -> None:
         """Go on from what was written."""
         assert found.history is not None
-        self.whole, self.losses, self.metrics, self.history = (
-            found.population,
-            found.losses,
-            found.metrics,
-            found.history,
-        )
+        self.whole, self.losses, self.metrics = found.population, found.losses, found.metrics
+        self.history = found.history
         self.own = True
         if len(self.history):
             self.lanes = (self.history.parent[-1] != STOPPED).nonzero().squeeze(1)
@@ -124,9 +120,8 @@ class Run:
         if trainer.metric is not None:
             bar.judged(trainer.metric, values.min().item() * (-1 if trainer.mode == "max" else 1))
         row: dict[str, Any] = {"steps": torch.tensor(step, device=HOST)}
-        wide = lambda x: torch.full((n,), math.nan, dtype=torch.float64, device=HOST).index_copy(
-            0, self.lanes, x.double()
-        )
+        unseen = torch.full((n,), math.nan, dtype=torch.float64, device=HOST)
+        wide = lambda x: unseen.index_copy(0, self.lanes, x.double())
         row["metrics"], row["values"] = {k: wide(x) for k, x in metrics.items()}, wide(values)
         row["configs"] = {k: wide(x) for k, x in alive.configs.items()}
         for name, x in metrics.items():
@@ -176,12 +171,10 @@ class Run:
             place[k] = mine
         order = sorted(range(len(numbers)), key=lambda k: lane[place[k]])
         parent = torch.full((len(self.whole),), STOPPED, device=HOST)
-        self.lanes = torch.tensor([lane[place[k]] for k in order], dtype=torch.int64, device=HOST)
-        parent[self.lanes] = torch.tensor([numbers[k] for k in order], dtype=torch.int64, device=HOST)
-        after = tree.replace(
-            after[order], member=torch.tensor([place[k] for k in order], dtype=torch.int64, device=HOST)
-        )
-        self.put(after)
+        integers = lambda x: torch.tensor(x, dtype=torch.int64, device=HOST)
+        self.lanes = integers([lane[place[k]] for k in order])
+        parent[self.lanes] = integers([numbers[k] for k in order])
+        self.put(tree.replace(after[order], member=integers([place[k] for k in order])))
         return parent
 
     def result(self) -> Result:

@@ -113,7 +113,13 @@ def _population(groups: dict[str, dict[str, Tensor]]) -> Population | None:
     flat = groups["population"]
     configs = {k: flat[f"configs.{k}"] for k in groups["configs"] if f"configs.{k}" in flat}
     rest = {k: x for k, x in flat.items() if not k.startswith("configs.")}
-    return Population(configs=configs, params=groups.get("trained", {}), state=groups.get("state", {}), **rest)
+    params, state = (_alone(groups.get(name, {})) for name in ("trained", "state"))
+    return Population(configs=configs, params=params, state=state, **rest)
+
+
+def _alone(flat: dict[str, Tensor]) -> Tree:
+    """A tensor that is a tree by itself has no path."""
+    return flat[""] if [*flat] == [""] else flat
 
 
 def _history(groups: dict[str, dict[str, Tensor]]) -> History | None:

@@ -100,9 +100,8 @@ class Training:
     def adopted(self, population: Population) -> Population:
         """A population whose trees are as they are here: one that was read from a file is flat, by path."""
         if self._structure is None:
-            like = self.begin(
-                {k: x[:1] for k, x in population.configs.items()}, population.key[:1], torch.tensor([0], device=HOST)
-            )
+            one = {k: x[:1] for k, x in population.configs.items()}
+            like = self.begin(one, population.key[:1], torch.zeros_like(population.member[:1]))
             self._structure, self._paths = tree.flatten(like)[1], tree.paths(like)
         own = {"0": population.params, "1": population.state}
         if tree.flatten((own["0"], own["1"]))[1] == self._structure:
