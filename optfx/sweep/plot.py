@@ -201,9 +201,10 @@ def _against(axes: Any, name: str, x: Tensor, scales: _Scales, label: str | None
         )
     if scales.best is not None:
         axes.scatter(x[scales.best], scales.values[scales.best], s=60, marker="*", color=BEST, zorder=3)
-    low, high = _ruler(x)[0][[0, -1]]
-    axes.set(xlim=(low, high), xscale="log" if is_log(x) else "linear")
-    _label_numbers(axes.xaxis, x)
+    there = x[x.isfinite()]  # not in the branch of another choice
+    low, high = _ruler(there)[0][[0, -1]]
+    axes.set(xlim=(low, high), xscale="log" if is_log(there) else "linear")
+    _label_numbers(axes.xaxis, there)
     if scales.log:
         axes.set_yscale("log")
         _label_numbers(axes.yaxis, scales.values)
