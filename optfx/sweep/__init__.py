@@ -1,22 +1,38 @@
-"""Many optimizers at once: spaces of hyperparameters, and one vmapped, compiled run over all settings."""
+"""Many optimizers at once: spaces of hyperparameters, populations of members, and vmapped, compiled runs over them."""
 
-from optfx.sweep.result import Best, Result, load
+from optfx.sweep.fit import fit
+from optfx.sweep.history import History, Look
+from optfx.sweep.joining import join
+from optfx.sweep.policies import exploit, halve, stop_diverged, stop_stalled, stop_worse_than_median
+from optfx.sweep.population import Population
+from optfx.sweep.result import Best, Result
 from optfx.sweep.spaces import choice, grid, log_uniform, sample, uniform
 from optfx.sweep.stacking import in_axes, stack, stacked, unstack
-from optfx.sweep.training import fit
+from optfx.sweep.store import load
+from optfx.sweep.trainer import Trainer
 
 __all__ = [
     "Best",
+    "History",
+    "Look",
+    "Population",
     "Result",
+    "Trainer",
     "choice",
+    "exploit",
     "fit",
     "grid",
+    "halve",
     "in_axes",
+    "join",
     "load",
     "log_uniform",
     "sample",
     "stack",
     "stacked",
+    "stop_diverged",
+    "stop_stalled",
+    "stop_worse_than_median",
     "uniform",
     "unstack",
 ]

@@ -31,6 +31,7 @@ from optfx.tree import Tree
 SECONDS, BYTES = 0.5, 1 << 26  # what a window takes at most, and what its batches do
 MOST = 64  # members in a block: more gain nothing, and leave the cache
 FEWEST = 2  # a product of one matrix is rounded as no other
+SPARE = 1.25  # by how much larger a block may be that is there already
 FIXED = 16  # in a block, where the numbers of a member depend on how many there are
 
 
@@ -50,11 +51,12 @@ class Worker:
 
     Args:
         gradients: of the loss.
-        txs, params, state: a block to begin with.
+        txs, params, state, given: a block to begin with.
     """
 
-    def __init__(self, gradients: Gradients, txs: Any, params: Tree, state: Tree) -> None:
+    def __init__(self, gradients: Gradients, txs: Any, params: Tree, state: Tree, given: Any) -> None:
         self.gradient, self.lock, self.txs = Gradient(gradients), gradients.lock, owned(txs)
+        self.given = owned(given)
         self.opt: fuse | None = fuse(self.txs, members=len(tree.leaves(params)[0]))
         try:
             self.params, self.state = self.opt.init(params, state)
@@ -62,7 +64,12 @@ class Worker:
             warnings.warn(f"the optimizer is not fused, and runs under vmap, which is slower: {why}", stacklevel=4)
             self.opt, self.params, self.state = None, owned(params), owned(state)
         self.mapped = donate(vmap(member_update), (2, 3))
-        self.own = tree.leaves((self.txs, self.params, self.state))
+        self.own = tree.leaves((self.txs, self.params, self.state, self.given))
+
+    @property
+    def members(self) -> tuple[Tree, Any]:
+        """What the loss is a function of, besides a batch."""
+        return self.params, self.given
 
     def step(self, grads: Tree, losses: Tensor) -> None:
         """An update in place."""
@@ -75,7 +82,7 @@ class Worker:
         """Some steps of a block.
 
         Args:
-            block: the numbers, parameters and states of its members, which are written to.
+            block: the numbers, parameters, states and what is given of its members, which are written to.
             batches: one for each step.
             losses: (steps, members), where they are written.
             stop: whether to stop early.
@@ -88,7 +95,7 @@ class Worker:
             for k, batch in enumerate(batches):
                 if stop.is_set():
                     return
-                grads, found = self.gradient(self.params, batch)
+                grads, found = self.gradient(self.members, batch)
                 losses[k].copy_(found[:n])
                 with self.lock:  # code of the user may take part
                     self.step(grads, found)
@@ -102,7 +109,7 @@ class Worker:
         """
         from optfx.compiler.kernels.cpp.calls import Calls, Copy, Moving
 
-        found = self.gradient.calls(self.params, batches)
+        found = self.gradient.calls(self.members, batches)
         if found is None or self.opt is None:
             return False
         if not found.losses.is_contiguous() or found.losses.dtype != losses.dtype:
@@ -123,7 +130,7 @@ class Blocks:
     """Trains members in blocks, on as many workers as torch has threads.
 
     Args:
-        loss_fn: (params, batch) -> () tensor, for one member.
+        loss: (params, given, batch) -> () tensor, for one member (see `Recipe`).
         dtype: of the losses.
 
     Attributes:
@@ -132,44 +139,59 @@ class Blocks:
             the loss does.
     """
 
-    def __init__(self, loss_fn: Callable[[Tree, Any], Tensor], dtype: torch.dtype) -> None:
-        self.gradients, self.dtype, self.window, self.ahead = Gradients(loss_fn), dtype, 1, False
+    one_size, lanes = False, None  # any number of members will do
+
+    def __init__(self, loss: Callable[[Tree, Any, Any], Tensor], dtype: torch.dtype) -> None:
+        self.gradients, self.dtype, self.window, self.ahead = Gradients(loss), dtype, 1, False
         self.taken, self.changed = 0, False
-        self.threads = torch.get_num_threads()
-        self.workers: list[Worker] = []
+        self.any_size: bool | None = None  # whether the numbers of a member are the same in blocks of any size
+        self.made: dict[int, list[Worker]] = {}  # by the size of their blocks
         self.pool: ThreadPoolExecutor | None = None
 
-    def load(self, txs: Any, params: Tree, state: Tree, batch: Any) -> None:
-        """Take members to train, which are written to; the first time, compile.
+    def load(self, txs: Any, params: Tree, state: Tree, given: Any, batch: Any) -> None:
+        """Take members to train, which are written to. Blocks of a size that is new are read, and compiled the first
+        time.
 
         Args:
-            txs, params, state: theirs, with a leading dimension over them.
+            txs, params, state, given: theirs, with a leading dimension over them.
             batch: what batches look like.
         """
-        self.txs, self.params, self.state = txs, params, state
-        if not self.workers:
-            self.n = n = len(tree.leaves(params)[0])
-            self.size, workers = block_size(n, self.threads), self.threads
-            if not self.gradients.any_size(tree.map(self._block, params), batch):
-                self.size = FIXED
-            if not (captured := self.gradients.prepare(tree.map(self._block, params), batch)):
-                self.size, workers = n, 1
-            first = tree.map(self._block, (txs, params, state))
-            workers = min(workers, math.ceil(n / self.size))
-            self.workers = [Worker(self.gradients, *first) for _ in range(workers)]
-            self.gradients.finish()
-            if captured:  # one worker has a thread too: sums by several threads have other bits
-                self.pool = _pool(workers)
+        self.txs, self.params, self.state, self.given = txs, params, state, given
+        self.n, threads = len(tree.leaves(params)[0]), torch.get_num_threads()
+        wanted = block_size(self.n, threads)
+        self.size = next((k for k in sorted(self.made) if wanted <= k <= wanted * SPARE), wanted)
+        if self.any_size is None:
+            self.any_size = self.gradients.any_size(self._members(), self._first(batch))
+        if not self.any_size:
+            self.size = FIXED
+        if not (captured := self.gradients.prepare(self._members(), self._first(batch))):
+            self.size = self.n
+        workers = min(threads if captured else 1, math.ceil(self.n / self.size))
+        self.workers = self.made.setdefault(self.size, [])
+        while len(self.workers) < workers:
+            self.workers.append(Worker(self.gradients, *tree.map(self._block, (txs, params, state, given))))
+        self.workers = self.workers[:workers]
+        self.gradients.finish()
+        if captured:  # one worker has a thread too: sums by several threads have other bits
+            self.pool = _pool(workers)
         self.state = tree.map(lambda x, like: x.to(like.dtype), state, self.workers[0].state)
-        self.own = tree.leaves((self.txs, self.params, self.state))
+        self.own = tree.leaves((self.txs, self.params, self.state, self.given))
 
     def _block(self, x: Tensor) -> Tensor:
-        """The first block; where there are fewer members, the last one stands for those that are missing."""
-        return x[torch.arange(self.size).clamp(max=len(x) - 1)]
+        """The first block."""
+        return _rows(x, 0, self.size)
+
+    def _members(self) -> tuple[Tree, Any]:
+        """What the loss of the first block is a function of."""
+        return tree.map(self._block, (self.params, self.given))
+
+    def _first(self, batch: Any) -> Any:
+        """The batch of the first block."""
+        return batch[0], tree.map(self._block, batch[1])
 
     def begin(self, batches: list[Any]) -> Callable[[], Tensor]:
         """Train all members on these batches; what waits for their losses, (steps, n)."""
-        if self.taken == 1 and not self.gradients.still(tree.map(self._block, self.params), batches[0]):
+        if self.taken == 1 and not self.gradients.still(self._members(), self._first(batches[0])):
             self.gradients.forget(
                 "it does something else with another batch"
             )  # than the value that it saw in the first
@@ -180,8 +202,9 @@ class Blocks:
         def work(worker: Worker) -> None:
             with torch.no_grad():
                 for begin in begins:
-                    part = slice(begin, begin + self.size)
-                    worker.train([x[part] for x in self.own], batches, losses[:, part], stop)
+                    part, rows = slice(begin, begin + self.size), lambda x, begin=begin: _rows(x, begin, self.size)
+                    seen = [(shared, tree.map(rows, own)) for shared, own in batches]
+                    worker.train([x[part] for x in self.own], seen, losses[:, part], stop)
 
         jobs = [self.pool.submit(work, worker) for worker in self.workers] if self.pool is not None else []
         if not jobs:
@@ -223,7 +246,7 @@ class Blocks:
 
     def settle(self, batch: Any) -> None:
         """Warn if the loss is another one than before the first step."""
-        if not self.gradients.still(tree.map(self._block, self.params), batch):
+        if not self.gradients.still(self._members(), self._first(batch)):
             warnings.warn(
                 "loss_fn asks something else of torch now than before the first step, when it was captured, so what it "
                 "reads besides params and the batch has changed. The sweep has trained with the first one: put in the "
@@ -235,6 +258,14 @@ class Blocks:
         """Let go of the threads."""
         if self.pool is not None:
             self.pool.shutdown()
+            self.pool = None
+
+
+def _rows(x: Tensor, begin: int, size: int) -> Tensor:
+    """The rows of a block; where there are fewer, the last one stands for those that are missing."""
+    if begin + size <= len(x):
+        return x[begin : begin + size]
+    return x[torch.arange(begin, begin + size).clamp(max=len(x) - 1)]
 
 
 def _bytes(batch: Any) -> int:

@@ -29,8 +29,10 @@ class Gradients:
     A captured function is a list of operations, so a loss must do the same in each step. Where it does not, or cannot
     be captured for another reason, it runs under `vmap`, with a warning.
 
+    Members are `(params, given)` here, and a batch is `(shared, own)` (see `Recipe`).
+
     Args:
-        loss_fn: (params, batch) -> () tensor, for one member.
+        loss: (params, given, batch) -> () tensor, for one member.
 
     Attributes:
         lock: held by the thread that runs code of the user: `functional_call` changes its module for a while, so a loss
@@ -38,8 +40,9 @@ class Gradients:
         trusted: whether programs are made.
     """
 
-    def __init__(self, loss_fn: Callable[[Tree, Any], Tensor]) -> None:
-        self.mapped = vmap(grad_and_value(loss_fn), in_dims=(0, None))
+    def __init__(self, loss: Callable[[Tree, Any, Any], Tensor]) -> None:
+        of_one = grad_and_value(loss)
+        self.mapped = vmap(lambda members, batch: of_one(*members, batch), in_dims=(0, (None, 0)))
         self._programs: dict[Any, Program] = {}
         self.trusted, self.lock = True, threading.Lock()
 
@@ -58,13 +61,13 @@ class Gradients:
         from optfx.compiler.kernels.cpp import Unsupported
 
         with self.lock:
-            key = _kind(batch)
+            key = _kind(batch, params)
             if self.trusted and key not in self._programs:
                 of_tensors, tensors = _of_tensors(self.mapped, batch)
                 try:
                     if key is None:
                         raise NotCaptured("a batch holds something else than tensors and numbers")
-                    if len(self._programs) == KINDS:
+                    if len({kind for kind, _ in self._programs} | {key[0]}) > KINDS:
                         raise NotCaptured(f"there are more than {KINDS} kinds of batches")
                     with torch.no_grad(), advised("loss_fn"):
                         self._programs[key] = capture(of_tensors, params, tensors)
@@ -80,13 +83,13 @@ class Gradients:
     def still(self, params: Tree, batch: Any) -> bool:
         """Whether the loss does with a batch what it did when it was captured."""
         of_tensors, tensors = _of_tensors(self.mapped, batch)
-        program = self._programs.get(_kind(batch))
+        program = self._programs.get(_kind(batch, params))
         with torch.no_grad():
             return program is None or program.stands_for(of_tensors, params, tensors)
 
     def program(self, params: Tree, batch: Any) -> Program | None:
         """The compiled program for such a batch; None where the loss runs under `vmap`."""
-        key = _kind(batch)
+        key = _kind(batch, params)
         if key not in self._programs and not self.prepare(params, batch):
             return None
         with self.lock:
@@ -132,7 +135,7 @@ class Gradient:
 
     def calls(self, params: Tree, batches: list[Any]) -> GradientCalls | None:
         """The calls of C functions that this is for batches of one kind; None where Python takes part in it."""
-        bound = self._program(params, batches[0]) if len({_kind(b) for b in batches}) == 1 else None
+        bound = self._program(params, batches[0]) if len({_kind(b, params) for b in batches}) == 1 else None
         if bound is None:
             return None
         own = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors_in(batches[0])]
@@ -164,10 +167,12 @@ def _of_tensors(f: Callable[..., Any], batch: Any) -> tuple[Callable[[Tree, list
     return of_tensors, tensors_in(batch)
 
 
-def _kind(batch: Any) -> Any:
-    """What a program is made for, of a batch: the forms of tensors, and values of what else is in it; None where
-    something else may change."""
-    leaves, structure = flatten(batch)
-    if not all(isinstance(x, (Tensor, bool, int, float, str, type(None))) for x in leaves):
+def _kind(batch: Any, members: Tree) -> Any:
+    """What a program is made for: the forms of the tensors of a batch, and values of what else is in it, and how many
+    members; None where something else may change."""
+    (shared, structure), (own, of_own) = map(flatten, batch)
+    if not all(isinstance(x, (Tensor, bool, int, float, str, type(None))) for x in shared):
         return None
-    return structure, *((x.shape, x.dtype) if isinstance(x, Tensor) else (type(x), x) for x in leaves)
+    forms = [(x.shape, x.dtype) if isinstance(x, Tensor) else (type(x), x) for x in shared]
+    forms += [(x.shape[1:], x.dtype) for x in own]  # made by vmap, so tensors
+    return (structure, of_own, *forms), len(flatten(members)[0][0])

@@ -1,9 +1,9 @@
-"""The members of a sweep: what each starts from, and what each does in a step."""
+"""What members are and do: the functions of the user, checked, and given what they ask for."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,11 +13,13 @@ from torch._functorch import eager_transforms as functorch
 from torch.func import vmap
 
 from optfx import random, tree
-from optfx.core import GradientTransformation, apply_updates, as_transform, is_number
+from optfx.core import GradientTransformation, apply_updates, as_transform
 from optfx.sweep.advice import advised
-from optfx.sweep.spaces import column
+from optfx.sweep.configs import SEED, TRIAL, Reading, asks_for
 from optfx.sweep.stacking import stacked
 from optfx.tree import Tree
+
+LOSS, BATCHES = -1, -2  # folded into the key of a member, which is that of its init
 
 
 def owned(x: Tree) -> Tree:
@@ -25,131 +27,109 @@ def owned(x: Tree) -> Tree:
     return tree.map(lambda leaf: leaf.detach().clone(memory_format=torch.contiguous_format), x)
 
 
-def columns(configs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The settings as (n,) tensors: a sequence becomes one, and a single number is the same for all.
+class Recipe:
+    """The functions of the user.
 
-    Raises:
-        ValueError: no settings, or tensors that are not all (n,) for the same n, naming them.
-        TypeError: a value that is not made of numbers, naming it.
-    """
-    if not isinstance(configs, Mapping):
-        raise TypeError(f"configs: expected {{name: numbers}}, one for each member, got a {type(configs).__name__}")
-    if not configs:
-        raise ValueError("configs: no hyperparameters")
-    found: dict[str, Tensor] = {}
-    for name, x in configs.items():
-        if is_number(x) and not isinstance(x, Tensor):
-            found[name] = column("configs", [x]).squeeze(0)
-        elif isinstance(x, Tensor) and x.dtype != torch.bool and not x.is_complex():
-            found[name] = x
-        elif isinstance(x, (list, tuple)):
-            found[name] = column(f"configs: {name!r}", x)
-        else:
-            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"configs: {name!r} is {kind}, expected numbers, an (n,) tensor or one for all")
-    shapes = {name: tuple(x.shape) for name, x in found.items() if x.ndim}
-    if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
-        raise ValueError(f"configs: expected one value for each member, (n,) for all, got {shapes}")
-    n = next(iter(shapes.values()))[0] if shapes else 1
-    if not n:
-        raise ValueError("configs: no settings")
-    return {name: x if x.ndim else x.repeat(n) for name, x in found.items()}
-
-
-class Reading(dict[str, Tensor]):
-    """The hyperparameters of one member, which note which of them are read.
+    What a member has of its own is given to a function that has a parameter `config` or `key`. A batch is
+    `(shared, own)`: what all members see, and what has a leading dimension over them.
 
     Args:
-        config: `{name: () tensor}`.
-        read: where the names are noted.
+        make_optimizer, loss_fn, init, batches, evaluate, seed: see `Trainer`.
+        fixed: settings of all members, which `config` has besides its own.
     """
 
-    def __init__(self, config: Mapping[str, Tensor], read: set[str]) -> None:
-        super().__init__(config)
-        self.read = read
-
-    def __getitem__(self, name: str) -> Tensor:
-        self.read.add(name)
-        return super().__getitem__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        self.read.add(name)
-        return super().get(name, default)
-
-    def pop(self, name: str, *default: Any) -> Any:
-        self.read.add(name)
-        return super().pop(name, *default)
-
-    def __iter__(self) -> Iterator[str]:  # without it, `f(**config)` would read past `__getitem__`
-        return iter(self.keys())
-
-    def items(self) -> Any:
-        self.read.update(self.keys())
-        return super().items()
-
-    def values(self) -> Any:
-        self.read.update(self.keys())
-        return super().values()
-
-    def copy(self) -> Any:
-        return dict(self.items())
-
-    def __or__(self, other: Any) -> Any:
-        return self.copy() | other
-
-    def __ror__(self, other: Any) -> Any:
-        return other | self.copy()
-
-
-class Members:
-    """The n members. `start` makes what a chunk of them begins with.
-
-    Args:
-        make_optimizer: `{name: () tensor}` -> transform.
-        configs: `{name: (n,)}`, or one number for all.
-        init: a tree, `stacked(tree)`, or a function of a key.
-        seed: the seed of the keys.
-    """
-
-    def __init__(self, make_optimizer: Any, configs: Mapping[str, Tensor], init: Any, seed: int) -> None:
+    def __init__(
+        self,
+        make_optimizer: Any,
+        loss_fn: Callable[..., Tensor],
+        init: Any,
+        batches: Any,
+        evaluate: Callable[..., dict[str, Tensor]] | None,
+        seed: int,
+        fixed: Mapping[str, Any],
+    ) -> None:
         if isinstance(init, torch.nn.Module):
             raise TypeError("init: a module is not a tree of parameters, pass optfx.params(module)")
-        self.configs = columns(configs)
-        self.n = len(next(iter(self.configs.values())))
-        self.make_optimizer, self.init = make_optimizer, init
-        self.keys = random.split(random.key(seed), self.n)
+        self.make_optimizer, self.loss_fn, self.init, self.evaluate = make_optimizer, loss_fn, init, evaluate
+        self.batches = _batches(batches)
+        self.seed, self.fixed = seed, dict(fixed)
+        self.read: set[str] | None = None  # where names are noted
         # A function is its own only leaf; a callable tree, such as a record, is still a tree.
-        self.is_function = callable(init) and tree.leaves(init) == [init]
-        if isinstance(init, stacked):
-            self._check_tensors(init.params)
-            if (given := tree.leaves(init.params)[0].shape[0]) != self.n:
-                raise ValueError(f"init: parameters are stacked for {given} members, and configs has {self.n}")
-        elif not self.is_function:
+        self.draws = callable(init) and tree.leaves(init) == [init]
+        self.loss_takes = [name for name in ("config", "key") if asks_for(loss_fn, name)]
+        self.batches_take = [name for name in ("config", "key") if asks_for(batches, name)]
+        self.init_takes = ["config"] * asks_for(init, "config")
+        self.evaluate_takes = ["config"] * asks_for(evaluate, "config")
+        if not isinstance(init, stacked) and not self.draws:
             self._check_tensors(init)
-        self._check_names()
 
-    def _check_names(self) -> None:
-        """Warn of hyperparameters that `make_optimizer` does not read, unless they tell repetitions apart."""
-        read: set[str] = set()
-
-        def look(config: dict[str, Tensor]) -> Tensor:
-            self.make_optimizer(Reading(config, read))
-            return next(iter(config.values()))
-
+    @contextmanager
+    def reading(self) -> Iterator[set[str]]:
+        """Note which settings are read."""
+        self.read = found = set()
         try:
-            vmap(look)({name: x[:1] for name, x in self.configs.items()})
-        except Exception:  # `start` makes the optimizers from a plain dict next, and says what is wrong with them
+            yield found
+        finally:
+            self.read = None
+
+    def check_read(self, names: Sequence[str], read: set[str] | None) -> None:
+        """Raises ValueError if there is a setting that no function reads, as far as we know."""
+        if read is None:
             return
-        unread = [name for name in self.configs if name not in read]
-        seen = [x.to(torch.float64) for name, x in self.configs.items() if name in read]
-        distinct = len(torch.stack(seen).unique(dim=1).T) if seen else 1
-        alike = not (self.is_function or isinstance(self.init, stacked))  # members that differ in nothing else
-        if unread and (alike or distinct == self.n > 1):
-            warnings.warn(
-                f"configs: make_optimizer does not read {', '.join(map(repr, unread))}; it reads "
-                f"{', '.join(map(repr, sorted(read))) or 'nothing'}",
-                stacklevel=4,
+        takes_key = self.draws or "key" in (*self.loss_takes, *self.batches_take)
+        unread = (
+            {name for name in (*names, *self.fixed) if name not in read} - {TRIAL} - ({SEED} if takes_key else set())
+        )
+        if unread:
+            raise ValueError(
+                f"configs: nobody reads {', '.join(map(repr, sorted(unread)))}; what is read is "
+                f"{', '.join(map(repr, sorted(read))) or 'nothing'}. (Repetitions are told apart by {SEED!r}, where "
+                "init is a function of a key.)"
             )
+
+    def config(self, config: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The settings of one member, as functions get them."""
+        whole = {**config, **self.fixed}
+        return whole if self.read is None else Reading(whole, self.read)
+
+    # ---- how members begin -------------------------------------------------------------------------
+
+    def keys(self, configs: Mapping[str, Tensor], member: Tensor) -> Tensor:
+        """(n, 2), a key for each: that of its seed, or of its number."""
+        seeds = configs.get(SEED, member)
+        if seeds.is_floating_point():
+            raise ValueError(f"configs: {SEED!r} holds integers, got {seeds.dtype}")
+        return vmap(random.fold_in, in_dims=(None, 0))(random.key(self.seed).to(seeds.device), seeds)
+
+    def params(self, configs: Mapping[str, Tensor], keys: Tensor, rows: Tensor) -> Tree:
+        """The parameters that members start with.
+
+        Args:
+            configs, keys: theirs.
+            rows: (n,) int64, their places in a stack.
+        """
+        if isinstance(self.init, stacked):
+            return tree.map(lambda x: x[rows.to(x.device)], self.init.params)
+        if not self.draws:
+            return tree.map(lambda x: x.expand(len(rows), *x.shape), self.init)
+        one = lambda key, config: self.init(key, **self._own(self.init_takes, config, key))
+        with advised("init"):
+            params = vmap(one)(keys.to(torch.get_default_device()), dict(configs))
+        self._check_tensors(params)
+        return params
+
+    def check_stack(self, n: int, rows: Tensor | None) -> None:
+        """Raises ValueError if parameters were stacked for another number of members.
+
+        Args:
+            n: how many members there are.
+            rows: (n,) int64, their places in the stack; None for all of it.
+        """
+        if isinstance(self.init, stacked):
+            self._check_tensors(self.init.params)
+            given = tree.leaves(self.init.params)[0].shape[0]
+            if given != n if rows is None else int(rows.max()) >= given:
+                raise ValueError(f"init: parameters are stacked for {given} members, and configs has {n}")
 
     def _check_tensors(self, params: Tree) -> None:
         if not tree.leaves(params):
@@ -159,46 +139,96 @@ class Members:
                 kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
                 raise TypeError(f"init: {path!r} is {kind}, expected a floating or complex tensor")
 
-    def _params(self, index: Tensor) -> Tree:
-        if isinstance(self.init, stacked):
-            return tree.map(lambda x: x[index.to(x.device)], self.init.params)
-        if self.is_function:
-            with advised("init"):
-                params = vmap(self.init)(self.keys[index])
-            self._check_tensors(params)
-            return params
-        return tree.map(lambda x: x.expand(len(index), *x.shape), self.init)
-
-    def start(self, index: Tensor) -> tuple[Any, Tree, Tree]:
-        """The optimizers, parameters and states of some members, each with a leading dimension over them.
-
-        Args:
-            index: (m,) int64, the members.
-        """
-        params = owned(self._params(index))
-        device = tree.leaves(params)[0].device
-        configs = {
-            name: x[index.to(x.device)].to(device, tree.scalar_dtype(device) if x.is_floating_point() else x.dtype)
-            for name, x in self.configs.items()
-        }
+    def optimizers(self, configs: Mapping[str, Tensor], device: torch.device) -> Any:
+        """The optimizers of members, as one with a leading dimension over them."""
         with advised("make_optimizer"):
-            txs = owned(vmap(self._optimizer)(configs))
-        return txs, params, owned(vmap(_init)(txs, params))
+            return owned(vmap(self._optimizer)(of_device(configs, device)))
 
     def _optimizer(self, config: dict[str, Tensor]) -> GradientTransformation:
         try:
-            tx = self.make_optimizer(config)
+            tx = self.make_optimizer(self.config(config))
         except KeyError as error:
-            if error.args and isinstance(name := error.args[0], str) and name not in config:
-                raise KeyError(f"make_optimizer reads {name!r}; configs has {', '.join(map(repr, config))}") from None
+            if error.args and isinstance(name := error.args[0], str) and name not in (names := self.config(config)):
+                raise KeyError(f"make_optimizer reads {name!r}; configs has {', '.join(map(repr, names))}") from None
             raise
         try:
             return as_transform(tx)
         except TypeError as error:
             raise TypeError(f"make_optimizer: {error}") from None
 
+    # ---- what they do ------------------------------------------------------------------------------
 
-def _init(tx: GradientTransformation, params: Tree) -> Tree:
+    def _own(self, takes: Sequence[str], config: Mapping[str, Tensor], key: Tensor) -> dict[str, Any]:
+        values = {"config": self.config(config), "key": key}
+        return {name: values[name] for name in takes}
+
+    def given(self, configs: Mapping[str, Tensor], keys: Tensor) -> dict[str, Any]:
+        """What the loss takes besides parameters and a batch, for some members."""
+        values = {"config": of_device(configs, keys.device), "key": keys}
+        return {name: values[name] for name in self.loss_takes}
+
+    def loss(self, params: Tree, given: dict[str, Any], batch: Any) -> Tensor:
+        """`loss_fn` for one member, checked: () and floating."""
+        shared, own = batch
+        extra = dict(given)
+        if "config" in given:
+            extra["config"] = self.config(given["config"])
+        if "key" in given:
+            extra["key"] = random.fold_in(random.fold_in(given["key"], LOSS), shared["count"])
+        return loss_of(self.loss_fn)(params, own["batch"] if own else shared["batch"], **extra)
+
+    def batch(self, step: int, configs: Mapping[str, Tensor], keys: Tensor) -> tuple[Any, Any]:
+        """The batch of a step for some members."""
+        shared: dict[str, Any] = {"count": torch.tensor(step, device=keys.device)} if "key" in self.loss_takes else {}
+        if not self.batches_take:
+            return {"batch": self.batches(step), **shared}, {}
+        one = lambda config, key: self.batches(
+            step, **self._own(self.batches_take, config, random.fold_in(key, BATCHES))
+        )
+        with advised("batches"):
+            return shared, {"batch": vmap(one)(dict(configs), keys)}
+
+    def metrics(self, params: Tree, config: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`evaluate` for one member, checked: {metric: ()}."""
+        if self.evaluate is None:
+            return {}
+        found = self.evaluate(params, **self._own(self.evaluate_takes, config, torch.empty(0)))
+        if not isinstance(found, dict):
+            raise TypeError(f"evaluate returned a {type(found).__name__}, expected {{metric: () tensor}}")
+        for name, x in found.items():
+            if not isinstance(x, Tensor) or x.ndim:
+                got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+                raise ValueError(f"evaluate: the metric {name!r} is {got}, expected a () tensor")
+            if name in (*TAKEN, *config, *self.fixed):
+                raise ValueError(f"evaluate: no metric may be called {name!r}, which has another meaning here")
+        return found
+
+
+TRAIN_LOSS = "train_loss"
+TAKEN = TRAIN_LOSS, "diverged", "member", "age"  # names of columns, so no metric has them
+
+
+def of_device(configs: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Settings where members train, as wide as numbers are there."""
+    return {
+        k: x.to(device, tree.scalar_dtype(device) if x.is_floating_point() else x.dtype) for k, x in configs.items()
+    }
+
+
+def _batches(batches: Any) -> Callable[..., Any]:
+    if callable(batches):
+        return batches
+    if not isinstance(batches, Sequence):
+        raise TypeError(
+            f"batches: expected a sequence or a function of the step, got a {type(batches).__name__}; "
+            "turn an iterator into a list"
+        )
+    if not batches:
+        raise ValueError("batches: there are none")
+    return lambda step: batches[step % len(batches)]
+
+
+def init_state(tx: GradientTransformation, params: Tree) -> Tree:
     return tx.init(params)
 
 
@@ -207,11 +237,11 @@ def eval_params(tx: GradientTransformation, params: Tree, state: Tree) -> Tree:
     return tx.eval_params(state, params)
 
 
-def loss_of(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[[Tree, Any], Tensor]:
+def loss_of(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`loss_fn`, checked: () and floating."""
 
-    def checked(params: Tree, batch: Any) -> Tensor:
-        loss = loss_fn(params, batch)
+    def checked(params: Tree, *given: Any, **extra: Any) -> Tensor:
+        loss = loss_fn(params, *given, **extra)
         if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
             got = f"{tuple(loss.shape)} {loss.dtype}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"loss_fn returned {got}, expected a () floating tensor")
@@ -220,18 +250,18 @@ def loss_of(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[[Tree, Any], Ten
     return checked
 
 
-def grad_and_value(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[[Tree, Any], tuple[Tree, Tensor]]:
+def grad_and_value(loss_fn: Callable[..., Tensor]) -> Callable[..., tuple[Tree, Tensor]]:
     """`torch.func.grad_and_value`, which imports Dynamo in order to switch it off: that takes a second."""
     loss_of_one = loss_of(loss_fn)
 
-    def gradient(params: Tree, batch: Any) -> tuple[Tree, Tensor]:
+    def gradient(params: Tree, *given: Any) -> tuple[Tree, Tensor]:
         if torch.compiler.is_compiling():
-            return torch.func.grad_and_value(loss_of_one)(params, batch)
+            return torch.func.grad_and_value(loss_of_one)(params, *given)
         leaves, structure = tree.flatten(params)
         with functorch.grad_increment_nesting() as level, torch.enable_grad():
             leaves = [functorch._wrap_tensor_for_grad(x, level) for x in leaves]
             functorch._create_differentiable(leaves, level)
-            loss = loss_of_one(tree.unflatten(structure, leaves), batch)
+            loss = loss_of_one(tree.unflatten(structure, leaves), *given)
             found = loss.requires_grad and torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
             if not found or all(g is None for g in found):
                 raise ValueError(
@@ -253,29 +283,13 @@ def member_update(
     return apply_updates(params, updates), state
 
 
-def member_step(loss_fn: Callable[[Tree, Any], Tensor]) -> Callable[..., tuple[Tree, Tree, Tensor]]:
-    """What one member does in a step: `(tx, params, state, batch) -> (params, state, loss)`."""
+def member_step(loss: Callable[[Tree, Any, Any], Tensor]) -> Callable[..., tuple[Tree, Tree, Tensor]]:
+    """What one member does in a step: `(tx, params, state, given, batch) -> (params, state, loss)`."""
 
-    def step(tx: GradientTransformation, params: Tree, state: Tree, batch: Any) -> tuple[Tree, Tree, Tensor]:
-        grads, loss = grad_and_value(loss_fn)(params, batch)
-        return *member_update(tx, grads, params, state, loss), loss
+    def step(
+        tx: GradientTransformation, params: Tree, state: Tree, given: Any, batch: Any
+    ) -> tuple[Tree, Tree, Tensor]:
+        grads, value = grad_and_value(loss)(params, given, batch)
+        return *member_update(tx, grads, params, state, value), value
 
     return step
-
-
-def member_metrics(evaluate: Callable[[Tree], dict[str, Tensor]], taken: set[str]) -> Callable[[Tree], Any]:
-    """`evaluate`, checked: params -> {metric: ()}; no metric may have a name in `taken`."""
-
-    def metrics(params: Tree) -> dict[str, Tensor]:
-        found = evaluate(params)
-        if not isinstance(found, dict):
-            raise TypeError(f"evaluate returned a {type(found).__name__}, expected {{metric: () tensor}}")
-        for name, x in found.items():
-            if not isinstance(x, Tensor) or x.ndim:
-                got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-                raise ValueError(f"evaluate: the metric {name!r} is {got}, expected a () tensor")
-            if name in taken:
-                raise ValueError(f"evaluate: no metric may be called {name!r}, which has another meaning here")
-        return found
-
-    return metrics

@@ -16,7 +16,6 @@ class Progress:
     """Shows steps, their rate, and the best loss so far.
 
     Args:
-        steps: the number of steps in all.
         members: how many settings train at once.
         show: whether to show a bar if stderr is a terminal.
 
@@ -24,9 +23,9 @@ class Progress:
         ImportError: a bar should be shown and tqdm is missing.
     """
 
-    def __init__(self, steps: int, members: int, show: bool) -> None:
-        self.members, self.best, self.done = members, math.inf, 0
-        self.bar = _bar(steps) if show and sys.stderr.isatty() else None
+    def __init__(self, members: int, show: bool) -> None:
+        self.members, self.best, self.done, self.seen = members, math.inf, 0, ""
+        self.bar = _bar() if show and sys.stderr.isatty() else None
         self.began = self.refreshed = time.perf_counter()
 
     def started(self) -> None:
@@ -34,6 +33,16 @@ class Progress:
         if self.bar is not None:
             self.bar.set_description_str("training")
             self.began = self.refreshed = time.perf_counter()
+
+    def expect(self, steps: int, members: int) -> None:
+        """There are so many steps to come, with so many members at once."""
+        if self.bar is not None:
+            self.members, self.bar.total = members, self.bar.n + steps
+            self.bar.refresh()
+
+    def judged(self, metric: str, value: float) -> None:
+        """Members were evaluated, and this is the best."""
+        self.seen = f", {metric} {value:.4g}"
 
     def advance(self, steps: int, losses: Tensor) -> None:
         """Some steps are done, the last one with these losses, (members,)."""
@@ -49,7 +58,9 @@ class Progress:
             self.best = min(self.best, *(x for x in losses.tolist() if math.isfinite(x)), math.inf)
             self.refreshed = time.perf_counter()
             rate = self.done / (self.refreshed - self.began)
-            self.bar.set_postfix_str(f"{rate:.0f} steps/s x {self.members} members, best loss {self.best:.4g}")
+            self.bar.set_postfix_str(
+                f"{rate:.0f} steps/s x {self.members} members, best loss {self.best:.4g}{self.seen}"
+            )
 
     def __enter__(self) -> Progress:
         return self
@@ -59,10 +70,10 @@ class Progress:
             self.bar.close()
 
 
-def _bar(steps: int) -> Any:
+def _bar() -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
         raise ImportError('the progress bar needs tqdm: pip install "optfx[sweep]", or give progress=False') from None
     shape = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-    return tqdm(total=steps, desc="compiling", dynamic_ncols=True, bar_format=shape)
+    return tqdm(total=0, desc="compiling", dynamic_ncols=True, bar_format=shape)

@@ -3,78 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from optfx import files, tree
+from optfx import tree
 from optfx.sweep import plot
+from optfx.sweep.configs import Column, is_absent
+from optfx.sweep.history import History
+from optfx.sweep.judging import direction
+from optfx.sweep.members import TRAIN_LOSS
+from optfx.sweep.population import Mixed, some
+from optfx.sweep.spaces import ABSENT, Labels
 from optfx.tree import Tree
 
-TRAIN_LOSS = "train_loss"
-_KIND = "optfx sweep"
-_FACTS = ("chunk_size", "compile_seconds", "run_seconds")
-_LATER = {"seconds": math.nan, "mode": None}  # facts that the first files did not hold
-# words in the name of a metric that tell which way is better; the short ones must stand alone
-_LESS = {"loss", "error", "perplexity", "cross_entropy", "regret", "residual", "divergence", "negative", "distance"}
-_LESS |= {
-    "err",
-    "mse",
-    "rmse",
-    "mae",
-    "mape",
-    "nll",
-    "bce",
-    "ppl",
-    "bpb",
-    "bpc",
-    "wer",
-    "cer",
-    "fid",
-    "kl",
-    "cost",
-    "neg",
-}
-_MORE = {"accuracy", "precision", "recall", "likelihood", "reward", "sensitivity", "specificity", "auroc", "auprc"}
-_MORE |= {
-    "acc",
-    "f1",
-    "auc",
-    "r2",
-    "ap",
-    "iou",
-    "miou",
-    "dice",
-    "bleu",
-    "rouge",
-    "psnr",
-    "ssim",
-    "mcc",
-    "ndcg",
-    "mrr",
-    "elbo",
-}
 
+def train_loss(losses: Tensor, steps: Tensor) -> Tensor:
+    """The mean of the last tenth of each curve.
 
-def direction(metric: str) -> str | None:
-    """`"min"` or `"max"`, by the name of a metric; None if the name does not tell."""
-    name = metric.lower()
-    alone = re.findall(r"[a-z]+\d*", name)
-    less, more = (any(w in alone or (len(w) > 4 and w in name) for w in words) for words in (_LESS, _MORE))
-    less = less or "loss" in name  # as in val_loss2 or valloss
-    return None if less == more else "min" if less else "max"
+    Args:
+        losses: (steps, n).
+        steps: (n,) int64, how many of them each member took.
+    """
+    found = torch.full((losses.shape[1],), torch.nan, dtype=losses.dtype)
+    for end in steps.unique().tolist():
+        if end:
+            mine = steps == end
+            found[mine] = losses[end - max(1, end // 10) : end, mine].mean(0)
+    return found
 
 
 class Best(NamedTuple):
     """One member of a sweep."""
 
     index: int  # its position in the sweep
-    config: dict[str, float]  # its hyperparameters
+    config: dict[str, Any]  # its hyperparameters
     metrics: dict[str, float]  # its final metrics
     params: Tree  # its final parameters
 
@@ -88,19 +53,25 @@ class Result:
     """What `fit` returns: everything about the n members of a sweep, on the CPU.
 
     Attributes:
-        configs: `{name: (n,)}`, the settings.
-        losses: (steps, n), the loss of each step before its update.
-        metrics: `{name: (n,)}`, what `evaluate` returned after training.
-        params: tree of (n, ...) tensors, the parameters after training, as `eval_params` returns them.
+        configs: `{name: (n,)}`, the settings; words are `Labels`.
+        losses: (steps, n), the loss of each step before its update; NaN where a member did not train.
+        metrics: `{name: (n,)}`, what `evaluate` returned for each member after its training.
+        params: tree of (n, ...) tensors, the parameters after training, as `eval_params` returns them. For members of
+            several structures, `params[i]` is the tree of member i.
         diverged: (n,) bool, whether the last loss or a parameter is not finite.
         chunk_size: how many members trained at once.
         compile_seconds: the time until the first step was taken: reading the functions, and waiting for compilers.
         run_seconds: the time of all other steps.
         seconds: the whole time, from the call of `fit` to its answer; nan from a file that did not say it.
-        mode: whether less of the first metric is better (`"min"`) or more (`"max"`); None to go by its name.
+        mode: whether less of the metric that decides is better (`"min"`) or more (`"max"`); None to go by its name.
+        metric: the metric that decides; None for the first.
+        population: the members as they were left, which may go on; with several structures, a sequence of trees.
+        history: what was seen while they trained.
+
+    `result[index]` are some of the members.
     """
 
-    configs: dict[str, Tensor]
+    configs: dict[str, Column]
     losses: Tensor
     metrics: dict[str, Tensor]
     params: Tree
@@ -110,28 +81,65 @@ class Result:
     run_seconds: float
     seconds: float
     mode: str | None = None
+    metric: str | None = None
+    population: Any = None
+    history: History | None = None
 
     def __len__(self) -> int:
         return len(self.diverged)
 
     def __repr__(self) -> str:
         steps, n = self.losses.shape
+        stopped = n - int((self.age == self.age.max()).sum())
         return (
             f"<sweep of {n} settings of {', '.join(self.configs)}: {steps} steps in {self.seconds:.1f} s, "
-            f"{self.compile_seconds:.1f} s of it compiling, {int(self.diverged.sum())} diverged>"
+            f"{self.compile_seconds:.1f} s of it compiling, {int(self.diverged.sum())} diverged"
+            f"{f', {stopped} stopped before' if stopped else ''}>"
         )
+
+    def __getitem__(self, index: Any) -> Result:
+        """Some of the members: by a tensor of numbers or of bools, a list, or a slice."""
+        rows = torch.arange(len(self))[index].reshape(-1)
+        return dataclasses.replace(
+            self,
+            configs={k: x[rows] for k, x in self.configs.items()},
+            losses=self.losses[:, rows],
+            metrics={k: x[rows] for k, x in self.metrics.items()},
+            params=some(self.params, rows),
+            diverged=self.diverged[rows],
+            population=None if self.population is None else self.population[rows],
+            history=None if self.history is None else self.history[rows],
+        )
+
+    @property
+    def member(self) -> Tensor:
+        """(n,) int64, the number that each member had in its sweep."""
+        return self._of_members("member", torch.arange(len(self)))
+
+    @property
+    def age(self) -> Tensor:
+        """(n,) int64, how many steps each was trained in all."""
+        return self._of_members("age", torch.full((len(self),), len(self.losses)))
+
+    def _of_members(self, name: str, otherwise: Tensor) -> Tensor:
+        if self.population is None:
+            return otherwise
+        if not isinstance(self.population, Mixed):
+            return getattr(self.population, name)
+        return torch.stack([getattr(self.population[i], name) for i in range(len(self))])
 
     @property
     def outcomes(self) -> dict[str, Tensor]:
         """`{name: (n,)}`: the metrics, and `train_loss`, the mean of the last tenth of the loss curve."""
-        return {**self.metrics, TRAIN_LOSS: self.losses[-max(1, len(self.losses) // 10) :].mean(0)}
+        before = self.age.max() - len(self.losses)  # as old they were when the first of these losses was taken
+        return {**self.metrics, TRAIN_LOSS: train_loss(self.losses, (self.age - before).clamp(min=0))}
 
     def judge(self, metric: str | None = None, mode: str | None = None) -> tuple[str, Tensor, str]:
         """Which metric decides, its values, and which way is better.
 
         Args:
-            metric: the name of a metric, or `"train_loss"`; None for the first that `evaluate` returned, or the
-                training loss when there is none.
+            metric: the name of a metric, or `"train_loss"`; None for the one that decided: the first that `evaluate`
+                returned, or the training loss when there is none.
             mode: `"min"` or `"max"`; None for what `fit` was told, or to go by the name: less loss or error, more
                 accuracy.
 
@@ -142,10 +150,11 @@ class Result:
             ValueError: an unknown metric, or a name that does not tell which way is better.
         """
         outcomes = self.outcomes
-        metric = next(iter(outcomes)) if metric is None else metric
+        decides = self.metric or next(iter(outcomes))
+        metric = decides if metric is None else metric
         if metric not in outcomes:
             raise ValueError(f"no metric is called {metric!r}; there are {', '.join(outcomes)}")
-        if mode is None and metric == next(iter(self.metrics), None):
+        if mode is None and metric == decides != TRAIN_LOSS:
             mode = self.mode
         if mode is None and (mode := direction(metric)) is None:
             raise ValueError(f"say whether less or more of {metric!r} is better: mode='min' or mode='max'")
@@ -155,9 +164,11 @@ class Result:
         return metric, torch.where(self.diverged, torch.nan, values), mode
 
     def ranking(self, metric: str | None = None, mode: str | None = None) -> list[int]:
-        """The members in order from the best, without those that diverged (see `judge`)."""
+        """The members in order from the best, without those that diverged (see `judge`). Those that were stopped come
+        after those that went on."""
         _, values, mode = self.judge(metric, mode)
         order = torch.argsort(values if mode == "min" else -values, stable=True)
+        order = order[torch.argsort(-self.age[order], stable=True)]
         return [i for i in order.tolist() if not values[i].isnan()]
 
     def best(self, metric: str | None = None, mode: str | None = None) -> Best:
@@ -174,27 +185,32 @@ class Result:
         if not ranking:
             raise ValueError("there is no best member: every one diverged")
         i = ranking[0]
-        config, metrics = ({k: v[i].item() for k, v in x.items()} for x in (self.configs, self.outcomes))
-        return Best(i, config, metrics, tree.map(lambda x: x[i], self.params))
+        config = {k: x for k, v in self.configs.items() if not is_absent(x := v.tolist()[i])}
+        metrics = {k: v[i].item() for k, v in self.outcomes.items()}
+        return Best(i, config, metrics, some(self.params, i))
 
     def table(self, k: int = 10, metric: str | None = None, mode: str | None = None) -> str:
-        """The k best settings as text, one per line: the rank, the index of the member, its settings and outcomes.
+        """The k best settings as text, one per line: the rank, the number of the member, its settings
+        and outcomes, and how old it was where some were stopped.
 
         Args:
             k: how many.
             metric: what to judge by (see `judge`).
             mode: `"min"` or `"max"`.
         """
-        columns = {**self.configs, **self.outcomes}
+        columns = {k: x.tolist() for k, x in {"member": self.member, **self.configs, **self.outcomes}.items()}
+        if len(self.age.unique()) > 1:
+            columns["age"] = self.age.tolist()
         best = self.ranking(metric, mode)[:k]
-        cells = [["", "member", *columns]]
+        cells = [["", *columns]]
         for rank, i in enumerate(best, 1):
-            cells.append([str(rank), str(i), *(_number(v[i].item()) for v in columns.values())])
+            cells.append([str(rank), *(_number(v[i]) for v in columns.values())])
         widths = [max(len(row[j]) for row in cells) for j in range(len(cells[0]))]
         return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame` with a row for each member: its settings, metrics, training loss, and `diverged`.
+        """A `pandas.DataFrame` with a row for each member, whose number is the index: its settings, metrics, training
+        loss, `diverged`, and `age` where some were stopped.
 
         Raises:
             ImportError: pandas is missing.
@@ -204,7 +220,10 @@ class Result:
         except ImportError:
             raise ImportError('to_pandas needs pandas: pip install "optfx[sweep]"') from None
         columns = {**self.configs, **self.outcomes, "diverged": self.diverged}
-        return pandas.DataFrame({name: column.numpy() for name, column in columns.items()})
+        if len(self.age.unique()) > 1:
+            columns["age"] = self.age
+        table = {k: list(x) if isinstance(x, Labels) else x.numpy() for k, x in columns.items()}
+        return pandas.DataFrame(table, index=pandas.Index(self.member.numpy(), name="member"))
 
     def plot(self, path: str | Path, metric: str | None = None, mode: str | None = None) -> None:
         """Plot the sweep into a file: the loss curves, and the metric against each hyperparameter; for two
@@ -219,7 +238,9 @@ class Result:
             ImportError: matplotlib is missing.
         """
         name, values, mode = self.judge(metric, mode)
-        plot.draw(path, self.configs, self.losses, self.diverged, name, values, mode)
+        plot.draw(
+            path, {k: numbers(x) for k, x in self.configs.items()}, self.losses, self.diverged, name, values, mode
+        )
 
     def save(self, path: str | Path) -> None:
         """Write everything into one file, completely or not at all. `optfx.sweep.load` reads it back.
@@ -229,41 +250,18 @@ class Result:
         Args:
             path: the file. Missing folders are made.
         """
-        tensors = {"losses": self.losses, "diverged": self.diverged}
-        for group, of in (("configs", self.configs), ("metrics", self.metrics), ("params", tree.to_dict(self.params))):
-            tensors |= {f"{group}/{name}": x for name, x in of.items()}
-        facts = {"kind": _KIND, **{name: getattr(self, name) for name in (*_FACTS, *_LATER)}}
-        files.write(path, {"facts": json.dumps(facts), "tensors": {k: x.contiguous() for k, x in tensors.items()}})
+        from optfx.sweep import store
+
+        store.write(path, self)
 
 
-def _number(x: float) -> str:
-    return f"{x:.4g}" if isinstance(x, float) else str(x)
+def numbers(x: Column) -> Tensor:
+    """A column as numbers: words by their place among those there are; NaN for what is absent."""
+    if not isinstance(x, Labels):
+        return torch.where(x == ABSENT, torch.nan, x.double()) if (x == ABSENT).any() else x
+    words = {word: k for k, word in enumerate(dict.fromkeys(x))}
+    return torch.tensor([words[word] for word in x])
 
 
-def load(path: str | Path, params: Tree = None) -> Result:
-    """Read what `Result.save` wrote. No code in the file is run.
-
-    Args:
-        path: the file.
-        params: the parameters of one member, which give the structure of the tree; None for a flat dict by path, which
-            suits parameters that were `{name: tensor}`.
-
-    Raises:
-        ValueError: the file is of another kind; parameters that do not fit, listing their paths.
-    """
-    found = files.read(path)
-    facts = json.loads(found["facts"]) if isinstance(found, dict) and "facts" in found else {}
-    if not isinstance(facts, dict) or facts.get("kind") != _KIND:
-        raise ValueError(f"{path} holds no {_KIND}")
-    tensors = found["tensors"]
-    groups: dict[str, dict[str, Tensor]] = {"configs": {}, "metrics": {}, "params": {}}
-    for name, x in tensors.items():
-        group, _, rest = name.partition("/")
-        if rest or group in groups:
-            groups[group][rest] = x
-    n = len(tensors["diverged"])
-    if params is not None:
-        like = tree.map(lambda x: x.detach().cpu().expand(n, *x.shape), params)
-        groups["params"] = tree.from_dict(like, groups["params"])
-    own: dict[str, Any] = {name: facts[name] for name in _FACTS} | {k: facts.get(k, x) for k, x in _LATER.items()}
-    return Result(losses=tensors["losses"], diverged=tensors["diverged"], **groups, **own)
+def _number(x: Any) -> str:
+    return "" if is_absent(x) else f"{x:.4g}" if isinstance(x, float) else str(x)

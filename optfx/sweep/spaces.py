@@ -11,7 +11,7 @@ tensors, one value per setting, which `optfx.sweep.fit` trains side by side.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +24,7 @@ from optfx.tree import record
 class Space(Protocol):
     """One dimension of a space."""
 
-    def at(self, u: Tensor) -> Tensor:
+    def at(self, u: Tensor) -> Any:
         """The values at points of the unit interval: (n,) float64 in [0, 1) -> (n,)."""
         ...
 
@@ -90,15 +90,46 @@ class log_uniform:
         return (low + u * (high - low)).exp().clamp(self.low, self.high)
 
 
+class Labels(tuple[str, ...]):
+    """A column of words: like a tensor of numbers, it is indexed by a tensor too.
+
+    Example:
+        >>> from optfx import sweep
+        >>> sweep.choice(("adam", "sgd")).at(torch.tensor([0.0, 0.9, 0.2]))[torch.tensor([1, 2])]
+        ('sgd', 'adam')
+    """
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        if not isinstance(index, Tensor):
+            return super().__getitem__(index)
+        if not index.ndim:
+            return super().__getitem__(int(index))
+        rows = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
+        return Labels(super(Labels, self).__getitem__(i) for i in rows.tolist())
+
+    def tolist(self) -> list[str]:
+        return list(self)
+
+
+ABSENT = torch.iinfo(torch.int64).min  # an integer where there is none, as NaN is for floats
+
+
 @record
 class choice:
-    """One of a few numbers, all equally likely.
+    """One of a few values, all equally likely.
+
+    Numbers are columns like any others. Words are structure (see `fit`), and a word may bring names of its own:
+    `choice({"adam": {"b2": uniform(0.9, 0.999)}, "sgd": {}})`. Such a name is absent from other members: NaN, and empty
+    in a table.
 
     Args:
-        values: the numbers. If all are integers (lengths, say), the result is int64, else float64.
+        values: numbers, or words; or a dict of spaces for each word. If all numbers are integers (lengths, say), the
+            result is int64, else float64.
 
     Raises:
-        ValueError: no values, or values that are not numbers.
+        ValueError: no values, or values that are neither all numbers nor all words.
 
     Example:
         >>> from optfx import sweep
@@ -106,34 +137,39 @@ class choice:
         tensor([  10,  100, 1000])
     """
 
-    values: tuple[float, ...]
+    values: Any
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", tuple(column("choice", self.values).tolist()))
+        if not isinstance(self.values, Mapping):
+            object.__setattr__(self, "values", tuple(column("choice", self.values).tolist()))
+        elif not self.values or not all(isinstance(x, str) for x in self.values):
+            raise ValueError(f"choice: a dict has a word for each space, got {self.values!r}")
 
-    def at(self, u: Tensor) -> Tensor:
-        values = column("choice", self.values).to(u.device)
-        return values[(u * len(values)).long().clamp(max=len(values) - 1)]
+    def at(self, u: Tensor) -> Any:
+        values = column("choice", tuple(self.values))
+        return values[(u * len(values)).long().clamp(max=len(values) - 1).cpu()]
 
 
-def column(who: str, values: Any) -> Tensor:
-    """Numbers as one (n,) tensor, int64 or float64."""
+def column(who: str, values: Any) -> Any:
+    """Numbers as one (n,) tensor, int64 or float64; words as `Labels`."""
     try:
+        if not isinstance(values, Tensor) and (words := list(values)) and all(isinstance(x, str) for x in words):
+            return Labels(words)
         column = values if isinstance(values, Tensor) else torch.tensor(list(values))
         if column.is_floating_point() and column is not values:
             column = torch.tensor(list(values), dtype=torch.float64)  # the default dtype would round them
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{who}: expected numbers, got {values!r}") from None
+        raise ValueError(f"{who}: expected numbers or words, got {values!r}") from None
     if column.ndim != 1 or not column.numel() or column.dtype == torch.bool or column.is_complex():
-        raise ValueError(f"{who}: expected one dimension of numbers, got {values!r}")
+        raise ValueError(f"{who}: expected one dimension of numbers, or words, got {values!r}")
     return column.to(torch.float64 if column.is_floating_point() else torch.int64)
 
 
-def grid(values: Mapping[str, Sequence[float] | Tensor | choice]) -> dict[str, Tensor]:
+def grid(values: Mapping[str, Sequence[Any] | Tensor | choice]) -> dict[str, Any]:
     """Every combination of the values; the last name varies fastest.
 
     Args:
-        values: `{name: numbers}`.
+        values: `{name: numbers or words}`.
 
     Returns:
         `{name: (n,) tensor}`, where n is the product of the numbers of values; int64 for integers, else float64.
@@ -149,12 +185,14 @@ def grid(values: Mapping[str, Sequence[float] | Tensor | choice]) -> dict[str, T
     if not values:
         raise ValueError("grid: no values to combine")
     columns = [column(f"grid: {name!r}", v.values if isinstance(v, choice) else v) for name, v in values.items()]
+    if branched := [name for name, v in values.items() if isinstance(v, choice) and isinstance(v.values, Mapping)]:
+        raise ValueError(f"grid: {branched[0]!r} has names of its own for each word; make a grid for each, and join")
     lengths = tuple(map(len, columns))
     indices = torch.unravel_index(torch.arange(math.prod(lengths)), lengths)
     return {name: column[index] for name, column, index in zip(values, columns, indices, strict=True)}
 
 
-def sample(space: Mapping[str, Space], n: int, seed: int = 0, method: str = "sobol") -> dict[str, Tensor]:
+def sample(space: Mapping[str, Space], n: int, seed: int = 0, method: str = "sobol") -> dict[str, Any]:
     """Settings drawn from a space.
 
     Args:
@@ -164,7 +202,8 @@ def sample(space: Mapping[str, Space], n: int, seed: int = 0, method: str = "sob
         method: `"sobol"`, a scrambled Sobol sequence, which fills the space evenly; or `"random"`, independent points.
 
     Returns:
-        `{name: (n,) tensor}`, float64, or int64 for choices of integers.
+        `{name: (n,) column}`: float64, int64 for choices of integers, `Labels` for choices of words. Names in a branch
+        of a choice are absent from the members that took another: NaN, or `ABSENT` where the values are integers.
 
     Raises:
         ValueError: an empty space, no settings, an unknown method.
@@ -181,13 +220,41 @@ def sample(space: Mapping[str, Space], n: int, seed: int = 0, method: str = "sob
     """
     if not space or n < 1:
         raise ValueError(f"sample: at least one name and one setting are needed, got {len(space)} and {n}")
+    dimensions = [*_dimensions(space)]
+    if method == "sobol":
+        engine = torch.quasirandom.SobolEngine(len(dimensions), scramble=True, seed=seed)
+        points = engine.draw(n, dtype=torch.float64)
+    elif method == "random":
+        points = random.uniform(random.key(seed), (n, len(dimensions)), dtype=torch.float64)
+    else:
+        raise ValueError(f"sample: the method is 'sobol' or 'random', got {method!r}")
+    found: dict[str, Any] = {}
+    for (name, dimension, branch), u in zip(dimensions, points.T, strict=True):
+        values = dimension.at(u)
+        there = torch.tensor([all(found[k][i] == word for k, word in branch) for i in range(n)])
+        found[name] = _where(there, values, found[name] if name in found else _nothing(values))
+    return found
+
+
+def _dimensions(space: Mapping[str, Space], branch: tuple[tuple[str, str], ...] = ()) -> Iterator[Any]:
+    """`(name, space, branch)`, where a branch is the words that must have been chosen: `((name, word), ...)`."""
     for name, dimension in space.items():
         if not callable(getattr(dimension, "at", None)):
             raise TypeError(f"sample: {name!r} is {dimension!r}, expected uniform, log_uniform or choice")
-    if method == "sobol":
-        points = torch.quasirandom.SobolEngine(len(space), scramble=True, seed=seed).draw(n, dtype=torch.float64)
-    elif method == "random":
-        points = random.uniform(random.key(seed), (n, len(space)), dtype=torch.float64)
-    else:
-        raise ValueError(f"sample: the method is 'sobol' or 'random', got {method!r}")
-    return {name: dimension.at(u).contiguous() for (name, dimension), u in zip(space.items(), points.T, strict=True)}
+        yield name, dimension, branch
+        if isinstance(dimension, choice) and isinstance(dimension.values, Mapping):
+            for word, below in dimension.values.items():
+                yield from _dimensions(below, (*branch, (name, word)))
+
+
+def _nothing(like: Any) -> Any:
+    """A column of values that are absent."""
+    if isinstance(like, Labels):
+        return Labels([""] * len(like))
+    return torch.full_like(like, math.nan if like.is_floating_point() else ABSENT)
+
+
+def _where(there: Tensor, values: Any, others: Any) -> Any:
+    if isinstance(values, Labels):
+        return Labels(x if yes else y for yes, x, y in zip(there.tolist(), values, others, strict=True))
+    return torch.where(there, values, others)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from optfx import tree
 from optfx.core import donate
 from optfx.sweep.members import member_step
 from optfx.tree import Tree
@@ -20,22 +21,29 @@ class Together:
     """Trains members by `donate(vmap(step))`.
 
     Args:
-        loss_fn: (params, batch) -> () tensor, for one member.
+        loss: (params, given, batch) -> () tensor, for one member (see `Recipe`).
         backend: of `torch.compile`, or None for eager code.
+
+    Attributes:
+        lanes: how many members it takes at once; None for any number.
     """
 
     window = 1  # how many batches it takes at once
     ahead = False  # whether batches may be drawn before the steps before them are done
 
-    def __init__(self, loss_fn: Callable[[Tree, Any], Tensor], backend: str | None) -> None:
-        self.step: Any = donate(vmap(member_step(loss_fn), in_dims=(0, 0, 0, None)), argnums=(1, 2))
+    def __init__(self, loss: Callable[[Tree, Any, Any], Tensor], backend: str | None) -> None:
+        self.step: Any = donate(vmap(member_step(loss), in_dims=(0, 0, 0, 0, (None, 0))), argnums=(1, 2))
+        self.one_size = backend is not None  # compiled code is for one number of members
+        self.lanes: int | None = None
         self.waits = backend == "inductor"  # for a compiler, in the first step
         if backend is not None:
             self.step = torch.compile(_alone(self.step), fullgraph=True, dynamic=False, backend=backend)
 
-    def load(self, txs: Any, params: Tree, state: Tree, batch: Any) -> None:
-        """Take members to train, which are written to."""
-        self.txs, self.params, self.state = txs, params, state
+    def load(self, txs: Any, params: Tree, state: Tree, given: Any, batch: Any) -> None:
+        """Take members to train, which are written to. Compiled code is for as many members as came first."""
+        self.txs, self.params, self.state, self.given = txs, params, state, given
+        if self.one_size:
+            self.lanes = len(tree.leaves(params)[0])
 
     def begin(self, batches: list[Any]) -> Callable[[], Tensor]:
         """Train all members on these batches; what gives their losses, (steps, n)."""
@@ -46,7 +54,7 @@ class Together:
         return lambda: torch.stack(losses)
 
     def _step(self, batch: Any) -> tuple[Tree, Tree, Tensor]:
-        take = lambda: self.step(self.txs, self.params, self.state, batch)
+        take = lambda: self.step(self.txs, self.params, self.state, self.given, batch)
         if not self.waits:
             return take()
         from optfx.compiler.kernels.inductor import as_guest

@@ -1,12 +1,11 @@
-"""One run over many settings: a step of one member, mapped over all members, compiled, and writing in place."""
+"""Training populations: which members train at once, on which engine, and the batches that they see."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,229 +15,255 @@ from optfx import tree
 from optfx.sweep.advice import advised
 from optfx.sweep.blocks import Blocks
 from optfx.sweep.capacity import SHARE, available_bytes, fitting, peak_bytes
-from optfx.sweep.members import Members, eval_params, member_metrics, member_step
+from optfx.sweep.members import Recipe, eval_params, init_state, member_step, of_device, owned
+from optfx.sweep.population import Population
 from optfx.sweep.progress import Progress
-from optfx.sweep.result import TRAIN_LOSS, Result, direction
 from optfx.sweep.together import Together
 from optfx.tree import Tree
 
+HOST = torch.device("cpu")
 
-def fit(
-    make_optimizer: Callable[[dict[str, Tensor]], Any],
-    configs: Mapping[str, Tensor],
-    loss_fn: Callable[[Tree, Any], Tensor],
-    init: Any,
-    batches: Callable[[int], Any] | Sequence[Any],
-    *,
-    steps: int,
-    evaluate: Callable[[Tree], dict[str, Tensor]] | None = None,
-    mode: str | None = None,
-    compile: bool | str = True,
-    chunk_size: int | None = None,
-    progress: bool = True,
-    seed: int = 0,
-) -> Result:
-    r"""Train one model under many settings of an optimizer at once.
 
-    With settings $c_1 \dots c_n$, the losses of one step are
-    $$ \ell_i = L(\theta_i, B_t), \qquad \theta_i \leftarrow \theta_i + u(c_i, \nabla \ell_i, s_i, \theta_i), $$
-    for all i at once. Every member sees the same batches. A member that diverges is marked in the result, and does not
-    affect the others.
-
-    On a CPU members train in blocks, each by one thread: `loss_fn` is captured once as a list of operations, and the
-    optimizer is one kernel (`fuse`). The number of members and of steps compiles nothing. The numbers of a member are
-    the same, bit for bit, whatever the other members, the number of threads, and the load of the machine are. Elsewhere
-    the step is compiled as a whole, `compile(donate(vmap(step)))`.
-
-    Members that do not fit in memory together are trained in chunks of equal size. The size is found by running one and
-    two members in eager code, which also reveals errors in the functions before they are compiled.
+class Training:
+    """A recipe on an engine, which is made when the first members are there, and kept.
 
     Args:
-        make_optimizer: `{name: () tensor}` -> transform. It is mapped with `torch.func.vmap`, so it must not branch on
-            the values.
-        configs: `{name: (n,) tensor}`, from `sample`, `grid` or made by hand; a single number is the same for all, and
-            `best().config` is a setting again. `make_optimizer` gets floats as float64. Names that it does not read are
-            named in a warning, unless they tell repetitions apart (with an `init` that differs).
-        loss_fn: (params, batch) -> () tensor, for one member. For random numbers, put a key in the batch (see
-            `optfx.random`): torch's own generators do not run under vmap. What else it reads must not change, tensors
-            apart: put in the batch what does.
-        init: where training starts: a tree of parameters, the same for all; `stacked(tree)` with a leading dimension
-            over the members; or a function `key -> params`, which gets a different key for each (see `optfx.random`).
-        batches: a sequence, repeated as needed, or a function of the step, 0, 1, 2, ... , which is called once a step
-            (and chunk), some steps ahead. Batches are trees of the same structure and shapes; other shapes compile
-            again.
-        steps: how many steps to train each member.
-        evaluate: params -> `{metric: () tensor}` for one member, called once after training with the parameters that
-            `eval_params` of the optimizer returns. `Result.best` uses the first metric.
-        mode: whether less of the first metric is better (`"min"`) or more (`"max"`); None to go by its name, such as
-            `val_acc` or `mse`.
-        compile: True for what is said above; False for eager code; or a backend of `torch.compile` for the whole step,
-            such as `"inductor"`.
-        chunk_size: the most members to train at once; None for as many as fit in memory.
-        progress: whether to show a bar if stderr is a terminal.
-        seed: the seed of the keys for `init`.
+        recipe: the functions of the user.
+        compile, chunk_size: see `Trainer`.
 
-    Raises:
-        ValueError: configs of unequal lengths; a loss that is not (); parameters stacked for another number of members;
-            no batches; a first metric whose name does not tell which way is better, without `mode`.
-        KeyError: `make_optimizer` reads what is not in `configs`.
-        RuntimeError: a function that cannot run for many members at once, with what to do.
-        TypeError: `make_optimizer` does not return a transform, or a leaf of `init` is not a floating tensor.
-        MemoryError: not even one member fits.
-
-    Warns:
-        UserWarning: `loss_fn` cannot be captured, or the optimizer cannot be fused, and runs under `vmap`; `loss_fn` is
-            another function at the end than it was before the first step.
-
-    Example:
-        >>> import torch, optfx
-        >>> from optfx import sweep
-        >>> def loss_fn(params, batch):
-        ...     x, y = batch
-        ...     return (x @ params["w"] - y).square().mean()
-        >>> x = torch.eye(3)
-        >>> result = sweep.fit(
-        ...     lambda config: optfx.adam(config["rate"]), {"rate": torch.tensor([1e-4, 1e-2, 1e-1])},
-        ...     loss_fn, {"w": torch.zeros(3)}, [(x, x @ torch.ones(3))], steps=50, compile=False)
-        >>> result.best().config
-        {'rate': 0.1000}
+    Attributes:
+        metrics: the names of what `evaluate` gives; None before the functions were tried.
+        probe: the loss of one member with the first batch, which tells two jobs apart.
+        compile_seconds: the time that reading the functions and waiting for compilers took so far.
     """
-    called = time.perf_counter()
-    if steps < 1 or (chunk_size is not None and chunk_size < 1):
-        raise ValueError(f"steps and chunk_size are at least 1, got {steps} and {chunk_size}")
-    if mode not in (None, "min", "max"):
-        raise ValueError(f"mode is 'min' or 'max', got {mode!r}")
-    members = Members(make_optimizer, configs, init, seed)
-    batch_at = _batches(batches)
-    metrics = _no_metrics if evaluate is None else vmap(member_metrics(evaluate, {TRAIN_LOSS, "diverged", *configs}))
-    # Parameters that the functions close over may require grad; nothing is differentiated from outside.
-    with torch.no_grad():
-        first = batch_at(0)
-        found = _chunk_size(members, loss_fn, metrics, first, steps, chunk_size)
-        if found.metric is not None and mode is None and (mode := direction(found.metric)) is None:
-            raise ValueError(f"say whether less or more of {found.metric!r} is better: mode='min' or mode='max'")
-        if compile is True and found.device.type == "cpu":
-            engine: Blocks | Together = Blocks(loss_fn, found.dtype)
+
+    def __init__(self, recipe: Recipe, compile: bool | str, chunk_size: int | None) -> None:
+        self.recipe, self.compile, self.chunk_size = recipe, compile, chunk_size
+        self.metrics: list[str] | None = None
+        self.probe = math.nan
+        self.compile_seconds = 0.0
+        self.engine: Blocks | Together | None = None
+        self._structure: Any = None  # of parameters and states
+        self._drawn: tuple[int, Any] | None = None  # a step and its batch, with which the functions were tried
+        self._last: Any = None  # the last batch
+
+    # ---- trying the functions ----------------------------------------------------------------------
+
+    def try_out(self, members: Callable[[Tensor], Population], n: int) -> set[str] | None:
+        """Run the functions on one member, and on two to see how many fit.
+
+        Returns:
+            Which settings are read; None where one of the functions takes nothing but a plain dict.
+        """
+        recipe = self.recipe
+        step = vmap(member_step(recipe.loss), in_dims=(0, 0, 0, 0, (None, 0)))
+        found: dict[str, Any] = {}
+
+        def trial(m: int) -> None:
+            part = self.adopted(members(torch.arange(m, device=HOST)))
+            params, state, configs, keys = self._there(part)
+            txs = recipe.optimizers(part.configs, self.device)
+            batch = self._batch(age := int(part.age[0]), configs, keys, kept=True)
+            self._drawn = None if recipe.batches_take else (age, batch)
+            with advised("loss_fn"):
+                params, state, losses = step(txs, params, state, recipe.given(configs, keys), batch)
+            with advised("evaluate"):
+                metrics = vmap(recipe.metrics)(vmap(eval_params)(txs, params, state), configs)
+            found["metrics"], found["dtype"] = [*metrics], losses.dtype
+            found.setdefault("loss", losses[0].item())
+            found["kept"] = sum(x.nbytes for x in tree.leaves((params, state))) // m
+
+        with torch.no_grad():
+            try:
+                with recipe.reading() as read:
+                    one = peak_bytes(trial, 1)
+            except Exception:  # with plain settings it goes well, or says what is wrong
+                one, read = peak_bytes(trial, 1), None
+            if self.engine is not None:
+                return read
+            two = peak_bytes(trial, 2) if n > 1 else one
+        self._one, self._two, self._kept = one, two, found["kept"]
+        self.metrics, self.probe = found["metrics"], found["loss"]
+        if self.compile is True and self.device.type == "cpu":
+            self.engine = Blocks(recipe.loss, found["dtype"])
         else:
-            engine = Together(loss_fn, "inductor" if compile is True else compile or None)
+            self.engine = Together(recipe.loss, "inductor" if self.compile is True else self.compile or None)
+        return read
+
+    def begin(self, configs: Mapping[str, Tensor], keys: Tensor, rows: Tensor) -> tuple[Tree, Tree]:
+        """The parameters and states of members that are yet to be trained, where members train."""
+        params = owned(self.recipe.params(configs, keys, rows))
+        self.device = tree.leaves(params)[0].device
+        txs = self.recipe.optimizers(configs, self.device)
+        return params, owned(vmap(init_state)(txs, params))
+
+    def adopted(self, population: Population) -> Population:
+        """A population whose trees are as they are here: one that was read from a file is flat, by path."""
+        if self._structure is None:
+            one = {k: x[:1] for k, x in population.configs.items()}
+            like = self.begin(one, population.key[:1], torch.zeros_like(population.member[:1]))
+            self._structure, self._paths = tree.flatten(like)[1], tree.paths(like)
+        own = {"0": population.params, "1": population.state}
+        if tree.flatten((own["0"], own["1"]))[1] == self._structure:
+            return population
+        if sorted(flat := tree.to_dict(own)) != sorted(self._paths):
+            raise ValueError(f"the population is of another trainer: it has {[*flat]}, expected {self._paths}")
+        params, state = tree.unflatten(self._structure, [flat[path] for path in self._paths])
+        return tree.replace(population, params=params, state=state)
+
+    def size(self, n: int) -> int:
+        """How many of n members to train at once: at most `chunk_size` or what memory allows, evened out.
+
+        Raises:
+            MemoryError: not even one fits.
+        """
+        if self.engine is not None and self.engine.lanes is not None:
+            return self.engine.lanes
+        most = n if self.chunk_size is None else min(self.chunk_size, n)
+        if self.chunk_size is None and n > 1:
+            free = SHARE * available_bytes(self.device)
+            if self.device.type == "cpu":
+                free -= 2 * n * self._kept  # the population, and a copy of it
+            most = min(most, fitting(self._one, self._two, free))
+            if not most:
+                words = f"one member needs {self._one / 2**20:.0f} MiB, and {max(free, 0) / 2**20:.0f} are free"
+                raise MemoryError(words)
+        return math.ceil(n / math.ceil(n / most))
+
+    # ---- training ---------------------------------------------------------------------------------
+
+    def advance(
+        self, population: Population, age: Tensor, bar: Progress | None = None, own: bool = False
+    ) -> tuple[Population, Tensor]:
+        """Train each member to an age; the losses are in the last rows of theirs, NaN above.
+
+        Args:
+            population: members.
+            age: (n,) int64.
+            bar: where progress is shown.
+            own: whether memory of the population may be written to.
+        """
+        steps = age - population.age
+        losses = None
+        with torch.no_grad():
+            population = self.prepared(population)
+            for begin, more in sorted(set(zip(population.age.tolist(), steps.tolist(), strict=True))):
+                if more < 1:
+                    continue
+                rows = ((population.age == begin) & (steps == more)).nonzero().squeeze(1)
+                if len(rows) == len(population):
+                    return self._train(population, begin, more, bar, own)
+                part, found = self._train(population[rows], begin, more, bar, True)
+                if losses is None:
+                    losses = found.new_full((int(steps.max()), len(population)), math.nan)
+                losses[len(losses) - more :, rows] = found
+                population = tree.map(lambda x, y, rows=rows: x.to(y.dtype).index_copy(0, rows, y), population, part)
+        return population, torch.empty(0, len(population), device=HOST) if losses is None else losses
+
+    def _train(
+        self, population: Population, age: int, steps: int, bar: Progress | None, own: bool
+    ) -> tuple[Population, Tensor]:
+        """Members of one age, in chunks."""
+        engine, n, parts = self.engine, len(population), []
+        assert engine is not None
         try:
-            result = _run(members, engine, metrics, batch_at, first, steps, found.size, progress)
+            for index, real in chunks(n, self.size(n), filled=engine.one_size):
+                part = population if own and len(index) == n else population[index]
+                params, state, configs, keys = self._there(part)
+                draw = lambda t, configs=configs, keys=keys: self._batch(t, configs, keys)
+                began, txs = time.perf_counter(), self.recipe.optimizers(part.configs, self.device)
+                with engine.watching():
+                    batch = draw(age)
+                engine.load(txs, params, state, owned(self.recipe.given(configs, keys)), batch)
+                losses = self._steps(engine, draw, batch, age, age + steps, began, bar)
+                params, state = tree.map(lambda x: x.to(HOST), (engine.params, engine.state))
+                part = tree.replace(part, params=params, state=state, age=part.age + steps)
+                parts.append(tree.map(lambda x, real=real: x[:real], (part, losses.to(HOST).T)))
         finally:
             engine.close()
-        return dataclasses.replace(result, seconds=time.perf_counter() - called, mode=mode)
+        population, losses = parts[0] if len(parts) == 1 else tree.map(lambda *xs: torch.cat(xs), *parts)
+        return population, losses.T.contiguous()
 
+    def _steps(
+        self, engine: Any, draw: Any, batch: Any, t: int, end: int, began: float, bar: Progress | None
+    ) -> Tensor:
+        """The losses of some steps, (steps, n)."""
+        curve, new = [], self.compile_seconds == 0.0
 
-def _no_metrics(params: Tree) -> dict[str, Tensor]:
-    return {}
+        def take(t: int, but: int = 0) -> list[Any]:
+            """The batches of the next steps. A batch is asked for once a step: `batches` may go through a file."""
+            drawn = []
+            for s in range(t, min(t + engine.window - but, end)):
+                with engine.watching():
+                    one = draw(s)
+                drawn.append(tree.map(_kept, one) if engine.ahead else one)
+            return drawn
 
-
-def _batches(batches: Any) -> Callable[[int], Any]:
-    if callable(batches):
-        return batches
-    if not isinstance(batches, Sequence):
-        raise TypeError(
-            f"batches: expected a sequence or a function of the step, got a {type(batches).__name__}; "
-            "turn an iterator into a list"
-        )
-    if not batches:
-        raise ValueError("batches: there are none")
-    return lambda step: batches[step % len(batches)]
-
-
-class _Found(NamedTuple):
-    """What one and two members showed."""
-
-    size: int  # how many to train at once: at most `chunk_size` or what memory allows, evened out over the chunks
-    device: torch.device  # of the losses
-    dtype: torch.dtype
-    metric: str | None  # the name of the first
-
-
-def _chunk_size(members: Members, loss_fn: Any, metrics: Any, batch: Any, steps: int, chunk_size: int | None) -> _Found:
-    """Try the functions on one member, and on two to see how many fit."""
-    step = vmap(member_step(loss_fn), in_dims=(0, 0, 0, None))
-    found: dict[str, Any] = {}
-
-    def trial(m: int) -> None:
-        txs, params, state = members.start(torch.arange(m))
-        with advised("loss_fn"):
-            params, state, losses = step(txs, params, state, batch)
-        with advised("evaluate"):
-            found["first"] = next(iter(metrics(vmap(eval_params)(txs, params, state))), None)
-        found["device"], found["dtype"] = losses.device, losses.dtype
-        found["kept"] = sum(x.nbytes for x in tree.leaves(params)) // m + losses.nbytes // m * steps
-
-    one = peak_bytes(trial, 1)
-    most = members.n if chunk_size is None else min(chunk_size, members.n)
-    if chunk_size is None and members.n > 1:
-        free = SHARE * available_bytes(found["device"])
-        if found["device"].type == "cpu":
-            free -= 2 * members.n * found["kept"]  # the result, and a copy while it is assembled
-        most = min(most, fitting(one, peak_bytes(trial, 2), free))
-        if not most:
-            raise MemoryError(f"one member needs {one / 2**20:.0f} MiB, and {max(free, 0) / 2**20:.0f} are free")
-    return _Found(math.ceil(members.n / math.ceil(members.n / most)), found["device"], found["dtype"], found["first"])
-
-
-def _chunks(n: int, size: int) -> Iterator[tuple[Tensor, int]]:
-    """The members of each chunk, the last padded with copies of the last member, and how many are not copies."""
-    for begin in range(0, n, size):
-        yield torch.arange(begin, begin + size).clamp(max=n - 1), min(size, n - begin)
-
-
-def _run(
-    members: Members,
-    engine: Blocks | Together,
-    metrics: Any,
-    batch_at: Callable[[int], Any],
-    first: Any,
-    steps: int,
-    size: int,
-    progress: bool,
-) -> Result:
-    parts, compile_seconds, run_seconds = [], 0.0, 0.0
-
-    def draw(t: int) -> list[Any]:
-        """The batches of the next steps. A batch is asked for once a step: `batches` may go through a file."""
-        drawn = []
-        for s in range(t, min(t + engine.window, steps)):
-            with engine.watching():
-                batch = batch_at(s)
-            drawn.append(tree.map(_kept, batch) if engine.ahead else batch)
-        return drawn
-
-    with Progress(steps * math.ceil(members.n / size), size, progress) as bar:
-        for index, real in _chunks(members.n, size):
-            began = time.perf_counter()
-            engine.load(*members.start(index), first)
-            curve, given = [engine.begin([batch_at(0) if parts else first])()], [first]
-            if not parts:
+        if not new:
+            self.compile_seconds += time.perf_counter() - began
+        ahead = [tree.map(_kept, batch) if engine.ahead else batch, *take(t + 1, but=1)]
+        while ahead:
+            given, t = ahead, t + len(ahead)
+            done = engine.begin(given)
+            ahead = take(t) if engine.ahead else []  # while these are at work
+            curve.append(done())
+            if new:
                 _wait(curve[-1])
-                compile_seconds = time.perf_counter() - began
-                began = time.perf_counter()
-                bar.started()
-            bar.advance(1, curve[-1][-1])
-            t, ahead = 1, draw(1)
-            while ahead:
-                given, t = ahead, t + len(ahead)
-                done = engine.begin(given)
-                ahead = draw(t) if engine.ahead else []  # while these are at work
-                curve.append(done())
+                self.compile_seconds, new = time.perf_counter() - began, False
+                if bar is not None:
+                    bar.started()
+            if bar is not None:
                 bar.advance(len(given), curve[-1][-1])
-                ahead = ahead or draw(t)
-            _wait(curve[-1])
-            run_seconds += time.perf_counter() - began
+            ahead = ahead or take(t)
+            self._last = given[-1]
+        _wait(curve[-1])
+        if bar is not None:
             bar.refresh(curve[-1][-1])
-            engine.settle(given[-1])
-            params = vmap(eval_params)(engine.txs, engine.params, engine.state)
-            kept = {"losses": torch.cat(curve).T, "params": params, "metrics": metrics(params)}
-            parts.append(tree.map(lambda x, real=real: x[:real].cpu(), kept))
-    whole = tree.map(lambda *xs: torch.cat(xs), *parts)
-    losses = whole["losses"].T.contiguous()
-    diverged = ~(losses[-1].isfinite() & vmap(tree.all_finite)(whole["params"]))
-    configs = {name: x.detach().cpu() for name, x in members.configs.items()}
-    times = compile_seconds, run_seconds, math.nan  # the whole time is known to `fit`
-    return Result(configs, losses, whole["metrics"], whole["params"], diverged, size, *times)
+        return torch.cat(curve)
+
+    def settle(self) -> None:
+        """Warn if the loss is another one than it was at first."""
+        if self.engine is not None and self._last is not None:
+            with torch.no_grad():
+                self.engine.settle(self._last)
+            self._last = None
+
+    def _batch(self, step: int, configs: Mapping[str, Tensor], keys: Tensor, kept: bool = False) -> Any:
+        """The batch of a step for some members: once more, if the functions were tried with it."""
+        drawn = self._drawn
+        self._drawn = drawn if kept else None
+        return drawn[1] if drawn is not None and drawn[0] == step else self.recipe.batch(step, configs, keys)
+
+    def mapped(self, population: Population, f: Callable[..., Any]) -> Any:
+        """A function of optimizers, parameters, states and settings, for all members."""
+        parts, n = [], len(population)
+        with torch.no_grad():
+            population = self.prepared(population)
+            for index, real in chunks(n, self.size(n)):
+                part = population if real == n else population[index]
+                params, state, configs, _ = self._there(part)
+                parts.append(f(self.recipe.optimizers(part.configs, self.device), params, state, configs))
+        return tree.map(lambda *xs: (xs[0] if len(xs) == 1 else torch.cat(xs)).to(HOST), *parts)
+
+    def prepared(self, population: Population) -> Population:
+        """A population that may train here; the functions are tried on it if they have not been."""
+        population = self.adopted(population)
+        if self.engine is None:
+            self.try_out(lambda index: population[index], len(population))
+        return population
+
+    def _there(self, part: Population) -> tuple[Tree, Tree, dict[str, Tensor], Tensor]:
+        """Parameters, states, settings and keys where members train."""
+        params, state = tree.map(lambda x: x.to(self.device), (part.params, part.state))
+        return params, state, of_device(part.configs, self.device), part.key.to(self.device)
+
+
+def chunks(n: int, size: int, filled: bool = False) -> Iterator[tuple[Tensor, int]]:
+    """The members of each chunk, the last filled up with copies of the last member, and how many are not copies."""
+    for begin in range(0, n, size):
+        index = torch.arange(begin, begin + size, device=HOST).clamp(max=n - 1)
+        real = min(size, n - begin)
+        yield index if filled else index[:real], real
 
 
 def _kept(x: Any) -> Any:

@@ -30,14 +30,15 @@ def is_record(x: Any) -> bool:
     return getattr(type(x), "_is_record", False)
 
 
-def _is_child(owner: str, value: Any) -> bool:
+def _is_child(owner: str, value: Any) -> bool | None:
+    """Whether a value is a child; None for an empty container, which may be beside either, as in the state of a chain."""
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else None
     if items is None:
         return isinstance(value, Tensor) or is_record(value)
-    kinds = {_is_child(owner, item) for item in items}
+    kinds = {_is_child(owner, item) for item in items} - {None}
     if len(kinds) > 1:
         raise TypeError(f"{owner}: a container holds tensors and other values, make them all tensors: {value}")
-    return kinds == {True}
+    return kinds.pop() if kinds else None
 
 
 def children(x: Any) -> tuple[str, ...]:

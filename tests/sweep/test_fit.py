@@ -293,17 +293,16 @@ def test_the_loss_reaches_the_transforms(task):
 
 def test_an_optimizer_may_ignore_its_setting(task):
     loss_fn, start, batches = task
-    with pytest.warns(UserWarning, match="make_optimizer does not read 'rate'; it reads nothing"):
-        result = sweep.fit(
-            lambda c: optfx.sgd(0.1),
-            {"rate": torch.tensor([1.0, 2.0])},
-            loss_fn,
-            start,
-            batches,
-            steps=2,
-            compile=False,
-        )
-    assert torch.equal(result.losses[:, 0], result.losses[:, 1])
+    result = sweep.fit(
+        lambda c: optfx.sgd(0.1),
+        {"scale": torch.tensor([1.0, 2.0], dtype=torch.float64)},
+        lambda params, batch, config: config["scale"] * loss_fn(params, batch),
+        start,
+        batches,
+        steps=2,
+        compile=False,
+    )
+    assert torch.equal(2 * result.losses[0, 0], result.losses[0, 1])
 
 
 def test_integer_settings(task):
@@ -350,8 +349,15 @@ OTHER = torch.nn.Linear(2, 1)
 BAD = {
     "unequal lengths": ({"configs": {"a": torch.zeros(2), "b": torch.zeros(3)}}, ValueError, r"'b': \(3,\)"),
     "not one dimension": ({"configs": {"a": torch.zeros(2, 2)}}, ValueError, r"configs: .*\(2, 2\)"),
-    "no numbers": ({"configs": {"a": "fast"}}, TypeError, "configs: 'a' is str"),
-    "no numbers in a list": ({"configs": {"a": ["fast"]}}, ValueError, "configs: 'a': expected numbers"),
+    "no numbers": ({"configs": {"a": None}}, TypeError, "configs: 'a' is NoneType"),
+    "no numbers in a list": ({"configs": {"a": ["fast", 1]}}, ValueError, "configs: 'a': expected numbers or words"),
+    "a name nobody reads": ({"configs": {"rate": [0.1], "decay": 0.1}}, ValueError, "nobody reads 'decay'; .* 'rate'"),
+    "a word nobody reads": ({"configs": {"rate": [0.1], "kind": "a"}}, ValueError, "nobody reads 'kind'"),
+    "seeds for nothing": ({"configs": {"rate": [0.1, 0.1], "seed": [0, 1]}}, ValueError, "nobody reads 'seed'"),
+    "structure": ({"structure": ["width"]}, ValueError, "structure: 'width' is no name of configs"),
+    "another metric": ({"metric": "loss"}, ValueError, "evaluate gives no 'loss'; it gives nothing"),
+    "no rungs": ({"policy": sweep.halve(2)}, ValueError, "a policy acts at rungs, or every so many steps"),
+    "rungs beyond": ({"rungs": [5]}, ValueError, r"rungs up to them.* rungs=\[5\]"),
     "bools": ({"configs": {"a": torch.tensor([True])}}, TypeError, "configs: 'a' is torch.bool"),
     "a way": ({"mode": "up"}, ValueError, "mode is 'min' or 'max', got 'up'"),
     "no names": ({"configs": {}}, ValueError, "configs: no hyperparameters"),
