@@ -40,9 +40,10 @@ def fresh_dynamo():
 def no_cpp(monkeypatch):
     """As where there is no C++ compiler, or on another device."""
     from optfx.compiler.kernels import cpp
+    from optfx.compiler.kernels.binding import Unsupported
 
     def refused(*_):
-        raise cpp.Unsupported("anything")
+        raise Unsupported("anything")
 
     monkeypatch.setattr(cpp, "launcher", refused)
     monkeypatch.setattr(cpp, "scalar_work", refused)

@@ -58,7 +58,7 @@ class Gradients:
     def prepare(self, params: Tree, batch: Any) -> bool:
         """Make the program for such a batch, whose compiler starts; whether there is one."""
         from optfx.compiler.captured import NotCaptured, capture
-        from optfx.compiler.kernels.cpp import Unsupported
+        from optfx.compiler.kernels.binding import Unsupported
 
         with self.lock:
             key = _kind(batch, params)

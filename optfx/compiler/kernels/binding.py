@@ -16,6 +16,11 @@ if TYPE_CHECKING:  # it stands on this file
 
 CELL = 8  # bytes: the largest scalar
 
+
+class Unsupported(Exception):
+    """Something that a writer of kernels does not write."""
+
+
 Row = list[Input]
 """The inputs that a program's leaves are, for one leaf of the optimizer."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
 from optfx.compiler.kernels import cpp, inductor, mapped
-from optfx.compiler.kernels.binding import Bound, Owned
+from optfx.compiler.kernels.binding import Bound, Owned, Unsupported
 from optfx.compiler.kernels.program import Program
 from optfx.compiler.kernels.split import LENGTH, example, split
 from optfx.compiler.members import Alone, Members
@@ -22,6 +23,17 @@ from optfx.core.donate import fresh
 Launch = Callable[[list[Owned], list[Tensor], set[Input], Alone], Bound]
 """`launch(owners, values, rebound, members)` binds a kernel to the leaves of some owners. `values` has the tensor that
 each input is; those of the inputs `rebound` are others in each step."""
+
+
+def writer_for(device: torch.device) -> Any:
+    """The module that writes kernels for a device; None where Inductor writes all of them."""
+    if device.type == "cpu":
+        return cpp
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        from optfx.compiler.kernels import triton
+
+        return triton
+    return None
 
 
 class Kernel(NamedTuple):
@@ -56,12 +68,12 @@ class Workshop:
     def _make(self, program: Program, device: torch.device) -> Kernel:
         n, k = len(program.dtypes), len(program.parts)
         prelude, loop, dtypes = split(program, device)
-        reason = ""
-        if device.type == "cpu":
+        reason, writer = "", writer_for(device)
+        if writer is not None:
             try:
-                return Kernel(prelude, dtypes, cpp.launcher(loop, n, k, self._compilers), True, "C++")
-            except cpp.Unsupported as why:
-                reason = f", for {why} is not written in C++"
+                return Kernel(prelude, dtypes, writer.launcher(loop, n, k, self._compilers), True, writer.NAME)
+            except Unsupported as why:
+                reason = f", for {why} is not written in {writer.NAME}"
         if isinstance(self.members, Members):
             return Kernel(prelude, dtypes, mapped.launcher(loop), False, f"vmap{reason}")
         prelude, loop, dtypes = split(program, device, decomposed=True)
@@ -85,9 +97,10 @@ class Workshop:
 
         # copies, for what is traced runs, and Inductor takes tensors of one memory for one tensor
         examples = [self.members.one(x).clone() for x in every]
-        if all(x.device.type == "cpu" for x in every):
-            with contextlib.suppress(cpp.Unsupported):
-                return cpp.scalar_work(traced(run, examples), every, self._compilers, self.members)
+        writer = writer_for(every[0].device) if len({x.device for x in every}) == 1 else None
+        if writer is not None:
+            with contextlib.suppress(Unsupported):
+                return writer.scalar_work(traced(run, examples), every, self._compilers, self.members)
         from torch.fx.experimental.proxy_tensor import make_fx
 
         graph = make_fx(run)(*examples)

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from optfx.compiler.kernels.cpp.expressions import Unsupported
+from optfx.compiler.kernels.binding import Unsupported
 
 FLAGS = "-march=native -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=off -std=c++17 -shared -fPIC -w"
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch.fx import Node
 
+from optfx.compiler.kernels.binding import Unsupported
 from optfx.compiler.kernels.cpp.activations import ACTIVATIONS, SLOPE
 from optfx.compiler.kernels.cpp.elementary import ELEMENTARY
 
@@ -139,10 +140,6 @@ TESTS = {
 }
 
 
-class Unsupported(Exception):
-    """An operation that this file does not write."""
-
-
 def ctype(dtype: torch.dtype) -> str:
     """The type of a value while it is computed with: float for half precision."""
     if dtype in HALF:
@@ -171,13 +168,13 @@ def name_of(node: Node) -> str:
     return getattr(getattr(node.target, "overloadpacket", None), "__name__", str(node.target))
 
 
-def _alpha(node: Node) -> Any:
+def alpha_of(node: Node) -> Any:
     """What the second argument of a sum is multiplied by; torch rounds it to half precision, where the sum is."""
     alpha, dtype = [*node.args, node.kwargs.get("alpha", 1)][2], node.meta["val"].dtype
     return torch.tensor(alpha, dtype=dtype).item() if dtype in HALF else alpha
 
 
-def _arguments(node: Node) -> list[Any]:
+def arguments_of(node: Node) -> list[Any]:
     """The arguments of an operation, with those that are left out."""
     known = node.target._schema.arguments[len(node.args) :]  # type: ignore[union-attr]
     return [*node.args, *(node.kwargs.get(a.name, a.default_value) for a in known if not a.is_out)]
@@ -231,7 +228,7 @@ class Writer:
             raise Unsupported(f"{node.target}")
         wanted = {int(c) for c in "012345" if f"{{{c}}}" in PLAIN[name]}
         text = re.sub(r"\bT\(", f"{T}(", PLAIN[name]).replace("<T>", f"<{T}>")
-        return text.format(*(self.value(x, T) if k in wanted else "" for k, x in enumerate(_arguments(node))))
+        return text.format(*(self.value(x, T) if k in wanted else "" for k, x in enumerate(arguments_of(node))))
 
     def test(self, node: Node, T: str) -> str:
         C = ctype(node.args[0].meta["val"].dtype)  # type: ignore[union-attr]
@@ -244,12 +241,12 @@ class Writer:
 
     def add(self, node: Node, T: str) -> str:
         a, b = (self.value(x, T) for x in node.args[:2])
-        alpha = _alpha(node)
+        alpha = alpha_of(node)
         return f"{a} + {b}" if alpha == 1 else f"multiply_add<{T}>({self.value(alpha, T)}, {b}, {a})"
 
     def subtract(self, node: Node, T: str) -> str:
         a, b = (self.value(x, T) for x in node.args[:2])
-        a, b, alpha = (a, b, _alpha(node)) if name_of(node) == "sub" else (b, a, _alpha(node))
+        a, b, alpha = (a, b, alpha_of(node)) if name_of(node) == "sub" else (b, a, alpha_of(node))
         return f"{a} - {b}" if alpha == 1 else f"multiply_add<{T}>(-{self.value(alpha, T)}, {b}, {a})"
 
     def cast(self, node: Node, T: str) -> str:

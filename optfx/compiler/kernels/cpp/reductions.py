@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch.fx import Node
 
-from optfx.compiler.kernels.cpp.expressions import Unsupported, Writer, ctype, literal, name_of
+from optfx.compiler.kernels.binding import Unsupported
+from optfx.compiler.kernels.cpp.expressions import Writer, ctype, literal, name_of
 
 REDUCTIONS = ("sum", "any", "all", "amax", "amin", "max", "min", "linalg_vector_norm")
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from optfx.compiler.kernels.binding import Bound
+from optfx.compiler.kernels.binding import Bound, Unsupported
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.calls import FAULTLESS, Call
-from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Unsupported, Writer, ctype, load, name_of, stored
+from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Writer, ctype, load, name_of, stored
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, accumulator
 from optfx.compiler.members import Alone
 

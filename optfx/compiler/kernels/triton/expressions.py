@@ -1,0 +1,226 @@
+"""Triton for the operations of a graph, one statement for each node.
+
+Half precision is computed in float32 and rounded after each operation, as in eager code and in C++.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch.fx import Node
+
+from optfx.compiler.kernels.binding import Unsupported
+from optfx.compiler.kernels.cpp.expressions import COMPARISONS, alpha_of, arguments_of, name_of
+
+HALF = (torch.bfloat16, torch.float16)
+IN_MEMORY = {
+    torch.float32: "tl.float32",
+    torch.float64: "tl.float64",
+    torch.int64: "tl.int64",
+    torch.int32: "tl.int32",
+    torch.int16: "tl.int16",
+    torch.int8: "tl.int8",
+    torch.uint8: "tl.uint8",
+    torch.bool: "tl.int8",
+    torch.bfloat16: "tl.bfloat16",
+    torch.float16: "tl.float16",
+}
+FLOATS = ("tl.float32", "tl.float64")
+
+PLAIN = {
+    "mul": "{0} * {1}",
+    "div": "divide({0}, {1})",
+    "neg": "-{0}",
+    "reciprocal": "divide({one}, {0})",
+    "relu": "larger({0}, {zero})",
+    "sigmoid": "divide({one}, {one} + tl.exp(-{0}))",
+    "sqrt": "root({0})",
+    "rsqrt": "divide({one}, root({0}))",
+    "abs": "tl.abs({0})",
+    "square": "{0} * {0}",
+    **dict.fromkeys(("sign", "sgn"), "sign_of({0})"),
+    "exp": "tl.exp({0})",
+    "exp2": "tl.exp2({0})",
+    "log": "tl.log({0})",
+    "log2": "tl.log2({0})",
+    "sin": "tl.sin({0})",
+    "cos": "tl.cos({0})",
+    "erf": "tl.erf({0})",
+    "floor": "tl.floor({0})",
+    "ceil": "tl.ceil({0})",
+    "trunc": "whole_towards_zero({0})",
+    "round": "nearest_whole({0})",
+    **dict.fromkeys(("maximum", "clamp_min"), "larger({0}, {1})"),
+    **dict.fromkeys(("minimum", "clamp_max"), "smaller({0}, {1})"),
+    "lerp": "blend({0}, {1}, {2})",
+    "remainder": "modulo({0}, {1})",
+    **dict.fromkeys(("clone", "detach", "alias", "lift", "lift_fresh", "lift_fresh_copy"), "{0}"),
+    **dict.fromkeys(("zeros", "zeros_like"), "{zero}"),
+    **dict.fromkeys(("ones", "ones_like"), "{one}"),
+    "bitwise_and": "{0} & {1}",
+    "bitwise_or": "{0} | {1}",
+    "bitwise_xor": "{0} ^ {1}",
+}
+OF_SINGLES = {"expm1": "exp_minus_one({0})", "log1p": "log_of_one_more({0})", "tanh": "hyperbolic_tangent({0})"}
+TESTS = {
+    "isnan": "{0} != {0}",
+    "isinf": "tl.abs({0}) == {infinity}",
+    "logical_and": "({0} != 0) & ({1} != 0)",
+    "logical_or": "({0} != 0) | ({1} != 0)",
+    "logical_not": "{0} == 0",
+}
+
+
+def type_of(dtype: torch.dtype) -> str:
+    """The type of a value while it is computed with."""
+    if dtype in HALF:
+        return "tl.float32"
+    if dtype not in IN_MEMORY:
+        raise Unsupported(str(dtype))
+    return "tl.int1" if dtype == torch.bool else IN_MEMORY[dtype]
+
+
+def pointer(address: str, dtype: torch.dtype) -> str:
+    """An address as a pointer to numbers of this dtype."""
+    return f"({address}).to(tl.pointer_type({IN_MEMORY[dtype]}))"
+
+
+def loaded(text: str, dtype: torch.dtype) -> str:
+    """What was loaded, as it is computed with."""
+    return f"({text} != 0)" if dtype == torch.bool else f"{text}.to(tl.float32)" if dtype in HALF else text
+
+
+def stored(value: str, dtype: torch.dtype) -> str:
+    return f"({value}).to({IN_MEMORY[dtype]})"
+
+
+def literal(value: Any, T: str) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'tl.full((), float("{value}"), {T})'
+    return f"tl.full((), {int(value) if T not in FLOATS else float(value)!r}, {T})"
+
+
+class Writer:
+    """Statements for the nodes of a graph."""
+
+    def __init__(self) -> None:
+        self.names: dict[Node, str] = {}
+
+    def value(self, x: Any, T: str) -> str:
+        """An argument as a value of type T."""
+        if not isinstance(x, Node):
+            if not isinstance(x, (int, float)):
+                raise Unsupported(f"the argument {x!r}")
+            return literal(x, T)
+        if x not in self.names:
+            raise Unsupported(f"{x.target} in this place")
+        own, name = type_of(x.meta["val"].dtype), self.names[x]
+        return name if own == T else f"({name} != 0)" if T == "tl.int1" else f"{name}.to({T})"
+
+    def define(self, node: Node) -> str:
+        """The statement that computes a node."""
+        dtype, name = node.meta["val"].dtype, f"t{len(self.names)}"
+        value = self.expression(node)
+        if dtype in HALF:
+            value = f"({value}).to({IN_MEMORY[dtype]}).to(tl.float32)"
+        self.names[node] = name
+        return f"{name} = {value}"
+
+    def expression(self, node: Node) -> str:
+        name, T = name_of(node), type_of(node.meta["val"].dtype)
+        write = self.written_by.get(name, Writer.test if name in TESTS and T == "tl.int1" else Writer.plain)
+        text = write(self, node, T)
+        if T not in (*FLOATS, "tl.int1") and any(f in text for f in ("tl.exp", "tl.log", "tl.s", "root(", "divide(")):
+            raise Unsupported(f"{node.target} of whole numbers")
+        return text
+
+    # ---- operations ------------------------------------------------------------------------------
+
+    def plain(self, node: Node, T: str) -> str:
+        name, known = name_of(node), PLAIN | (OF_SINGLES if T == "tl.float32" else {})
+        if name not in known or any(node.kwargs.get(k) for k in ("rounding_mode", "decimals", "approximate")):
+            raise Unsupported(f"{node.target}")
+        wanted = [f"{{{k}}}" in known[name] for k in range(6)]
+        given = [self.value(x, T) if wanted[k] else "" for k, x in enumerate(arguments_of(node))]
+        return known[name].format(*given, one=literal(1, T), zero=literal(0, T))
+
+    def test(self, node: Node, T: str) -> str:
+        C = type_of(node.args[0].meta["val"].dtype)  # type: ignore[union-attr]
+        infinity = literal(math.inf, C) if C in FLOATS else ""
+        return TESTS[name_of(node)].format(*(self.value(x, C) for x in node.args), infinity=infinity)
+
+    def compare(self, node: Node, T: str) -> str:
+        a, b = (x.meta["val"] if isinstance(x, Node) else x for x in node.args)
+        C = type_of(torch.result_type(a, b))  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return f"{self.value(node.args[0], C)} {COMPARISONS[name_of(node)]} {self.value(node.args[1], C)}"
+
+    def add(self, node: Node, T: str) -> str:
+        a, b = (self.value(x, T) for x in node.args[:2])
+        alpha = alpha_of(node)
+        return f"{a} + {b}" if alpha == 1 else f"{a} + {self.value(alpha, T)} * {b}"
+
+    def subtract(self, node: Node, T: str) -> str:
+        a, b = (self.value(x, T) for x in node.args[:2])
+        a, b = (a, b) if name_of(node) == "sub" else (b, a)
+        alpha = alpha_of(node)
+        return f"{a} - {b}" if alpha == 1 else f"{a} - {self.value(alpha, T)} * {b}"
+
+    def cast(self, node: Node, T: str) -> str:
+        return self.value(node.args[0], T)
+
+    def where(self, node: Node, T: str) -> str:
+        c, a, b = node.args if name_of(node) == "where" else (node.args[1], node.args[2], node.args[0])
+        return f"tl.where({self.value(c, 'tl.int1')}, {self.value(a, T)}, {self.value(b, T)})"
+
+    def clamp(self, node: Node, T: str) -> str:
+        x, low, high = self.value(node.args[0], T), *[*node.args[1:], None, None][:2]
+        low, high = node.kwargs.get("min", low), node.kwargs.get("max", high)
+        x = x if low is None else f"larger({x}, {self.value(low, T)})"
+        return x if high is None else f"smaller({x}, {self.value(high, T)})"
+
+    def power(self, node: Node, T: str) -> str:
+        x, exponent = self.value(node.args[0], T), node.args[1]
+        if exponent == 2:
+            return f"{x} * {x}"
+        if exponent == 3:
+            return f"{x} * {x} * {x}"
+        return f"root({x})" if exponent == 0.5 else f"power({x}, {self.value(exponent, T)})"
+
+    def add_product(self, node: Node, T: str) -> str:
+        a, b, c = (self.value(x, T) for x in node.args[:3])
+        v = node.kwargs.get("value", 1)
+        return f"{a} + {b if v == 1 else f'{self.value(v, T)} * {b}'} * {c}"
+
+    def add_quotient(self, node: Node, T: str) -> str:
+        a, b, c = (self.value(x, T) for x in node.args[:3])
+        v = node.kwargs.get("value", 1)
+        return f"{a} + divide({b if v == 1 else f'{self.value(v, T)} * {b}'}, {c})"
+
+    def constant(self, node: Node, T: str) -> str:
+        return self.value(node.args[0 if name_of(node) == "scalar_tensor" else 1], T)
+
+    def bitwise_not(self, node: Node, T: str) -> str:
+        x = self.value(node.args[0], T)
+        return f"{x} == 0" if T == "tl.int1" else f"~{x}"
+
+    written_by: ClassVar[dict[str, Callable[[Writer, Node, str], str]]] = {
+        "_to_copy": cast,
+        "add": add,
+        "addcdiv": add_quotient,
+        "addcmul": add_product,
+        "bitwise_not": bitwise_not,
+        "clamp": clamp,
+        "convert_element_type": cast,
+        "full": constant,
+        "full_like": constant,
+        "masked_fill": where,
+        "pow": power,
+        "rsub": subtract,
+        "scalar_tensor": constant,
+        "sub": subtract,
+        "where": where,
+        **dict.fromkeys(COMPARISONS, compare),
+    }
