@@ -1,4 +1,4 @@
-"""What every test may rely on: one thread per worker, no window, JAX in float64 on the CPU, a fixed seed."""
+"""What every test may rely on: one thread per worker, no window, JAX in float64 and Triton on the CPU, a fixed seed."""
 
 import os
 
@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["JAX_ENABLE_X64"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TRITON_INTERPRET"] = "1"  # kernels of accelerators, on the CPU
 # XLA compiles in a quarter of the time: its programs run a few times here
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
 if "PYTEST_XDIST_WORKER" in os.environ:

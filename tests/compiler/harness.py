@@ -27,15 +27,21 @@ def params(dtype=torch.float32, seed=0):
     return go(SHAPES)
 
 
-def grads(step, dtype=torch.float32):
-    return tree.scale(0.01 if step % 2 else 1.0, params(dtype, step + 1))
+def shorter(p, n):
+    """With so many elements in the large leaf."""
+    return p | {"big": p["big"][:n]}
+
+
+def grads(step, dtype=torch.float32, like=None):
+    g = tree.scale(0.01 if step % 2 else 1.0, params(dtype, step + 1))
+    return g if like is None else shorter(g, len(like["big"]))
 
 
 def eager(tx, p, steps=4, dtype=None, **extra):
     """Params and state after some steps, by `update` and `apply_updates`."""
     state = tx.init(p)
     for step in range(steps):
-        updates, state = tx.update(grads(step, dtype or p["w"].dtype), state, p, **extra)
+        updates, state = tx.update(grads(step, dtype or p["w"].dtype, p), state, p, **extra)
         p = optfx.apply_updates(p, updates)
     return p, state
 
@@ -45,7 +51,7 @@ def fused(tx, p, steps=4, dtype=None, **extra):
     opt = optfx.fuse(tx)
     q, state = opt.init(p, **extra)
     for step in range(steps):
-        q, state = opt.step(grads(step, dtype or p["w"].dtype), state, q, **extra)
+        q, state = opt.step(grads(step, dtype or p["w"].dtype, p), state, q, **extra)
     return (q, state), opt
 
 

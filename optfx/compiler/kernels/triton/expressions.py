@@ -94,7 +94,8 @@ def loaded(text: str, dtype: torch.dtype) -> str:
 
 
 def stored(value: str, dtype: torch.dtype) -> str:
-    return f"({value}).to({IN_MEMORY[dtype]})"
+    """A value as it lies in memory."""
+    return f"to_bfloat16({value})" if dtype == torch.bfloat16 else f"({value}).to({IN_MEMORY[dtype]})"
 
 
 def literal(value: Any, T: str) -> str:
@@ -125,7 +126,7 @@ class Writer:
         dtype, name = node.meta["val"].dtype, f"t{len(self.names)}"
         value = self.expression(node)
         if dtype in HALF:
-            value = f"({value}).to({IN_MEMORY[dtype]}).to(tl.float32)"
+            value = f"{stored(value, dtype)}.to(tl.float32)"
         self.names[node] = name
         return f"{name} = {value}"
 

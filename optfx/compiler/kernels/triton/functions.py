@@ -23,6 +23,14 @@ def root(a):
 
 
 @triton.jit
+def to_bfloat16(a):
+    """The nearest one, by its bits: Triton's interpreter cuts them off."""
+    bits = a.to(tl.uint32, bitcast=True)
+    nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return tl.where(a != a, 0x7FC0, nearest).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+
+
+@triton.jit
 def larger(a, b):
     return tl.where((a != a) | (a > b), a, b)
 
@@ -66,7 +74,7 @@ def nearest_whole(a):
 def power(a, b):
     """The power of a number that is not negative, or NaN."""
     y = tl.exp(b.to(tl.float64) * tl.log(a.to(tl.float64))).to(a.dtype)
-    return tl.where((b == 0) | (a == 1), 1.0, y).to(a.dtype)
+    return tl.where(a == 1, 1.0, tl.where(b == 0, 1.0, y)).to(a.dtype)
 
 
 @triton.jit

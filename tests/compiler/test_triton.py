@@ -1,0 +1,80 @@
+"""Kernels in Triton, run on the CPU by its interpreter: the numbers of eager code, for all that is fused."""
+
+import pytest
+import torch
+
+import optfx
+from tests.compiler.harness import distance, eager, fused, params, shorter, units
+from tests.harness import parts
+
+pytest.importorskip("triton")
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, which interprets: 1 / 0 and log 0
+BLOCKS = 2500  # elements, which take three blocks
+LEFT_TO_INDUCTOR = {"adam_atan2", "scale_by_adam_atan2"}
+
+
+@pytest.fixture(autouse=True)
+def by_triton(monkeypatch):
+    """Whatever is written in C++ is written in Triton."""
+    from optfx.compiler.kernels import triton as writer
+    from optfx.compiler.kernels import workshop
+
+    monkeypatch.setattr(workshop, "writer_for", lambda device: writer)
+
+
+@parts
+def test_every_part_in_float64_is_eager(row):
+    tx, p = row.make(**row.hypers), shorter(params(torch.float64), BLOCKS)
+    (q, state), opt = fused(tx, p, steps=2, **row.extra)
+    limit = 1e-5 if "bf16" in row.id or "float32" in row.id else 1e-12
+    assert distance((q, state), eager(tx, p, steps=2, **row.extra)) < limit
+    assert all(unit.kernel.by == "Triton" for unit in units(opt)) or row.name in LEFT_TO_INDUCTOR
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["adamw", "lamb", "lion", "clipped, scheduled"])
+def test_other_dtypes_have_the_numbers_of_cpp(name, dtype, monkeypatch):
+    tx = {
+        "adamw": optfx.adamw(0.1),
+        "lamb": optfx.lamb(0.1),
+        "lion": optfx.lion(0.01),
+        "clipped, scheduled": optfx.chain(
+            optfx.clip_by_global_norm(0.5), optfx.adamw(optfx.cosine_decay_schedule(0.1, 9))
+        ),
+    }[name]
+    p = shorter(params(dtype), BLOCKS)
+    mine = fused(tx, p)[0]
+    monkeypatch.undo()
+    assert distance(mine, fused(tx, p)[0]) < {torch.float32: 1e-6}.get(dtype, torch.finfo(dtype).eps)
+
+
+def test_every_member_has_numbers_of_its_own():
+    txs = optfx.lamb(torch.tensor([0.1, 0.2, 0.05], dtype=torch.float64))
+    p = {"w": torch.randn(3, 40, 30), "b": torch.randn(3, 5), "s": torch.randn(3)}
+    g = optfx.tree.map(torch.sin, p)
+    opt = optfx.fuse(txs, members=3)
+    q, state = opt.init(p)
+    for _ in range(3):
+        q, state = opt.step(g, state, q)
+    for j, rate in enumerate((0.1, 0.2, 0.05)):
+        alone, tx = {k: x[j] for k, x in p.items()}, optfx.lamb(rate)
+        s = tx.init(alone)
+        for _ in range(3):
+            updates, s = tx.update({k: x[j] for k, x in g.items()}, s, alone)
+            alone = optfx.apply_updates(alone, updates)
+        for k, x in alone.items():
+            torch.testing.assert_close(q[k][j], x, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_may_lie_elsewhere_in_each_step_and_params_may_move():
+    tx, p = optfx.adamw(0.1), {"w": torch.randn(50), "b": torch.randn(())}
+    opt = optfx.fuse(tx)
+    q, state = opt.init(p)
+    expected, s = p, tx.init(p)
+    for k in range(3):
+        g = {"w": torch.sin(p["w"] * k)[torch.arange(50)], "b": torch.cos(p["b"] * k)}
+        updates, s = tx.update(g, s, expected)
+        expected = optfx.apply_updates(expected, updates)
+        q, state = opt.step(g, state, {k: x.clone() for k, x in q.items()})
+    assert all(torch.allclose(q[k], x) for k, x in expected.items())
