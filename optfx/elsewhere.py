@@ -126,6 +126,7 @@ NAMES: dict[str, str] = {
     "LaProp": "`optfx.laprop`",
     "Lion": "`optfx.lion`",
     "MuonEq": "`optfx.equilibrate_rows`, then `optfx.orthogonalize`",
+    "Muown": "`optfx.muown`",
     "NAMO": "`optfx.scale_by_namo`",
     "NAdamW": "`optfx.nadamw`",
     "NorDion2": "`optfx.scale_by_dion3`, then `optfx.scale_by_shape` with `at_least_one=False`",

@@ -14,6 +14,7 @@ import torch
 
 import optfx
 from optfx import select
+from optfx.combinators.views import as_matrix, blocks
 from optfx.optimizers.schedule_free import rectified  # noqa: F401  which a repr names
 
 
@@ -34,6 +35,7 @@ class Row:
 
 MATRICES = select.ndim(min=2)
 BATCHES = select.label({"muon": MATRICES}, default="adam")
+FILLED = select.label({"muon": MATRICES & select.size(min=1)}, default="adam")  # torch guards the strides of empty ones
 ADAM = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "eps_root": 1e-7}
 ADAN = {"b1": 0.98, "b2": 0.9, "b3": 0.99}
 SCHEDULE_FREE = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "weight_decay": 0.1}
@@ -682,6 +684,30 @@ ROWS = [
         "sam", lambda: optfx.sam(optfx.adam(0.1), adaptive=True), option="adaptive, grad_fn", extra={"grad_fn": uphill}
     ),
     Row("reset_every", lambda every=2.0, rate=0.1: optfx.reset_every(optfx.adam(rate), every), {"every": 2.0}),
+    Row(
+        "viewed",
+        lambda rate=0.1: optfx.viewed(optfx.adafactor(rate, min_dim_size_to_factor=1), as_matrix(), select.ndim(min=3)),
+        {"rate": 0.1},
+    ),
+    Row(
+        "viewed",
+        lambda rate=0.1: optfx.viewed(optfx.fromage(rate), blocks(2), MATRICES),
+        {"rate": 0.1},
+        "in parts",
+    ),
+    Row(
+        "weight_norm",
+        lambda rate=0.1, beta=0.9: optfx.partition(
+            {
+                "muon": optfx.weight_norm(
+                    optfx.chain(optfx.scale_by_muon(beta=beta), optfx.scale_by_learning_rate(rate)), optfx.adam(rate)
+                ),
+                "adam": optfx.adam(rate),
+            },
+            FILLED,
+        ),
+        {"rate": 0.1, "beta": 0.9},
+    ),
     Row("flatten", lambda rate=0.1: optfx.flatten(optfx.adam(rate)), {"rate": 0.1}),
     Row("flatten", lambda limit=0.5: optfx.flatten(optfx.clip_by_block_rms(limit)), {"limit": 0.5}, "whole"),
     Row(
@@ -824,6 +850,11 @@ ROWS = [
         "batches",
     ),
     Row("muon", optfx.muon, {"learning_rate": 0.1, "adam_learning_rate": 0.2, "consistent_rms": 0.2}),
+    Row(
+        "muown",
+        lambda **h: optfx.muown(**h, labels=FILLED),
+        {"learning_rate": 0.1, "beta": 0.9, "b1": 0.8, "b2": 0.9, "weight_decay": 0.1},
+    ),
     Row(
         "normuon",
         lambda **h: optfx.normuon(**h, labels=BATCHES),

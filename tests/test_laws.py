@@ -407,7 +407,11 @@ class Opening(Asked):
             Leaf.open = False
 
 
-LOOKS = {"flatten": "it makes one leaf of all", "reset_every": "it makes a state anew, as `init` does"}
+LOOKS = {
+    "flatten": "it makes one leaf of all",
+    "viewed": "it shows leaves in another shape",
+    "reset_every": "it makes a state anew, as `init` does",
+}
 
 
 @rows

@@ -10,6 +10,8 @@
 | slow weights | `lookahead` | `lookahead` |
 | averages that lead | `primal` | `schedule_free`, `gpa` |
 | another point for the gradient | `ema_nesterov`, `sam` | `ema_nesterov`, `sam` |
+| leaves in another shape | `viewed`, `views` | `viewed` |
+| lengths and directions | `weight_norm` | `weight_norm` |
 | begin anew | `reset` | `reset_every` |
 | all leaves as one | `flatten` | `flatten` |
 | numbers in the state | `inject` | `inject_hyperparams` |
@@ -32,6 +34,8 @@ from optfx.combinators.primal import gpa, schedule_free
 from optfx.combinators.reset import reset_every
 from optfx.combinators.sam import sam
 from optfx.combinators.skips import skip_large_updates, skip_not_finite
+from optfx.combinators.viewed import viewed
+from optfx.combinators.weight_norm import weight_norm
 from optfx.combinators.when import when
 
 __all__ = [
@@ -55,5 +59,7 @@ __all__ = [
     "schedule_free",
     "skip_large_updates",
     "skip_not_finite",
+    "viewed",
+    "weight_norm",
     "when",
 ]

@@ -22,10 +22,14 @@ def explanation(plan: Plan, params: Tree, state: Tree) -> str:
     for number, stage in enumerate(plan.stages):
         lines.append(f"stage {number}")
         for unit in stage.units:
-            lines.append(f"    {_words(unit)}: {_some([inputs[m.inputs[0]] for m in unit.members])}")
+            lines.append(f"    {_words(unit)}: {_some([_named(inputs, m.inputs[0]) for m in unit.members])}")
         events = Counter(f"{event.what}, as it is, for {event.why}" for event, _ in stage.events)
         lines += [f"    {words}: {_times(times)}" for words, times in events.items()]
     return "\n".join(lines)
+
+
+def _named(inputs: list[str], i: int) -> str:
+    return inputs[i] if i < len(inputs) else "what an event made"
 
 
 def _count(n: int, what: str) -> str:

@@ -29,6 +29,7 @@ from optfx.optimizers.laprop import laprop
 from optfx.optimizers.lion import lion
 from optfx.optimizers.madgrad import madgrad
 from optfx.optimizers.muon import muon
+from optfx.optimizers.muown import muown
 from optfx.optimizers.nadam import nadam
 from optfx.optimizers.normuon import adamuon, normuon
 from optfx.optimizers.novograd import novograd
@@ -76,6 +77,7 @@ __all__ = [
     "lion",
     "madgrad",
     "muon",
+    "muown",
     "nadam",
     "nadamw",
     "noisy_sgd",

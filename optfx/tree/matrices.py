@@ -1,7 +1,8 @@
 """The verb for matrices: one call for all leaves of one shape, in a batch.
 
 A matrix is the last two dimensions of a leaf; those before are a batch. Leaves that agree in shape, dtype and device
-are stacked, so that a product of matrices is one batched product, however many leaves there are.
+are stacked, so that a product of matrices is one batched product, however many leaves there are. Where leaves are
+sharded, each process takes its share of those of one shape, and results are exchanged.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from optfx.tree.nodes import Tree, leaves, paths, unflatten
 from optfx.tree.recording import recorder
-from optfx.tree.sharded import any_sharded, run_on_wholes
+from optfx.tree.sharded import any_sharded, mesh_of, run_on_shares
 from optfx.tree.verbs import Scalars, columns_of, name_of, run_leaf
 from optfx.tree.words import LeafError
 
@@ -65,9 +66,7 @@ def matrixwise(
             if reader is not None:
                 found = reader.run_matrices(f, together, here, places)
             elif any_sharded([row[0] for row in together]):
-                found = [
-                    run_on_wholes(lambda xs: run_matrices(f, [xs], here, places)[0], xs, places) for xs in together
-                ]
+                found = run_on_shares(lambda some: run_matrices(f, some, here, places), together, places)
             else:
                 found = run_matrices(f, together, here, places)
         except LeafError as error:
@@ -105,11 +104,11 @@ def check_matrices(who: str, *trees: Tree) -> None:
 
 
 def alike(rows: Sequence[Row]) -> list[list[int]]:
-    """The numbers of those rows that agree in shapes, dtypes and devices, together."""
+    """The numbers of those rows that agree in shapes, dtypes, devices and meshes, together."""
     kinds: list[Any] = []  # not a dict: the sizes may be symbols of a compiler
     groups: list[list[int]] = []
     for i, row in enumerate(rows):
-        kind = [(x.shape, x.dtype, x.device) for x in row]
+        kind = [(x.shape, x.dtype, x.device, mesh_of(x)) for x in row]
         if kind in kinds:
             groups[kinds.index(kind)].append(i)
         else:

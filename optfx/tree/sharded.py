@@ -1,8 +1,8 @@
 """Leaves that are sharded over a mesh of devices: `DTensor`s, as `fully_shard` makes them.
 
 An elementwise function runs on the local part of each leaf. A function that sees whole leaves gets them gathered, and
-its results are sharded again as the leaves were. A reduction computes a number for each local part, and one collective
-combines the numbers of all leaves.
+its results are sharded again as the leaves were. Of matrices of one shape, each process works on its share alone. A
+reduction computes a number for each local part, and one collective combines the numbers of all leaves.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ def any_sharded(xs: Sequence[Any]) -> bool:
 def is_sharded(x: Any) -> bool:
     """Whether a leaf is a `DTensor`."""
     return type(x) not in _PLAIN and hasattr(x, "device_mesh") and hasattr(x, "placements")
+
+
+def mesh_of(x: Any) -> Any:
+    """The mesh that a leaf is sharded over; None if it is plain."""
+    return x.device_mesh if is_sharded(x) else None
 
 
 def _whole(placement: Any) -> Any:
@@ -77,6 +82,39 @@ def run_on_wholes(
     wholes = tuple([x.full_tensor() if is_sharded(x) else x for x in xs])
     places = xs if like is None else [xs[k] for k in like]
     return [spread_like(x, y) for x, y in zip(places, run(wholes), strict=False)]
+
+
+def run_on_shares(
+    run: Callable[[Sequence[Sequence[Tensor]]], list[list[Tensor]]], rows: Sequence[Sequence[Any]], like: Sequence[int]
+) -> list[list[Tensor]]:
+    """Call `run` on rows of corresponding leaves, gathered: in each process on its share of the rows. Then the results
+    are exchanged, once for each tree of them; result k is placed like leaf `like[k]`.
+
+    Args:
+        run: rows -> their results.
+        rows: alike in shape, dtype and device from row to row.
+        like: for each result, the leaf in its row whose shape and dtype it has.
+    """
+    if len(rows) == 1 or not is_sharded(rows[0][0]):
+        return [run_on_wholes(lambda xs: run([xs])[0], row, like) for row in rows]
+    from torch.distributed.tensor import DTensor, Shard
+
+    mesh = rows[0][0].device_mesh
+    here = 0
+    for size, coordinate in zip(mesh.shape, mesh.get_coordinate(), strict=True):
+        here = here * size + coordinate
+    share = -(-len(rows) // mesh.size())
+    wholes = [[x.full_tensor() if is_sharded(x) else x for x in row] for row in rows]
+    mine = wholes[here * share : (here + 1) * share]
+    found = run(mine) if mine else []
+    results = []
+    for k, i in enumerate(like):
+        x = wholes[0][i]
+        local = torch.stack([ys[k] for ys in found]) if found else x.new_zeros((0, *x.shape))
+        local = torch.cat([local, local.new_zeros((share - len(local), *x.shape))])  # all shares of one size
+        every = DTensor.from_local(local, mesh, [Shard(0)] * mesh.ndim, run_check=False).full_tensor()
+        results.append([spread_like(row[i], y) for row, y in zip(rows, every.unbind(), strict=False)])
+    return [list(ys) for ys in zip(*results, strict=True)]
 
 
 def spread_like(x: Any, y: Tensor) -> Tensor:

@@ -144,6 +144,44 @@ def reductions(rank, world):
         optfx.fuse(optfx.sgd(0.1)).init(shards)
 
 
+SEEN = []
+
+
+def cubed(x):
+    SEEN.append(len(x) if x.ndim > 2 else 1)
+    return x @ x.mT @ x
+
+
+def shares(rank, world):
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    generator = torch.Generator().manual_seed(0)
+    plain = {f"w{i}": torch.randn(6, 4, generator=generator, dtype=torch.float64) for i in range(5)}
+    plain["alone"] = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    expected = tree.matrixwise(cubed, plain)
+    for name, lay in layouts(world):
+        spread = {k: lay(k, x) for k, x in plain.items()}
+        SEEN.clear()
+        with CommDebugMode() as collectives:
+            found = tree.matrixwise(cubed, spread)
+        share = -(-5 // world)
+        mine = max(0, min(share, 5 - rank * share))
+        assert sum(SEEN) == mine + 1, (name, SEEN)
+        for k, x in expected.items():
+            assert found[k].placements == spread[k].placements
+            torch.testing.assert_close(whole(found[k]), x, rtol=1e-12, atol=0)
+        if name in ("rows", "columns"):  # each leaf is gathered once, and the results of the five are exchanged once
+            assert collectives.get_total_counts() == 6 + 1, (name, collectives.get_comm_counts())
+        if name == "everywhere":
+            assert collectives.get_total_counts() == 1
+    return True
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_each_process_multiplies_its_share_of_the_matrices(world):
+    assert ranks.run(shares, world) == [True] * world
+
+
 def line_up(mesh, x):
     from torch.distributed.tensor import Shard, distribute_tensor
 

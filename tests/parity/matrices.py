@@ -331,6 +331,32 @@ def adamuon_case(options: str, lr: float, b1: float, b2: float, decay: float, of
     )
 
 
+def muown(p, grad, lr, beta, b1, b2, eps, decay) -> Iterator[np.ndarray]:
+    g = norm(p, axis=1, keepdims=True)
+    v, m, mg, vg = p, np.zeros_like(p), np.zeros_like(g), np.zeros_like(g)
+    for t in itertools.count(1):
+        unit, w = v / norm(v, axis=1, keepdims=True), grad(t - 1, p)
+        dg = (w * unit).sum(1, keepdims=True)
+        m = beta * m + (1 - beta) * g / norm(v, axis=1, keepdims=True) * (w - unit * dg)
+        mg, vg = b1 * mg + (1 - b1) * dg, b2 * vg + (1 - b2) * dg**2
+        v = v - lr * 0.2 * math.sqrt(max(p.shape)) * newton_schulz(m, SIMPLE, eps)
+        g = g - lr * (mg / (1 - b1**t) / (np.sqrt(vg / (1 - b2**t)) + eps) + decay * g)
+        p = g * v / norm(v, axis=1, keepdims=True)
+        yield p
+
+
+def muown_case(options: str, lr: float, beta: float, b1: float, b2: float, decay: float) -> Case:
+    return Case(
+        "muown",
+        options,
+        lambda: optfx.muown(lr, beta, b1, b2, 1e-8, decay),
+        matrices(
+            muown, lambda p, grad: adamw(p, grad, lr, **ADAMW), 2, lr=lr, beta=beta, b1=b1, b2=b2, eps=1e-8, decay=decay
+        ),
+        paper="Lion et al., 2026",
+    )
+
+
 def dion2_case(options: str, lr: float, mu: float, fraction: float, method: Any, decay: float) -> Case:
     numbers = {"lr": lr, "mu": mu, "fraction": fraction, "method": method, "decay": decay}
     return Case(
@@ -429,6 +455,8 @@ CASES = [
     normuon_case("other numbers, no lookahead", 0.1, 0.8, 0.7, 0.2, False),
     adamuon_case("as in the paper", 0.1, 0.95, 0.95, 0.1, True),
     adamuon_case("without the sign", 0.1, 0.9, 0.8, 0.0, False),
+    muown_case("as in the paper", 0.05, 0.95, 0.9, 0.95, 0.0),
+    muown_case("other numbers", 0.1, 0.8, 0.7, 0.9, 0.2),
     dion2_case("as in its package", 0.05, 0.95, 0.25, POLAR_EXPRESS[:5], 0.01),
     dion2_case("other numbers, exact", 0.1, 0.8, 0.5, "svd", 0.2),
     scion_case("scion", "as in the paper", 0.01, 0.9, 5.0, False),

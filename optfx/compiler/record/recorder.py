@@ -33,7 +33,13 @@ from optfx.tree.verbs import Scalars
 from optfx.tree.words import difference
 
 READING = {"_local_scalar_dense", "equal", "is_nonzero"}
+RESHAPING = {"view", "_unsafe_view", "_reshape_alias", "alias"}  # of leaves, whose memory is contiguous
 LITERALS = {"lift", "lift_fresh", "lift_fresh_copy"}  # what `torch.tensor` does with a new tensor
+
+
+def same(x: Tensor) -> Tensor:
+    """A leaf in another shape is the same to a kernel."""
+    return x
 
 
 class Recorder(Notes, DispatchMode):
@@ -202,6 +208,9 @@ class Recorder(Notes, DispatchMode):
         if any(form.dtype.is_complex and not form.shape for form in forms):
             raise Unfusable("it makes a complex number of a leaf")
         f = Operation(func, tuple(leaves), forms[0].dtype)
+        if name in RESHAPING:
+            (x,) = leaves.values()
+            return Lazy(Call(same, (x,), (), 1), 0, forms[0])
         alike = operations.treats_elements_alike(func, [*leaves.values()], [*others.values()], results)
         if alike and not seeded and f not in self.known.opened:
             return Lazy(Call(f, (*leaves.values(),), self._others(func, others), 1), 0, forms[0])
