@@ -872,6 +872,7 @@ OTHER_SIGNATURES = {
     "scale_by_factored_rms": "decay_rate_fn",
     "scale_by_adopt": "clip_value_fn",
     "adopt": "clip_value_fn",
+    "scale_by_galore": "weight_dimension_numbers",
 }
 LACKING = {
     ("mode", "hard", True),  # of lion

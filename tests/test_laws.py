@@ -404,7 +404,12 @@ class Opening(Asked):
             Leaf.open = False
 
 
-LOOKS = {"flatten": "it makes one leaf of all", "reset_every": "it makes a state anew, as `init` does"}
+LOOKS = {
+    "flatten": "it makes one leaf of all",
+    "scale_by_apollo": "it makes smaller leaves",
+    "scale_by_galore": "it makes smaller leaves",
+    "reset_every": "it makes a state anew, as `init` does",
+}
 
 
 @rows
