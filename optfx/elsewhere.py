@@ -39,6 +39,7 @@ _OF_SEVERAL = {
     "`optfx.scale_by_galore` in a chain": "galore GaLore",
     "give `optfx.scale_by_galore` matrices, in the last two dimensions": "GaLoreDimensionNumbers",
     "`optfx.scale_by_apollo` in a chain": "APOLLO apollo",
+    "`optfx.scale_by_sinksoap` in a chain": "SinkSOAP sinksoap",
     "`optfx.kron`": "Kron PSGDKron psgd",
     "`optfx.shampoo`": "Shampoo DistributedShampoo ScalableShampoo",
     "`optfx.scale_by_kl_soap` in a chain": "KLSOAP kl_soap",

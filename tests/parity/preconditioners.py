@@ -221,6 +221,37 @@ def splus_case(options, lr=0.3, b1=0.9, b2=0.999, frequency=3):
     )
 
 
+def sinksoap(p, grad, lr, b1, beta, eps, frequency, steps, nesterov) -> Iterator[np.ndarray]:
+    m, left, right = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    ql, qr = np.eye(len(p)), np.eye(len(p))
+    for t in range(1000):
+        g = grad(t, p)
+        left, right = beta * left + (1 - beta) * g @ T(g), beta * right + (1 - beta) * T(g) @ g
+        if t == 0:
+            ql, qr = eigenbasis(left), eigenbasis(right)
+        elif t % frequency == 0:
+            ql, qr = np.linalg.qr(left @ ql)[0], np.linalg.qr(right @ qr)[0]
+        m = b1 * m + (1 - b1) * g
+        x = T(ql) @ (b1 * m + (1 - b1) * g if nesterov else m) @ qr
+        for _ in range(steps):
+            x = x / np.sqrt((x**2).mean(1, keepdims=True) + eps)
+            x = x / np.sqrt((x**2).mean(0, keepdims=True) + eps)
+        p = p - lr * ql @ x @ T(qr)
+        yield p
+
+
+def sinksoap_case(options, lr=0.05, b1=0.95, beta=0.95, eps=1e-12, frequency=2, steps=10, nesterov=True):
+    rule = {"frequency": frequency, "steps": steps, "nesterov": nesterov}
+    return Case(
+        "scale_by_sinksoap",
+        options,
+        lambda: optfx.chain(optfx.scale_by_sinksoap(b1, beta, eps, **rule), optfx.scale_by_learning_rate(lr)),
+        leafwise(sinksoap, lr=lr, b1=b1, beta=beta, eps=eps, **rule),
+        paper="modded-nanogpt, 2026",
+        shapes={"matrix": (4, 4)},
+    )
+
+
 def leading(g, rank):
     u, _, v = np.linalg.svd(g, full_matrices=False)
     u = (u if g.shape[0] <= g.shape[1] else v.T)[:, :rank]
@@ -358,6 +389,8 @@ CASES = [
     splus_case("as in the paper"),
     splus_case("other numbers", 0.1, 0.7, 0.9, 5),
     kron_case("as in the paper", ["pytorch_optimizer"]),
+    sinksoap_case("as in the record"),
+    sinksoap_case("other numbers", 0.02, 0.8, 0.7, 1e-3, 3, 2, False),
     galore_case("wide", (4, 6), ["pytorch_optimizer"]),
     galore_case("tall, other numbers", (6, 4), (), 0.02, 3, 4, 0.25),
     apollo_case("wide", (4, 6)),

@@ -33,6 +33,7 @@ ONLY_MATRICES = {
     "scale_by_kron",
     "scale_by_muon",
     "scale_by_shampoo",
+    "scale_by_sinksoap",
     "scale_by_soap",
     "scale_by_splus",
 }

@@ -31,6 +31,7 @@ TURNING = {
     "scale_by_shampoo, one side": optfx.scale_by_shampoo(0.9, sides="left"),
     "scale_by_kl_shampoo": optfx.scale_by_kl_shampoo(frequency=2),
     "scale_by_splus": optfx.scale_by_splus(frequency=2),
+    "scale_by_sinksoap": optfx.scale_by_sinksoap(frequency=2),
     "scale_by_galore": optfx.scale_by_galore(4, 100, base_optimizer=optfx.identity()),
 }
 
@@ -55,6 +56,7 @@ def test_it_turns_as_the_gradients_turn(name):
         optfx.scale_by_shampoo(),
         optfx.scale_by_kl_shampoo(frequency=2),
         optfx.scale_by_splus(frequency=2),
+        optfx.scale_by_sinksoap(frequency=2),
         optfx.scale_by_kron(),
         optfx.scale_by_galore(2),
         optfx.scale_by_apollo(2),
