@@ -11,7 +11,7 @@ import torch
 
 import optfx
 from optfx import random, select
-from tests.parity.harness import Case, by_torch, leafwise
+from tests.parity.harness import Case, by_optax, by_torch, leafwise
 from tests.parity.rules import adamw
 
 SQUARE = {"matrix": (4, 4), "vector": (5,)}
@@ -282,14 +282,18 @@ def galore_case(options, shape, packages=(), lr=0.05, rank=2, gap=200, scale=1.0
         group = {"params": ps, "rank": rank, "update_proj_gap": gap, "scale": scale, "projection_type": "std"}
         return po.GaLore([group], lr, eps=0.0, weight_decay=0.0)
 
+    runs = {
+        "optax": by_optax(lambda optax: optax.contrib.galore(lr, rank, gap, scale), shapes),
+        "pytorch_optimizer": by_torch(theirs, shapes),
+    }
     return Case(
         "scale_by_galore",
         options,
         lambda: optfx.chain(optfx.scale_by_galore(rank, gap, scale), optfx.scale_by_learning_rate(lr)),
         leafwise(galore, lr=lr, rank=rank, gap=gap, scale=scale),
-        dict.fromkeys(packages, by_torch(theirs, shapes)),
+        {name: run for name, run in runs.items() if name in packages},
         "Zhao et al., 2024",
-        {"pytorch_optimizer": 1e-5},  # its singular vectors are in float32
+        dict.fromkeys(runs, 1e-5),  # their singular vectors are in float32
         shapes,
     )
 
@@ -392,6 +396,7 @@ CASES = [
     sinksoap_case("as in the record"),
     sinksoap_case("other numbers", 0.02, 0.8, 0.7, 1e-3, 3, 2, False),
     galore_case("wide", (4, 6), ["pytorch_optimizer"]),
+    galore_case("square", (4, 4), ["optax"]),
     galore_case("tall, other numbers", (6, 4), (), 0.02, 3, 4, 0.25),
     apollo_case("wide", (4, 6)),
     apollo_case("tall, mini", (6, 4), 0.02, 1, 4, 16.0, "tensor"),
