@@ -36,7 +36,15 @@ _OF_SEVERAL = {
         prodigy mechanize momo momo_adam
     """,
     "not here yet: it needs second derivatives of the loss": "sophia hutchinson_estimator_diag_hessian",
-    "not here yet: it keeps moments of low rank": "galore scale_by_galore GaLoreDimensionNumbers",
+    "`optfx.scale_by_galore` in a chain": "galore GaLore",
+    "give `optfx.scale_by_galore` matrices, in the last two dimensions": "GaLoreDimensionNumbers",
+    "`optfx.scale_by_apollo` in a chain": "APOLLO apollo",
+    "`optfx.scale_by_sinksoap` in a chain": "SinkSOAP sinksoap",
+    "`optfx.kron`": "Kron PSGDKron psgd",
+    "`optfx.shampoo`": "Shampoo DistributedShampoo ScalableShampoo",
+    "`optfx.scale_by_kl_soap` in a chain": "KLSOAP kl_soap",
+    "`optfx.scale_by_kl_shampoo` in a chain": "KLShampoo kl_shampoo",
+    "`optfx.scale_by_splus`, and `optfx.params_ema` after the learning rate": "SPlus splus",
     "not here yet: it needs the gradient of each example, as `torch.func.vmap` gives it; Opacus is for privacy": """
         per_example_global_norm_clip per_example_layer_norm_clip differentially_private_aggregate dpsgd experimental
     """,
@@ -133,6 +141,7 @@ NAMES: dict[str, str] = {
     "NorMuon": "`optfx.normuon`",
     "PolarGrad": "`optfx.ema`, then `optfx.polargrad`",
     "QHAdam": "`optfx.qhadam`",
+    "SOAP": "`optfx.soap`",
     "QHM": "`optfx.qhm`",
     "SCION": "`optfx.scion`",
     "SCIONLight": "`optfx.scion_light`",

@@ -438,6 +438,11 @@ ROWS = [
         {"b1": 0.9, "b2": 0.8, "frequency": 2.0},
     ),
     Row(
+        "scale_by_sinksoap",
+        lambda **h: optfx.masked(optfx.scale_by_sinksoap(**h, steps=3), MATRICES),
+        {"b1": 0.9, "shampoo_beta": 0.8, "eps": 0.1, "frequency": 1.0},
+    ),
+    Row(
         "scale_by_galore",
         lambda b1=0.9, **h: optfx.masked(
             optfx.scale_by_galore(2, **h, base_optimizer=optfx.scale_by_adam(b1)), MATRICES

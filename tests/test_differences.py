@@ -541,6 +541,13 @@ def micro():
     assert (float(theirs), ours.item()) == (4.0, 2.0)
 
 
+def low_rank():
+    g = {"w": np.random.default_rng(0).normal(size=(4, 6))}
+    _, theirs = step_of_optax(optax.contrib.scale_by_galore(2, base_optimizer=optax.scale_by_adam()), g)
+    ours = optfx.scale_by_galore(2).init(tree.map(torch.tensor, g))
+    assert (theirs.base_optimizer_state.mu["w"].shape, ours.inner.mu["w"].shape) == ((4, 2), (2, 6))
+
+
 DIFFERENCES = [
     Difference(
         "Dtype of the state",
@@ -846,6 +853,12 @@ DIFFERENCES = [
         "takes the number of parts; the gradient of the mean over the batch, and its value",
         micro,
     ),
+    Difference(
+        "`scale_by_galore`",
+        "projects the longer side of a matrix, and finds the projection in float32",
+        "projects the shorter side, as in the paper",
+        low_rank,
+    ),
 ]
 
 
@@ -872,6 +885,7 @@ OTHER_SIGNATURES = {
     "scale_by_factored_rms": "decay_rate_fn",
     "scale_by_adopt": "clip_value_fn",
     "adopt": "clip_value_fn",
+    "scale_by_galore": "weight_dimension_numbers",
 }
 LACKING = {
     ("mode", "hard", True),  # of lion

@@ -410,6 +410,8 @@ class Opening(Asked):
 LOOKS = {
     "flatten": "it makes one leaf of all",
     "viewed": "it shows leaves in another shape",
+    "scale_by_apollo": "it makes smaller leaves",
+    "scale_by_galore": "it makes smaller leaves",
     "reset_every": "it makes a state anew, as `init` does",
 }
 

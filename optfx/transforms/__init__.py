@@ -7,7 +7,7 @@
 | sign of a momentum | `lion` | `scale_by_lion` |
 | optimism | `optimistic` | `scale_by_optimistic_gradient` |
 | adaptive | `adaptive/` | `scale_by_adam`, `scale_by_amsgrad`, `scale_by_nadam`, `scale_by_radam`, `scale_by_adamax`, `scale_by_belief`, `scale_by_acprop`, `scale_by_yogi`, `scale_by_adan`, `scale_by_laprop`, `scale_by_adam_atan2`, `scale_by_qhadam`, `scale_by_qhm`, `scale_by_rms`, `scale_by_stddev`, `scale_by_rss`, `scale_by_adadelta`, `scale_by_factored_rms`, `scale_by_rprop`, `scale_by_ademamix`, `scale_by_simplified_ademamix`, `scale_by_adopt`, `scale_by_stable_adam`, `scale_by_confidence`, `scale_by_novograd`, `scale_by_sm3` |
-| for matrices | `matrix/` | `scale_by_muon`, `orthogonalize`, `polargrad`, `equilibrate_rows`, `renormalize`, `scale_by_row_rms`, `scale_by_namo`, `scale_by_dion`, `scale_by_dion2`, `scale_by_dion3`, `lmo`, `scale_by_soap`, `scale_by_kl_soap`, `scale_by_shampoo`, `scale_by_kl_shampoo`, `scale_by_kron`, `scale_by_splus`, `scale_by_galore`, `scale_by_apollo` |
+| for matrices | `matrix/` | `scale_by_muon`, `orthogonalize`, `polargrad`, `equilibrate_rows`, `renormalize`, `scale_by_row_rms`, `scale_by_namo`, `scale_by_dion`, `scale_by_dion2`, `scale_by_dion3`, `lmo`, `scale_by_soap`, `scale_by_kl_soap`, `scale_by_shampoo`, `scale_by_kl_shampoo`, `scale_by_kron`, `scale_by_splus`, `scale_by_sinksoap`, `scale_by_galore`, `scale_by_apollo` |
 | on the sphere of a parameter | `spheres` | `relative_update`, `radial_brake`, `hyperball` |
 | weight decay | `decay` | `add_decayed_weights`, `cautious_weight_decay`, `l1_weight_decay`, `huber_weight_decay`, `proximal_weight_decay` |
 | in proportion to size | `size`, `trust` | `scale_by_param_block_norm`, `scale_by_param_block_rms`, `scale_by_shape`, `scale_by_trust_ratio`, `step_and_shrink` |
@@ -82,6 +82,7 @@ from optfx.transforms.matrix.orthogonalize import orthogonalize
 from optfx.transforms.matrix.polargrad import polargrad
 from optfx.transforms.matrix.row_rms import scale_by_row_rms
 from optfx.transforms.matrix.shampoo import scale_by_shampoo
+from optfx.transforms.matrix.sinksoap import scale_by_sinksoap
 from optfx.transforms.matrix.soap import scale_by_soap
 from optfx.transforms.matrix.splus import scale_by_splus
 from optfx.transforms.momentum import ema, trace
@@ -189,6 +190,7 @@ __all__ = [
     "scale_by_shape",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
+    "scale_by_sinksoap",
     "scale_by_sm3",
     "scale_by_soap",
     "scale_by_splus",

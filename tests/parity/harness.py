@@ -113,7 +113,7 @@ def by_torch(
     return run
 
 
-def by_optax(make: Callable[[Any], Any]) -> Callable[[], list[Params]]:
+def by_optax(make: Callable[[Any], Any], shapes: Shapes = SHAPES) -> Callable[[], list[Params]]:
     """With a transform of optax, from a function of the module `optax` that makes it: rate and sign included."""
 
     def run() -> list[Params]:
@@ -123,7 +123,7 @@ def by_optax(make: Callable[[Any], Any]) -> Callable[[], list[Params]]:
 
         jax.config.update("jax_enable_x64", True)
         tx = make(optax)
-        params = jax.tree.map(jnp.asarray, start())
+        params = jax.tree.map(jnp.asarray, start(shapes))
         state, out = tx.init(params), []
         for t in range(STEPS):
             grads = jax.tree.map(jnp.asarray, gradient(t, jax.tree.map(np.asarray, params)))

@@ -11,7 +11,7 @@ import torch
 
 import optfx
 from optfx import random, select
-from tests.parity.harness import Case, by_torch, leafwise
+from tests.parity.harness import Case, by_optax, by_torch, leafwise
 from tests.parity.rules import adamw
 
 SQUARE = {"matrix": (4, 4), "vector": (5,)}
@@ -221,6 +221,37 @@ def splus_case(options, lr=0.3, b1=0.9, b2=0.999, frequency=3):
     )
 
 
+def sinksoap(p, grad, lr, b1, beta, eps, frequency, steps, nesterov) -> Iterator[np.ndarray]:
+    m, left, right = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    ql, qr = np.eye(len(p)), np.eye(len(p))
+    for t in range(1000):
+        g = grad(t, p)
+        left, right = beta * left + (1 - beta) * g @ T(g), beta * right + (1 - beta) * T(g) @ g
+        if t == 0:
+            ql, qr = eigenbasis(left), eigenbasis(right)
+        elif t % frequency == 0:
+            ql, qr = np.linalg.qr(left @ ql)[0], np.linalg.qr(right @ qr)[0]
+        m = b1 * m + (1 - b1) * g
+        x = T(ql) @ (b1 * m + (1 - b1) * g if nesterov else m) @ qr
+        for _ in range(steps):
+            x = x / np.sqrt((x**2).mean(1, keepdims=True) + eps)
+            x = x / np.sqrt((x**2).mean(0, keepdims=True) + eps)
+        p = p - lr * ql @ x @ T(qr)
+        yield p
+
+
+def sinksoap_case(options, lr=0.05, b1=0.95, beta=0.95, eps=1e-12, frequency=2, steps=10, nesterov=True):
+    rule = {"frequency": frequency, "steps": steps, "nesterov": nesterov}
+    return Case(
+        "scale_by_sinksoap",
+        options,
+        lambda: optfx.chain(optfx.scale_by_sinksoap(b1, beta, eps, **rule), optfx.scale_by_learning_rate(lr)),
+        leafwise(sinksoap, lr=lr, b1=b1, beta=beta, eps=eps, **rule),
+        paper="modded-nanogpt, 2026",
+        shapes={"matrix": (4, 4)},
+    )
+
+
 def leading(g, rank):
     u, _, v = np.linalg.svd(g, full_matrices=False)
     u = (u if g.shape[0] <= g.shape[1] else v.T)[:, :rank]
@@ -251,14 +282,18 @@ def galore_case(options, shape, packages=(), lr=0.05, rank=2, gap=200, scale=1.0
         group = {"params": ps, "rank": rank, "update_proj_gap": gap, "scale": scale, "projection_type": "std"}
         return po.GaLore([group], lr, eps=0.0, weight_decay=0.0)
 
+    runs = {
+        "optax": by_optax(lambda optax: optax.contrib.galore(lr, rank, gap, scale), shapes),
+        "pytorch_optimizer": by_torch(theirs, shapes),
+    }
     return Case(
         "scale_by_galore",
         options,
         lambda: optfx.chain(optfx.scale_by_galore(rank, gap, scale), optfx.scale_by_learning_rate(lr)),
         leafwise(galore, lr=lr, rank=rank, gap=gap, scale=scale),
-        dict.fromkeys(packages, by_torch(theirs, shapes)),
+        {name: run for name, run in runs.items() if name in packages},
         "Zhao et al., 2024",
-        {"pytorch_optimizer": 1e-5},  # its singular vectors are in float32
+        dict.fromkeys(runs, 1e-5),  # their singular vectors are in float32
         shapes,
     )
 
@@ -358,7 +393,10 @@ CASES = [
     splus_case("as in the paper"),
     splus_case("other numbers", 0.1, 0.7, 0.9, 5),
     kron_case("as in the paper", ["pytorch_optimizer"]),
+    sinksoap_case("as in the record"),
+    sinksoap_case("other numbers", 0.02, 0.8, 0.7, 1e-3, 3, 2, False),
     galore_case("wide", (4, 6), ["pytorch_optimizer"]),
+    galore_case("square", (4, 4), ["optax"]),
     galore_case("tall, other numbers", (6, 4), (), 0.02, 3, 4, 0.25),
     apollo_case("wide", (4, 6)),
     apollo_case("tall, mini", (6, 4), 0.02, 1, 4, 16.0, "tensor"),

@@ -39,6 +39,7 @@ REFUSED = {
     "scale_by_kl_soap",
     "scale_by_kron",
     "scale_by_shampoo",
+    "scale_by_sinksoap",
     "scale_by_soap",
     "scale_by_splus",
     "shampoo",

@@ -41,6 +41,7 @@ ONLY_MATRICES = {
     "scale_by_namo",
     "scale_by_row_rms",
     "scale_by_shampoo",
+    "scale_by_sinksoap",
     "scale_by_soap",
     "scale_by_splus",
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from optfx import core, random, tree
-from optfx.core import GradientTransformation, Hyper, NonNegative
+from optfx.core import Hyper, NonNegative
 from optfx.transforms.adaptive.adam import scale_by_adam
 from optfx.transforms.matrix import bases
 from optfx.tree import Tree
@@ -42,6 +42,11 @@ def is_wide(x: Tensor) -> bool:
     return x.shape[-2] <= x.shape[-1]
 
 
+def adam_unless_given(tx: Any) -> None:
+    if tx.base_optimizer is None:
+        object.__setattr__(tx, "base_optimizer", scale_by_adam())
+
+
 def projections(params: Tree, rank: int, dtype: torch.dtype | None) -> Tree:
     """Zeros for the projection of each matrix."""
 
@@ -52,13 +57,14 @@ def projections(params: Tree, rank: int, dtype: torch.dtype | None) -> Tree:
     return tree.map(one, params)
 
 
-def room(params: Tree, rank: int) -> Tree:
+def room(params: Tree, rank: int, dtype: torch.dtype | None) -> Tree:
     """Zeros for each matrix as it is seen."""
 
     def one(p: Tensor) -> Tensor:
         rows, cols = p.shape[-2:]
         r = min(rank, rows, cols)
-        return p.new_zeros((*p.shape[:-2], *((r, cols) if is_wide(p) else (rows, r))))
+        shape = (*p.shape[:-2], *((r, cols) if is_wide(p) else (rows, r)))
+        return p.new_zeros(shape, dtype=dtype or computation_dtype([p.dtype]))
 
     return tree.map(one, params)
 
@@ -102,8 +108,9 @@ class scale_by_galore(core.Wrapper):
         rank: $r$; a matrix with a shorter side keeps all of it.
         update_proj_gap: how many steps a projection is kept.
         scale: $\alpha$. The authors take 0.25.
-        base_optimizer: what the optimizer inside is, without a learning rate.
-        dtype: the dtype of the projections; None for that of the parameters, but at least float32.
+        base_optimizer: the optimizer inside, without a learning rate; None for `scale_by_adam()`.
+        dtype: the dtype of the projections and of what the optimizer inside sees; None for that of the parameters, but
+            at least float32.
 
     A leaf with more than two dimensions is a batch of matrices, in the last two. Where singular values are equal the
     projection is not unique. It is a constant for derivatives.
@@ -128,16 +135,22 @@ class scale_by_galore(core.Wrapper):
     rank: int = 128
     update_proj_gap: Hyper = 200
     scale: Hyper = 1.0
-    base_optimizer: GradientTransformation = scale_by_adam()
+    base_optimizer: Any = None
     dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        adam_unless_given(self)
+        super().__post_init__()
 
     def begin(self, params: Tree) -> ScaleByGaloreState:
         bases.check("scale_by_galore", params)
         projection = projections(params, self.rank, self.dtype)
-        return ScaleByGaloreState(core.counter(params), projection, self.base_optimizer.begin(room(params, self.rank)))
+        return ScaleByGaloreState(
+            core.counter(params), projection, self.base_optimizer.begin(room(params, self.rank, self.dtype))
+        )
 
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
-        now, like = self.at(state.count), room(updates, self.rank)
+        now, like = self.at(state.count), room(updates, self.rank, self.dtype)
         due = core.every(now["update_proj_gap"], state.count)
         projection = core.when_due(due, lead, state.projection, updates)
         small = tree.matrixwise(smaller, like, updates, projection)
@@ -182,11 +195,12 @@ class scale_by_apollo(core.Wrapper):
         rank: $r$; APOLLO-Mini has 1.
         update_proj_gap: how many steps a projection is kept.
         scale: $\alpha$; APOLLO-Mini has 128.
-        base_optimizer: what the optimizer inside is, without a learning rate.
+        base_optimizer: the optimizer inside, without a learning rate; None for `scale_by_adam()`.
         per: `"channel"`, or `"tensor"` for one factor for the whole matrix, as in APOLLO-Mini.
         growth: how much an update may grow.
         key: of $P$: an int, or a key from `optfx.random.key`, (2,) int64. Give each member of a vmapped batch its own.
-        dtype: the dtype of the projections; None for that of the parameters, but at least float32.
+        dtype: the dtype of the projections and of what the optimizer inside sees; None for that of the parameters, but
+            at least float32.
 
     A leaf with more than two dimensions is a batch of matrices, in the last two.
 
@@ -209,13 +223,14 @@ class scale_by_apollo(core.Wrapper):
     rank: int = 256
     update_proj_gap: Hyper = 200
     scale: NonNegative = 1.0
-    base_optimizer: GradientTransformation = scale_by_adam()
+    base_optimizer: Any = None
     per: Literal["channel", "tensor"] = dataclasses.field(default="channel", kw_only=True)
     growth: NonNegative = dataclasses.field(default=1.01, kw_only=True)
     key: int | Tensor = dataclasses.field(default=0, kw_only=True)
     dtype: torch.dtype | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        adam_unless_given(self)
         super().__post_init__()
         if self.per not in ("channel", "tensor"):
             raise ValueError(f"scale_by_apollo: per is {self.per!r}, expected 'channel' or 'tensor'")
@@ -226,11 +241,11 @@ class scale_by_apollo(core.Wrapper):
         keys = tree.map(lambda k, p: k.to(p.device, copy=True), random.split_like(key, params), params)
         projection = projections(params, self.rank, self.dtype)
         size = tree.map(lambda x: x.new_zeros((*x.shape[:-2], 1, 1)), projection)
-        inner = self.base_optimizer.begin(room(params, self.rank))
+        inner = self.base_optimizer.begin(room(params, self.rank, self.dtype))
         return ScaleByApolloState(core.counter(params), keys, projection, size, inner)
 
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
-        now, like = self.at(state.count), room(updates, self.rank)
+        now, like = self.at(state.count), room(updates, self.rank, self.dtype)
         due = core.every(now["update_proj_gap"], state.count)
         projection = core.when_due(due, draw, state.projection, state.keys, count=state.count)
         small = tree.matrixwise(smaller, like, updates, projection)
