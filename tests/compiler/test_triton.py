@@ -1,25 +1,29 @@
 """Kernels in Triton, run on the CPU by its interpreter: the numbers of eager code, for all that is fused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import optfx
 from tests.compiler.harness import distance, eager, fused, params, shorter, units
 from tests.harness import parts
 
 pytest.importorskip("triton")
+from optfx.compiler.kernels import triton as writer
+from optfx.compiler.kernels import workshop
+from optfx.compiler.kernels.triton import build, loop, scalar
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, which interprets: 1 / 0 and log 0
 BLOCKS = 2500  # elements, which take three blocks
+KERNELS = ("run", "finish", "numbers")
 LEFT_TO_INDUCTOR = {"adam_atan2", "scale_by_adam_atan2"}
 
 
 @pytest.fixture(autouse=True)
 def by_triton(monkeypatch):
     """Whatever is written in C++ is written in Triton."""
-    from optfx.compiler.kernels import triton as writer
-    from optfx.compiler.kernels import workshop
-
     monkeypatch.setattr(workshop, "writer_for", lambda device: writer)
 
 
@@ -78,3 +82,47 @@ def test_gradients_may_lie_elsewhere_in_each_step_and_params_may_move():
         expected = optfx.apply_updates(expected, updates)
         q, state = opt.step(g, state, {k: x.clone() for k, x in q.items()})
     assert all(torch.allclose(q[k], x) for k, x in expected.items())
+
+
+class _Launches:
+    """In the place of a kernel: only counts."""
+
+    def __init__(self, name, log):
+        self.name, self.log = name, log
+
+    def __getitem__(self, grid):
+        return lambda *args: self.log.append((self.name, grid))
+
+
+class _Nothing(TorchDispatchMode):
+    """Torch is not asked for anything: nothing is allocated, copied or waited for."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        raise AssertionError(f"{func} in a step")
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optfx.adamw(0.1),
+        optfx.lamb(optfx.cosine_decay_schedule(0.1, 9)),
+        optfx.chain(optfx.clip_by_global_norm(1.0), optfx.adamw(torch.tensor(0.1)), optfx.params_ema(0.9)),
+    ],
+    ids=["adamw", "lamb", "clipped, averaged"],
+)
+def test_a_step_is_launches_and_nothing_else(tx, monkeypatch):
+    """So it can be captured as a graph, and the host is never waited for, nor waits."""
+    log = []
+    monkeypatch.setattr(build, "module", lambda source: SimpleNamespace(**{k: _Launches(k, log) for k in KERNELS}))
+    for file in (loop, scalar):
+        monkeypatch.setattr(file, "module", build.module)
+    p = {"w": torch.randn(40, 60), "b": torch.randn(6)}
+    g, opt = {k: torch.ones_like(x) for k, x in p.items()}, optfx.fuse(tx)
+    q, state = opt.init(p)
+    for _ in range(2):
+        opt.step(g, state, q)
+    log.clear()
+    with _Nothing():
+        opt.step(g, state, q)
+    assert {"run", "numbers"} <= {name for name, _ in log}
+    assert len(log) <= 3 * len(opt._plan.stages)  # numbers, blocks, what they give
