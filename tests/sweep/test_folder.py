@@ -136,12 +136,6 @@ def test_more_steps_go_on_from_fewer(tmp_path):
         ours.run(start, 20, **RUN, folder=tmp_path / "with")
 
 
-OTHER = {
-    "settings": lambda: trainer().start(configs() | {"rate": torch.linspace(0.1, 0.2, 11)}),
-    "parameters, keys of members": lambda: trainer(seed=1).start(configs()),
-}
-
-
 def test_the_folder_of_another_job(tmp_path):
     ours = trainer()
     ours.run(ours.start(configs()), 4, folder=tmp_path, progress=False)
@@ -169,18 +163,22 @@ def test_a_folder_that_is_empty(tmp_path):
 
 def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     """And take a share of the time."""
-    pace = running._Pace()
-    clock = iter([0.0, 1.0, 1.0, 1.5, 10.0, 12.0])
+    clock = iter([0, 0, 1, 19, 20, 20, 25, 30, 32, 74, 75])
     monkeypatch.setattr(running.time, "perf_counter", lambda: next(clock))
-    with pace.training(1):
+    pace = running._Pace()
+    with pace.training(1):  # from 0 to 1
         pass
     assert pace.steps == 4  # one took a second; not twenty at once
-    with pace.writing():
+    assert not pace.due  # at 19
+    assert pace.due  # at 20
+    with pace.writing():  # from 20 to 25
         pass
     pace.steps = 100
-    with pace.training(1):
+    with pace.training(1):  # from 30 to 32
         pass
-    assert pace.steps == 10  # at two seconds a step
+    assert pace.steps == 25  # at two seconds a step, within fifty seconds
+    assert not pace.due  # at 74
+    assert pace.due  # at 75
 
 
 def test_fit_in_a_folder(tmp_path):
