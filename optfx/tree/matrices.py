@@ -21,6 +21,8 @@ from optfx.tree.words import LeafError
 
 Row = Sequence[Tensor]  # the corresponding leaves of all trees
 
+LARGE = 2**16  # elements from which a leaf keeps a CPU busy alone: to stack it would cost more than it saves
+
 
 def matrixwise(
     f: Callable[..., Any], *trees: Tree, outs: int = 1, like: Sequence[int] | None = None, **scalars: Any
@@ -28,7 +30,8 @@ def matrixwise(
     """Map a function of matrices: their products, their singular values, their rows and columns.
 
     `f` sees a matrix, (rows, cols), or a batch of them, (n, rows, cols): it works on the last two dimensions. It is
-    called once for all leaves of one shape, dtype and device, with their matrices stacked.
+    called once for all leaves of one shape, dtype and device, with their matrices stacked; on a CPU, large ones are
+    called for one by one.
 
     Args:
         f: as for `elementwise`, but of matrices with or without a dimension before them.
@@ -104,12 +107,13 @@ def check_matrices(who: str, *trees: Tree) -> None:
 
 
 def alike(rows: Sequence[Row]) -> list[list[int]]:
-    """The numbers of those rows that agree in shapes, dtypes, devices and meshes, together."""
+    """The numbers of those rows that agree in shapes, dtypes, devices and meshes, together; of a large one alone."""
     kinds: list[Any] = []  # not a dict: the sizes may be symbols of a compiler
     groups: list[list[int]] = []
     for i, row in enumerate(rows):
         kind = [(x.shape, x.dtype, x.device, mesh_of(x)) for x in row]
-        if kind in kinds:
+        large = row[0].device.type == "cpu" and row[0].numel() >= LARGE
+        if kind in kinds and not large:
             groups[kinds.index(kind)].append(i)
         else:
             kinds.append(kind)

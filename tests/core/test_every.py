@@ -145,3 +145,16 @@ def test_fused_it_costs_nothing_between(members):
         updates, mine = update(tree.scale(count + 1.0, p), mine, p)
         p = tree.add(p, updates)
         assert_equal((q, state), (p, mine))
+
+
+def test_fused_what_is_kept_is_not_written():
+    opt = optfx.fuse(optfx.scale_by_soap(frequency=2))
+    p, state = opt.init({"w": torch.randn(3, 3)})
+    assert "basis" not in opt.explain()  # no kernel does it
+    bases = []
+    for seed in range(4):
+        p, state = opt.step({"w": torch.randn(3, 3, generator=torch.Generator().manual_seed(seed))}, state, p)
+        bases.append(state.left_basis["w"].clone())
+    assert torch.equal(bases[0], bases[1])
+    assert not torch.equal(bases[1], bases[2])
+    assert torch.equal(bases[2], bases[3])

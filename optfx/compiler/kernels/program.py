@@ -159,3 +159,9 @@ def program_of(wanted: Sequence[Wanted], recorder: Recorder) -> Placed:
         parts,
     )
     return Placed(program, tuple(at), tuple(slots))
+
+
+def of_nothing(program: Program, device: torch.device) -> list[Tensor]:
+    """The parts of a leaf without elements."""
+    xs = [torch.empty(0, dtype=d, device=device) for d in program.dtypes]
+    return program(xs, [torch.ones((), dtype=d, device=device) for d in program.scalars])[1]

@@ -10,7 +10,7 @@ import torch
 
 from optfx.compiler.kernels.program import Placed, Program, Wanted, program_of
 from optfx.compiler.record.inputs import Input
-from optfx.compiler.record.lazy import Call, Lazy, Partial, Reduction, Slot
+from optfx.compiler.record.lazy import Call, Partial, Reduction, Slot, sources_of
 from optfx.compiler.record.levels import Level
 from optfx.compiler.record.recording import Recording
 
@@ -81,15 +81,6 @@ def _roots(recording: Recording) -> Iterator[_Root]:
     yield from (_Root(levels.last, Wanted((x,), to)) for x, to in recording.writes)
 
 
-def _sources(x: Lazy, seen: dict[Call, frozenset[Input]]) -> frozenset[Input]:
-    """The inputs that a leaf is computed from."""
-    if not isinstance(x.source, Call):
-        return frozenset([x.source])
-    if x.source not in seen:
-        seen[x.source] = frozenset().union(*(_sources(a, seen) for a in x.source.args))
-    return seen[x.source]
-
-
 def _tied(roots: list[_Root]) -> list[list[_Root]]:
     """The roots of each leaf: those whose inputs meet, directly or through others."""
     parent: dict[Input, Input] = {}  # of a forest with a tree for each leaf
@@ -102,7 +93,7 @@ def _tied(roots: list[_Root]) -> list[list[_Root]]:
     seen: dict[Call, frozenset[Input]] = {}
     firsts = []
     for _, (leaves, to) in roots:
-        meeting = set().union(*(_sources(x, seen) for x in leaves))
+        meeting = set().union(*(sources_of(x, seen) for x in leaves))
         if not isinstance(to, Reduction):
             meeting.add(to)
         first, *others = sorted(meeting)

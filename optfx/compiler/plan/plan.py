@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 
 from optfx.compiler.kernels.binding import Bound, Owned, Row, cells
 from optfx.compiler.kernels.cpp.calls import Call
-from optfx.compiler.kernels.program import Program
+from optfx.compiler.kernels.program import of_nothing
 from optfx.compiler.kernels.workshop import Kernel, Workshop
 from optfx.compiler.members import Members
 from optfx.compiler.plan.groups import Member, Work, groups_of
@@ -144,7 +144,7 @@ class Plan:
             for share in shares:
                 partials = [next(places[p]) for p in share.partials]
                 if kernel is None or not share.rows:
-                    for place, number in zip(partials, _of_nothing(work.program, device), strict=True):
+                    for place, number in zip(partials, of_nothing(work.program, device), strict=True):
                         place.copy_(number)
                 else:
                     if share.slots not in loaded:
@@ -286,7 +286,8 @@ class Plan:
                 unit.bound.run()
             for event, scalars in events:
                 self._run_event(event, scalars, extra)
-        for place, x in self._deferred:
+        late = [(values[to], values[k]) for k, to in self.recording.kept.writes]
+        for place, x in (*self._deferred, *late):
             place.copy_(x)
 
     def calls(self, rebound: Iterable[tuple[Input, Tensor]]) -> list[Call] | None:
@@ -306,15 +307,11 @@ class Plan:
         if (forms := [Form.of(self._members.one(y)) for y in ys]) != event.forms:
             raise Changed(event.what, event.place, forms)
         memory = {storage_of(x) for x in (*leaves, *(v for v in scalars if isinstance(v, Tensor)))}
-        for k, number, y in zip(event.to, event.numbers, ys, strict=True):
+        for j, (k, number, y) in enumerate(zip(event.to, event.numbers, ys, strict=True)):
             if number:
                 self.partials[k].copy_(y)
+            elif k in self.recording.kept.results and y.data_ptr() == leaves[j].data_ptr():
+                self.values[k] = leaves[j]
             else:  # kernels write to leaves while they read results
                 y = y.resolve_conj().resolve_neg()
                 self.values[k] = y.clone(memory_format=PLAIN) if storage_of(y) in memory else y.contiguous()
-
-
-def _of_nothing(program: Program, device: torch.device) -> list[Tensor]:
-    """The parts of a leaf without elements."""
-    xs = [torch.empty(0, dtype=d, device=device) for d in program.dtypes]
-    return program(xs, [torch.ones((), dtype=d, device=device) for d in program.scalars])[1]

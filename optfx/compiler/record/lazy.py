@@ -113,6 +113,7 @@ class Event(NamedTuple):
     numbers: list[bool]  # which of them are partials
     ordered: bool  # whether it may draw random numbers, or do anything else that must not overtake another
     place: Any  # of the transform that it is; None where it is none
+    keeps: bool  # whether results may be the very leaves that it was given
 
     @property
     def results(self) -> list[Input]:
@@ -121,6 +122,15 @@ class Event(NamedTuple):
     @property
     def partials(self) -> list[Partial]:
         return [k for k, number in zip(self.to, self.numbers, strict=True) if number]
+
+
+def sources_of(x: Lazy, seen: dict[Call, frozenset[Input]]) -> frozenset[Input]:
+    """The inputs that a leaf is computed from."""
+    if not isinstance(x.source, Call):
+        return frozenset([x.source])
+    if x.source not in seen:
+        seen[x.source] = frozenset().union(*(sources_of(a, seen) for a in x.source.args))
+    return seen[x.source]
 
 
 def called(f: Callable[..., Any], args: tuple[Any, ...], scalars: Named) -> str:

@@ -177,6 +177,7 @@ class Notes:
         numbers: Sequence[bool] | None = None,
         ordered: bool = False,
         place: Place | None = None,
+        keeps: bool = False,
     ) -> list[Tensor]:
         """Note an event. Its results are leaves, or numbers for scalar work: those without dimensions, if not said."""
         if self._looking:
@@ -184,7 +185,7 @@ class Notes:
         found = [self._stored(x) for x in leaves]
         numbers = [not f.shape for f in forms] if numbers is None else numbers
         to = [self.partial(f) if number else self.between(f) for f, number in zip(forms, numbers, strict=True)]
-        self.log.append(Event(what, why, run, found, scalars, to, list(forms), list(numbers), ordered, place))
+        self.log.append(Event(what, why, run, found, scalars, to, list(forms), list(numbers), ordered, place, keeps))
         return [
             self.partials[k] if number else Lazy(k, 0, form)  # type: ignore[arg-type]
             for k, number, form in zip(to, numbers, forms, strict=True)

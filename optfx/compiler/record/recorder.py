@@ -124,7 +124,7 @@ class Recorder(Notes, DispatchMode):
 
         forms = [Form.of(x) for x in leaves[: len(first)]]
         why, values, never = "it is done at times", [v for _, v in named], [False] * len(forms)
-        new = self.event(verbs.name_of(f), why, run, leaves, values, forms, numbers=never, ordered=True)
+        new = self.event(verbs.name_of(f), why, run, leaves, values, forms, numbers=never, ordered=True, keeps=True)
         return unflatten(like, new)
 
     def reduce(self, f: Any, combine: Any, rows: list[tuple[Tensor, ...]], scalars: Scalars) -> Tensor:

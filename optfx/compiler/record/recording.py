@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 
 from optfx.compiler.record.findings import Again, Drifted, Known
 from optfx.compiler.record.inputs import AsLeaf, AsScalar, Constant, Given, Input, Inputs, gather
+from optfx.compiler.record.kept import Kept, kept_of
 from optfx.compiler.record.lazy import Form, Lazy, Write
 from optfx.compiler.record.levels import Levels
 from optfx.compiler.record.notes import Filled
@@ -28,6 +29,7 @@ class Recording(NamedTuple):
     recorder: Recorder
     graph: GraphModule  # (scalars, partials) -> the slots that are tensors, then what is filled in
     writes: list[Write]  # what the step does to params and state
+    kept: Kept  # what periodic work does to the state
     filled: list[Input]  # the inputs that scalar work gives: those that stand between stages, then those of the state
     levels: Levels
     n_state: int  # how many leaves the state has
@@ -68,7 +70,7 @@ def record(
     step.inputs.scalars[n:] = [x for _, x in recorder.numbers]
     graph = tracer.finish([*scalars, *(x for x, _ in recorder.numbers), *recorder.partials], outputs)
     levels, filled = Levels(graph, recorder, len(step.inputs.scalars)), [to for _, to in step.filled]
-    return Recording(step.inputs, recorder, graph, step.writes, filled, levels, len(flatten(state)[0]))
+    return Recording(step.inputs, recorder, graph, step.writes, step.kept, filled, levels, len(flatten(state)[0]))
 
 
 class _Step:
@@ -76,6 +78,7 @@ class _Step:
 
     recorder: Recorder
     writes: list[Write]
+    kept: Kept
     filled: list[Filled]
 
     def __init__(
@@ -116,7 +119,8 @@ class _Step:
             new = [*map(recorder.bring, [*flatten(new_params)[0], *flatten(new_state)[0]])]
             new = [(x if not x.ndim else recorder.leaf(x), Input(i)) for i, x in enumerate(new, n)]
         _check_forms(new, inputs)
-        self.writes = [Write(x, i) for x, i in new if isinstance(x, Lazy) and x.source != i]
+        writes = [Write(x, i) for x, i in new if isinstance(x, Lazy) and x.source != i]
+        self.writes, self.kept = kept_of(recorder, writes, 2 * n)
         own = [Filled(x, i) for x, i in new if not isinstance(x, Lazy) and x is not leaves[i]]
         self.filled = [*recorder.filled, *own]
         return [*(v for v in recorder.slots if isinstance(v, Tensor)), *(x for x, _ in self.filled)]
