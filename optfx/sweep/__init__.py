@@ -1,5 +1,6 @@
 """Many optimizers at once: spaces of hyperparameters, populations of members, and vmapped, compiled runs over them."""
 
+from optfx.sweep.engines import RayExecutor
 from optfx.sweep.fit import fit
 from optfx.sweep.history import History, Look
 from optfx.sweep.joining import join
@@ -16,6 +17,7 @@ __all__ = [
     "History",
     "Look",
     "Population",
+    "RayExecutor",
     "Result",
     "Trainer",
     "choice",
