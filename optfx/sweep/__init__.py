@@ -7,6 +7,7 @@ from optfx.sweep.joining import join
 from optfx.sweep.policies import exploit, halve, stop_diverged, stop_stalled, stop_worse_than_median
 from optfx.sweep.population import Population
 from optfx.sweep.result import Best, Result
+from optfx.sweep.search import ask, reclaim, tell
 from optfx.sweep.spaces import choice, grid, log_uniform, sample, uniform
 from optfx.sweep.stacking import in_axes, stack, stacked, unstack
 from optfx.sweep.store import load
@@ -20,6 +21,7 @@ __all__ = [
     "RayExecutor",
     "Result",
     "Trainer",
+    "ask",
     "choice",
     "exploit",
     "fit",
@@ -29,12 +31,14 @@ __all__ = [
     "join",
     "load",
     "log_uniform",
+    "reclaim",
     "sample",
     "stack",
     "stacked",
     "stop_diverged",
     "stop_stalled",
     "stop_worse_than_median",
+    "tell",
     "uniform",
     "unstack",
 ]

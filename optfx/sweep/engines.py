@@ -49,9 +49,11 @@ class Spread:
         """
         program = _dumps((*self.program, torch.get_default_device(), torch.get_default_dtype()))
         name = hashlib.sha256(program).hexdigest()
-        submit = lambda program, part: self.executor.submit(train_part, name, program, part, steps)
-        flat, sent, back = _flat(population), [], []
-        n = len(population)
+
+        def submit(program: bytes | None, part: bytes) -> Future[Any]:
+            return self.executor.submit(train_part, name, program, part, steps)
+
+        flat, n, sent, back = _flat(population), len(population), [], []
         try:
             for rows in torch.arange(n, device="cpu").tensor_split(min(self.parts, n)):
                 part = pickle.dumps(flat[rows])
@@ -94,10 +96,10 @@ class RayExecutor(Executor):
             import ray
         except ImportError:
             raise ImportError('RayExecutor needs ray: pip install "optfx[ray]"') from None
-        self.remote = ray.remote(**({"num_cpus": 1} | options))
+        self.task: Any = ray.remote(**options) if options else ray.remote
 
     def submit(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return self.remote(f).remote(*args, **kwargs).future()
+        return self.task(f).remote(*args, **kwargs).future()
 
 
 def _flat(population: Population) -> Population:

@@ -41,7 +41,9 @@ class Training:
         compile_seconds: the time that reading the functions and waiting for compilers took so far.
     """
 
-    def __init__(self, recipe: Recipe, compile: bool | str, chunk_size: int | None, spread: Spread | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, compile: bool | str, chunk_size: int | None, spread: Spread | None = None
+    ) -> None:
         self.recipe, self.compile, self.chunk_size, self.spread = recipe, compile, chunk_size, spread
         self.metrics: list[str] | None = None
         self.probe = math.nan
