@@ -76,7 +76,8 @@ class Recipe:
         """Raises ValueError if there is a setting that no function reads, as far as we know."""
         if read is None:
             return
-        takes_key = self.draws or "key" in (*self.loss_takes, *self.batches_take)
+        starts = self.draws or isinstance(self.init, stacked)  # members of one setting differ
+        takes_key = starts or "key" in (*self.loss_takes, *self.batches_take)
         unread = (
             {name for name in (*names, *self.fixed) if name not in read} - {TRIAL} - ({SEED} if takes_key else set())
         )

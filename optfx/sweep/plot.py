@@ -83,7 +83,8 @@ def draw(
         raise ImportError('plots need matplotlib: pip install "optfx[sweep]"') from None
     style: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}
     with matplotlib.rc_context(style):
-        panels = len(configs) + (len(configs) == 2)
+        plane = len(configs) == 2 and all(x.isfinite().all() for x in configs.values())
+        panels = len(configs) + plane
         columns = min(panels, COLUMNS)
         rows = math.ceil(panels / columns)
         figure = Figure(figsize=(max(2.9 * columns, 7), 3.2 + 2.6 * rows), dpi=150, layout="constrained")
@@ -95,7 +96,7 @@ def draw(
         for i, (name, x) in enumerate(configs.items()):
             panel = figure.add_subplot(grid[1 + i // columns, i % columns], sharey=panel)
             _against(panel, name, x, scales, label=metric if i % columns == 0 else None)
-        if len(configs) == 2:
+        if plane:
             _map(figure.add_subplot(grid[1, 2]), configs, scales)
         better = "less" if mode == "min" else "more"
         bar = figure.colorbar(scales.colors, ax=curves, label=f"{metric} ({better} is better)", pad=0.01, aspect=30)
@@ -201,9 +202,10 @@ def _against(axes: Any, name: str, x: Tensor, scales: _Scales, label: str | None
         )
     if scales.best is not None:
         axes.scatter(x[scales.best], scales.values[scales.best], s=60, marker="*", color=BEST, zorder=3)
-    low, high = _ruler(x)[0][[0, -1]]
-    axes.set(xlim=(low, high), xscale="log" if is_log(x) else "linear")
-    _label_numbers(axes.xaxis, x)
+    there = x[x.isfinite()]  # not in the branch of another choice
+    low, high = _ruler(there)[0][[0, -1]]
+    axes.set(xlim=(low, high), xscale="log" if is_log(there) else "linear")
+    _label_numbers(axes.xaxis, there)
     if scales.log:
         axes.set_yscale("log")
         _label_numbers(axes.yaxis, scales.values)

@@ -17,7 +17,7 @@ from optfx.sweep.history import History
 from optfx.sweep.judging import direction
 from optfx.sweep.members import TRAIN_LOSS
 from optfx.sweep.population import Mixed, some
-from optfx.sweep.spaces import Labels, Space
+from optfx.sweep.spaces import ABSENT, Labels, Space
 from optfx.tree import Tree
 
 
@@ -275,9 +275,9 @@ class Result:
 
 
 def numbers(x: Column) -> Tensor:
-    """A column as numbers: words by their place among those there are."""
+    """A column as numbers: words by their place among those there are; NaN for what is absent."""
     if not isinstance(x, Labels):
-        return x
+        return torch.where(x == ABSENT, torch.nan, x.double()) if (x == ABSENT).any() else x
     words = {word: k for k, word in enumerate(dict.fromkeys(x))}
     return torch.tensor([words[word] for word in x])
 

@@ -223,6 +223,7 @@ def run(
         raise ValueError(f"expected steps, or rungs up to them, and every at least 1; got {got}")
     if policy is not None and every is None and not rungs:
         raise ValueError("a policy acts at rungs, or every so many steps: give one of them")
+    population = trainer.prepared(population)
     begun = int(population.age.min())  # who is older than a rung has passed it
     points = [x for x in sorted({*(rungs or ()), *(range(every, end, every) if every else ())}) if begun < x < end]
     points.append(end)
@@ -237,8 +238,8 @@ def run(
             if not len(way.lanes) or point <= way.seen:
                 continue
             while way.age < point:
-                chunks = math.ceil(len(way.lanes) / max(1, min(len(way.lanes), trainer.training.size(len(way.lanes)))))
-                bar.expect((end - way.age) * chunks, math.ceil(len(way.lanes) / chunks))
+                size = trainer.training.size(len(way.lanes))
+                bar.expect((end - way.age) * math.ceil(len(way.lanes) / size), min(size, len(way.lanes)))
                 goal = point if job is None else min(point, way.age + pace.steps)
                 with pace.training(goal - way.age):
                     way.train(goal, bar)

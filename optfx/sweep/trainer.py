@@ -145,6 +145,12 @@ class Trainer:
         best = torch.full((n,), math.inf, dtype=torch.float64, device=HOST)
         return Population(configs, params, state, zeros, keys, member, best, zeros.clone())
 
+    def prepared(self, population: Population) -> Population:
+        """A population from elsewhere, from a file or another trainer of the same functions, as those from here."""
+        population = self.training.prepared(population)
+        self._check_metric()
+        return population
+
     def _check_metric(self) -> None:
         """Which metric decides, and which way is better: known before anything trains."""
         names = self.training.metrics or []

@@ -13,7 +13,7 @@ from torch.func import vmap
 
 from optfx import tree
 from optfx.sweep.advice import advised
-from optfx.sweep.blocks import Blocks
+from optfx.sweep.blocks import FEWEST, Blocks
 from optfx.sweep.capacity import SHARE, available_bytes, fitting, peak_bytes
 from optfx.sweep.members import Recipe, eval_params, init_state, member_step, of_device, owned
 from optfx.sweep.population import Population
@@ -152,7 +152,7 @@ class Training:
         steps = age - population.age
         losses = None
         with torch.no_grad():
-            population = self._prepared(population)
+            population = self.prepared(population)
             for begin, more in sorted(set(zip(population.age.tolist(), steps.tolist(), strict=True))):
                 if more < 1:
                     continue
@@ -251,14 +251,17 @@ class Training:
         """A function of optimizers, parameters, states and settings, for all members."""
         parts, n = [], len(population)
         with torch.no_grad():
-            population = self._prepared(population)
+            population = self.prepared(population)
             for index, real in chunks(n, self.size(n)):
-                part = population if real == n else population[index]
+                # one alone would be two: a product of one matrix is rounded as no other
+                part = population if 1 < real == n else population[index if len(index) > 1 else index.repeat(FEWEST)]
                 params, state, configs, _ = self._there(part)
-                parts.append(f(self.recipe.optimizers(part.configs, self.device), params, state, configs))
+                found = f(self.recipe.optimizers(part.configs, self.device), params, state, configs)
+                parts.append(tree.map(lambda x, real=real: x[:real], found))
         return tree.map(lambda *xs: (xs[0] if len(xs) == 1 else torch.cat(xs)).to(HOST), *parts)
 
-    def _prepared(self, population: Population) -> Population:
+    def prepared(self, population: Population) -> Population:
+        """A population that may train here; the functions are tried on it if they have not been."""
         population = self.adopted(population)
         if self.engine is None:
             self.try_out(lambda index: population[index], len(population))
