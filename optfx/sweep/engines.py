@@ -8,11 +8,13 @@ stay where the run is, so they see all members, whatever the split.
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from optfx import tree
 from optfx.sweep.members import Recipe
 from optfx.sweep.population import Population
 from optfx.sweep.training import Training
+from optfx.tree.record import register
 
 
 class Spread:
@@ -107,11 +110,28 @@ def _flat(population: Population) -> Population:
 
 
 def _dumps(x: Any) -> bytes:
+    """Functions and classes by value, where the other process cannot import them."""
     try:
         import cloudpickle
     except ImportError:
         raise ImportError('an executor needs cloudpickle: pip install "optfx[sweep]"') from None
-    return cloudpickle.dumps(x)
+
+    class Pickler(cloudpickle.Pickler):
+        def reducer_override(self, obj: Any) -> Any:
+            how: Any = super().reducer_override(obj)
+            if isinstance(obj, type) and "_is_record" in vars(obj) and how is not NotImplemented:
+                *made_of, set_state = how
+                return (*made_of, partial(_set_record, set_state))
+            return how
+
+    file = io.BytesIO()
+    Pickler(file).dump(x)
+    return file.getvalue()
+
+
+def _set_record(set_state: Callable[[type, Any], None], cls: type, state: Any) -> None:
+    set_state(cls, state)
+    register(cls)
 
 
 # ---- in the other process -----------------------------------------------------------------------------
