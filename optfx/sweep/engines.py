@@ -66,12 +66,12 @@ class Spread:
                 if found is None:  # a process that is new
                     found = submit(program, part).result()
                 back.append(pickle.loads(found))
-        except BrokenExecutor as error:
-            error.add_note("A worker died. A run with a folder goes on if it is called again, with a new executor.")
-            raise
-        finally:
+        except BaseException as error:
             for _, future in sent:
                 future.cancel()
+            if isinstance(error, BrokenExecutor):
+                error.add_note("A worker died. A run with a folder goes on if it is called again, with a new executor.")
+            raise
         self.sent = name
         populations, losses, waited, warned = zip(*back, strict=True)
         for message, category in dict.fromkeys(x for some in warned for x in some):
