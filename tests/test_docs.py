@@ -16,6 +16,7 @@ import types
 from pathlib import Path
 from typing import NamedTuple
 
+import cloudpickle
 import pytest
 import torch
 
@@ -57,6 +58,7 @@ def blocks(text):
 def test_code_runs(page, monkeypatch, tmp_path, fresh_dynamo):
     module = types.ModuleType(f"page_{page.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    cloudpickle.register_pickle_by_value(module)  # as `__main__` would be: no other process can import a page
     monkeypatch.chdir(tmp_path)
     with torch.compiler.set_stance(force_backend="aot_eager"):
         for block in blocks(page.read_text()):

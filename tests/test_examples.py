@@ -216,3 +216,26 @@ def test_schedule_free(tmp_path, monkeypatch):
     assert all((losses[1:] < losses[:-1]).all() for losses in found.values())
     assert found["schedule-free"][4] < found["cosine of 24"][4]  # in the middle of the run
     assert pictures(tmp_path) == ["schedule_free.png"]
+
+
+def test_optuna_sweep(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    verbosity = optuna.logging.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental, says Optuna
+        told = {"at_once": 8, "steps": 12, "hidden": 8, "compile": False}
+        first = run("optuna_sweep", tmp_path, trials=16, **told)
+        more = run("optuna_sweep", tmp_path, trials=24, **told)
+    optuna.logging.set_verbosity(verbosity)
+    assert (first["trials"], more["trials"]) == (16, 24)  # the study goes on
+    assert more["val_loss"] <= first["val_loss"] < 2.3
+
+
+def test_ray_sweep(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = run("ray_sweep", tmp_path, steps=12, settings=8, hidden=8, parts=2, compile=False)
+    assert found["same"]
+    assert found["val_loss"] < 2.3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def fit(
     structure: Sequence[str] = (),
     compile: bool | str = True,
     chunk_size: int | None = None,
+    executor: Executor | None = None,
+    parts: int | None = None,
     progress: bool = True,
     seed: int = 0,
 ) -> Result:
@@ -90,6 +93,10 @@ def fit(
         compile: True for what is said above; False for eager code; or a backend of `torch.compile` for the whole step,
             such as `"inductor"`.
         chunk_size: the most members to train at once; None for as many as fit in memory.
+        executor: where members train: a `concurrent.futures.Executor`, such as a `ProcessPoolExecutor`, that of loky or
+            dask, or `RayExecutor`; None for this process. The numbers of a member are the same, bit for bit. What
+            functions refer to travels with them, and must not change. `evaluate`, callbacks and policies run here.
+        parts: in how many parts members train there; None for as many as this machine has cores.
         progress: whether to show a bar if stderr is a terminal.
         seed: the seed of all keys.
 
@@ -101,6 +108,7 @@ def fit(
         RuntimeError: a function that cannot run for many members at once, with what to do.
         TypeError: `make_optimizer` does not return a transform, or a leaf of `init` is not a floating tensor.
         MemoryError: not even one member fits.
+        BrokenExecutor: a worker died that the executor does not replace.
 
     Warns:
         UserWarning: `loss_fn` cannot be captured, or the optimizer cannot be fused, and runs under `vmap`; `loss_fn` is
@@ -126,26 +134,26 @@ def fit(
     for k, (fixed, index) in enumerate(structures):  # what is wrong with one is said before another trains
         trainer = Trainer(
             make_optimizer, loss_fn, init, batches, evaluate=evaluate, metric=metric, mode=mode, compile=compile,
-            chunk_size=chunk_size, seed=seed, fixed=fixed,
+            chunk_size=chunk_size, seed=seed, fixed=fixed, executor=executor, parts=parts,
         )  # fmt: skip
         own = found if alone else of_structure(found, [*fixed, *structure], index)
         place = folder if alone or folder is None else Path(folder) / str(k)
         ready.append((trainer, *trainer.begin(own, None if alone else index), own, place))
     check_read([unread | ({*found} - {*own, *trainer.training.recipe.fixed}) for trainer, _, unread, own, _ in ready])
-    parts: list[Result] = []
+    runs: list[Result] = []
     try:
         for trainer, population, _, _, place in ready:
             run = trainer.run(
                 population, steps, every=every, rungs=rungs, policy=policy, callback=callback, folder=place,
                 progress=progress,
             )  # fmt: skip
-            parts.append(run)
+            runs.append(run)
     except BaseException as error:
-        if parts:
-            error.results = parts  # type: ignore[attr-defined]
+        if runs:
+            error.results = runs  # type: ignore[attr-defined]
             error.add_note("The results of the structures before are in the attribute `results` of this error.")
         raise
-    whole = parts[0] if alone else join_results(parts)[torch.cat([index for _, index in structures]).argsort()]
+    whole = runs[0] if alone else join_results(runs)[torch.cat([index for _, index in structures]).argsort()]
     if not alone:
         whole = dataclasses.replace(
             whole, configs={k: x if isinstance(x, Labels) else x.cpu() for k, x in found.items()}

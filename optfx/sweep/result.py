@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from optfx.sweep.history import History
 from optfx.sweep.judging import direction
 from optfx.sweep.members import TRAIN_LOSS
 from optfx.sweep.population import Mixed, some
-from optfx.sweep.spaces import ABSENT, Labels
+from optfx.sweep.spaces import ABSENT, Labels, Space
 from optfx.tree import Tree
 
 
@@ -224,6 +225,24 @@ class Result:
             columns["age"] = self.age
         table = {k: list(x) if isinstance(x, Labels) else x.numpy() for k, x in columns.items()}
         return pandas.DataFrame(table, index=pandas.Index(self.member.numpy(), name="member"))
+
+    def to_optuna(self, space: Mapping[str, Space] | None = None) -> Any:
+        """A finished study of Optuna with a trial for each member, for its importances and plots.
+
+        The metric at each look is an intermediate value. A member that was stopped is pruned; one that diverged is a
+        failure.
+
+        Args:
+            space: where the settings came from; None for as wide as they are, and logarithmic where floats span two
+                orders of magnitude.
+
+        Raises:
+            ImportError: optuna is missing.
+            ValueError: a setting that is not in the space.
+        """
+        from optfx.sweep import search
+
+        return search.to_optuna(self, space)
 
     def plot(self, path: str | Path, metric: str | None = None, mode: str | None = None) -> None:
         """Plot the sweep into a file: the loss curves, and the metric against each hyperparameter; for two

@@ -220,34 +220,34 @@ def sample(space: Mapping[str, Space], n: int, seed: int = 0, method: str = "sob
     """
     if not space or n < 1:
         raise ValueError(f"sample: at least one name and one setting are needed, got {len(space)} and {n}")
-    dimensions = [*_dimensions(space)]
+    named = [*dimensions(space)]
     if method == "sobol":
-        engine = torch.quasirandom.SobolEngine(len(dimensions), scramble=True, seed=seed)
+        engine = torch.quasirandom.SobolEngine(len(named), scramble=True, seed=seed)
         points = engine.draw(n, dtype=torch.float64)
     elif method == "random":
-        points = random.uniform(random.key(seed), (n, len(dimensions)), dtype=torch.float64)
+        points = random.uniform(random.key(seed), (n, len(named)), dtype=torch.float64)
     else:
         raise ValueError(f"sample: the method is 'sobol' or 'random', got {method!r}")
     found: dict[str, Any] = {}
-    for (name, dimension, branch), u in zip(dimensions, points.T, strict=True):
+    for (name, dimension, branch), u in zip(named, points.T, strict=True):
         values = dimension.at(u)
         there = torch.tensor([all(found[k][i] == word for k, word in branch) for i in range(n)])
-        found[name] = _where(there, values, found[name] if name in found else _nothing(values))
+        found[name] = _where(there, values, found[name] if name in found else nothing_like(values))
     return found
 
 
-def _dimensions(space: Mapping[str, Space], branch: tuple[tuple[str, str], ...] = ()) -> Iterator[Any]:
+def dimensions(space: Mapping[str, Space], branch: tuple[tuple[str, str], ...] = ()) -> Iterator[Any]:
     """`(name, space, branch)`, where a branch is the words that must have been chosen: `((name, word), ...)`."""
     for name, dimension in space.items():
         if not callable(getattr(dimension, "at", None)):
-            raise TypeError(f"sample: {name!r} is {dimension!r}, expected uniform, log_uniform or choice")
+            raise TypeError(f"space: {name!r} is {dimension!r}, expected uniform, log_uniform or choice")
         yield name, dimension, branch
         if isinstance(dimension, choice) and isinstance(dimension.values, Mapping):
             for word, below in dimension.values.items():
-                yield from _dimensions(below, (*branch, (name, word)))
+                yield from dimensions(below, (*branch, (name, word)))
 
 
-def _nothing(like: Any) -> Any:
+def nothing_like(like: Any) -> Any:
     """A column of values that are absent."""
     if isinstance(like, Labels):
         return Labels([""] * len(like))

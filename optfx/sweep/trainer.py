@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch.func import vmap
 
 from optfx import tree
 from optfx.sweep.configs import Labels, columns
+from optfx.sweep.engines import Spread
 from optfx.sweep.history import Look
 from optfx.sweep.judging import direction
 from optfx.sweep.members import Recipe, check_read, eval_params
@@ -55,6 +58,8 @@ class Trainer:
             made is for one number: a population is cut in chunks of it, the last of which is filled up.
         seed: the seed of all keys.
         fixed: settings that all members share, and that may be anything: widths, words.
+        executor: where members train; None for here (see `fit`).
+        parts: in how many parts they do; None for as many as this machine has cores.
 
     Raises:
         ValueError, TypeError: see `fit`; here, or in `start`.
@@ -86,14 +91,19 @@ class Trainer:
         chunk_size: int | None = None,
         seed: int = 0,
         fixed: Mapping[str, Any] | None = None,
+        executor: Executor | None = None,
+        parts: int | None = None,
     ) -> None:
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size is at least 1, got {chunk_size}")
         if mode not in (None, "min", "max"):
             raise ValueError(f"mode is 'min' or 'max', got {mode!r}")
-        self.training = Training(
-            Recipe(make_optimizer, loss_fn, init, batches, evaluate, seed, fixed or {}), compile, chunk_size
-        )
+        if parts is not None and (executor is None or parts < 1):
+            raise ValueError(f"parts: an executor trains in at least 1 part, got {parts} and {executor}")
+        recipe = Recipe(make_optimizer, loss_fn, init, batches, evaluate, seed, fixed or {})
+        parts = parts or os.cpu_count() or 1
+        spread = None if executor is None else Spread(executor, parts, (recipe, compile, chunk_size))
+        self.training = Training(recipe, compile, chunk_size, spread)
         self.metric, self.mode, self.seed = metric, mode, seed
 
     # ---- populations -------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from optfx.sweep.progress import Progress
 from optfx.sweep.together import Together
 from optfx.tree import Tree
 
+if TYPE_CHECKING:
+    from optfx.sweep.engines import Spread
+
 HOST = torch.device("cpu")
 MOST = 512  # members that are evaluated at once: more are no faster, and need more memory
 
@@ -31,6 +34,7 @@ class Training:
     Args:
         recipe: the functions of the user.
         compile, chunk_size: see `Trainer`.
+        spread: trains parts elsewhere; None to train here.
 
     Attributes:
         metrics: the names of what `evaluate` gives; None before the functions were tried.
@@ -38,8 +42,10 @@ class Training:
         compile_seconds: the time that reading the functions and waiting for compilers took so far.
     """
 
-    def __init__(self, recipe: Recipe, compile: bool | str, chunk_size: int | None) -> None:
-        self.recipe, self.compile, self.chunk_size = recipe, compile, chunk_size
+    def __init__(
+        self, recipe: Recipe, compile: bool | str, chunk_size: int | None, spread: Spread | None = None
+    ) -> None:
+        self.recipe, self.compile, self.chunk_size, self.spread = recipe, compile, chunk_size, spread
         self.metrics: list[str] | None = None
         self.probe = math.nan
         self.compile_seconds = 0.0
@@ -164,9 +170,16 @@ class Training:
     def _train(
         self, population: Population, age: int, steps: int, bar: Progress | None, own: bool
     ) -> tuple[Population, Tensor]:
-        """Members of one age, in chunks."""
+        """Members of one age, in chunks; or in parts elsewhere."""
         engine, n, parts = self.engine, len(population), []
         assert engine is not None
+        if self.spread is not None:
+            population, losses, waited = self.spread.train(population, steps)
+            self.compile_seconds += waited
+            if bar is not None:
+                bar.started()
+                bar.advance(steps * math.ceil(n / self.size(n)), losses[-1])
+            return self.adopted(population), losses
         try:
             for index, real in chunks(n, self.size(n), filled=engine.one_size):
                 part = population if own and len(index) == n else population[index]
