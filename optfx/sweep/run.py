@@ -231,6 +231,7 @@ def run(
     job = store.Job(folder, trainer, population, end, points, policy) if folder is not None else None
     if job is not None and (found := job.found()) is not None:
         way.take_up(found)
+    page = Page(folder) if folder is not None else None
     pace = _Pace()
     with Progress(len(population), progress) as bar:
         for point in points:
