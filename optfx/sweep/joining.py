@@ -60,7 +60,7 @@ def join_results(results: Sequence[Result]) -> Result:
         results[0],
         configs=_columns([r.configs for r in results], [len(r) for r in results]),
         losses=torch.cat(losses, 1),
-        metrics=_columns([tree.cast(r.metrics, torch.float64) for r in results], [len(r) for r in results]),
+        metrics=_columns([r.metrics for r in results], [len(r) for r in results], measured=True),
         params=together([r.params for r in results]),
         diverged=torch.cat([r.diverged for r in results]),
         chunk_size=max(r.chunk_size for r in results),
@@ -86,14 +86,17 @@ def _numbered(result: Result, numbers: Tensor) -> Result:
     return dataclasses.replace(result, population=tree.replace(result.population, member=numbers), history=history)
 
 
-def _columns(parts: Sequence[dict[str, Any]], sizes: Sequence[int]) -> dict[str, Column]:
-    """Columns one below the other; where a part has none of a name, its values are absent."""
+def _columns(parts: Sequence[dict[str, Any]], sizes: Sequence[int], measured: bool = False) -> dict[str, Any]:
+    """Columns one below the other; where a part has none of a name, its values are absent, and NaN if they are measured
+    ones."""
     found: dict[str, Column] = {}
     for name in dict.fromkeys(name for part in parts for name in part):
         like = next(part[name] for part in parts if name in part)
         if isinstance(like, Labels):
             found[name] = Labels(x for part, n in zip(parts, sizes, strict=True) for x in part.get(name, [""] * n))
         else:
+            if measured and not all(name in part for part in parts):
+                like = like.double()
             nothing = math.nan if like.is_floating_point() else ABSENT
             every = zip(parts, sizes, strict=True)
             found[name] = torch.cat([part[name] if name in part else like.new_full((n,), nothing) for part, n in every])

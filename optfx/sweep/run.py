@@ -16,6 +16,7 @@ from torch.func import vmap
 from optfx import random, tree
 from optfx.sweep import store
 from optfx.sweep.history import STOPPED, Look, nothing
+from optfx.sweep.page import Page
 from optfx.sweep.policies import Policy
 from optfx.sweep.population import Population, renumbered
 from optfx.sweep.progress import Progress
@@ -223,6 +224,7 @@ def run(
         raise ValueError(f"expected steps, or rungs up to them, and every at least 1; got {got}")
     if policy is not None and every is None and not rungs:
         raise ValueError("a policy acts at rungs, or every so many steps: give one of them")
+    population = trainer.prepared(population)
     begun = int(population.age.min())  # who is older than a rung has passed it
     points = [x for x in sorted({*(rungs or ()), *(range(every, end, every) if every else ())}) if begun < x < end]
     points.append(end)
@@ -231,25 +233,30 @@ def run(
     job = store.Job(folder, trainer, population, end, points, policy) if folder is not None else None
     if job is not None and (found := job.found()) is not None:
         way.take_up(found)
-    page = Page(folder) if folder is not None else None
+    page = None if folder is None else Page(folder)
     pace = _Pace()
+
+    def keep(goes_on: bool) -> None:
+        """Write what there is, if there is a folder."""
+        if job is not None and page is not None:
+            with pace.writing():
+                job.write(result := way.result())
+            page.show(result, goes_on)
+
     with Progress(len(population), progress) as bar:
         for point in points:
             if not len(way.lanes) or point <= way.seen:
                 continue
             while way.age < point:
-                chunks = math.ceil(len(way.lanes) / max(1, min(len(way.lanes), trainer.training.size(len(way.lanes)))))
-                bar.expect((end - way.age) * chunks, math.ceil(len(way.lanes) / chunks))
+                size = trainer.training.size(len(way.lanes))
+                bar.expect((end - way.age) * math.ceil(len(way.lanes) / size), min(size, len(way.lanes)))
                 goal = point if job is None else min(point, way.age + pace.steps)
                 with pace.training(goal - way.age):
                     way.train(goal, bar)
-                if job is not None and goal < point:
-                    with pace.writing():
-                        job.write(way.result())
+                if goal < point:
+                    keep(goes_on=True)
             way.look(policy if point in acts else None, callback, bar)
-            if job is not None:
-                with pace.writing():
-                    job.write(way.result())
+            keep(goes_on=point < end and len(way.lanes) > 0)
     trainer.training.settle()
     return way.result()
 

@@ -145,7 +145,7 @@ class Job:
         self.path, self.population, self.trainer = Path(folder) / NAME, population, trainer
         ages = population.age, population.best, population.best_age
         self.facts = {
-            "settings": digest(population.configs), "parameters": digest(trainer.training.adopted(population).params),
+            "settings": digest(population.configs), "parameters": digest(population.params),
             "states of optimizers": digest(population.state), "keys of members": digest(population.key),
             "ages": digest(ages), "first loss": trainer.training.probe,
             "seed": trainer.seed, "metric": [trainer.metric, trainer.mode],

@@ -135,6 +135,12 @@ class Trainer:
         best = torch.full((n,), math.inf, dtype=torch.float64, device=HOST)
         return Population(configs, params, state, zeros, keys, member, best, zeros.clone())
 
+    def prepared(self, population: Population) -> Population:
+        """A population from elsewhere, from a file or another trainer of the same functions, as those from here."""
+        population = self.training.prepared(population)
+        self._check_metric()
+        return population
+
     def _check_metric(self) -> None:
         """Which metric decides, and which way is better: known before anything trains."""
         names = self.training.metrics or []
@@ -201,7 +207,8 @@ class Trainer:
             callback: is given a `Look` each time. It must not write to it.
             folder: where to write what there is, at each look and every 20 seconds. A run that was killed at any moment
                 and is called again goes on from there, bit for bit; one that was done is read. `load` reads the
-                folder meanwhile. None to write nothing.
+                folder meanwhile. A run of more than 20 seconds also writes `sweep.html` there, a page of pictures (see
+                `Result.page`), in at most a tenth of its time. None to write nothing.
             progress: whether to show a bar if stderr is a terminal.
 
         Raises:

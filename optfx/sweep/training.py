@@ -146,7 +146,7 @@ class Training:
         steps = age - population.age
         losses = None
         with torch.no_grad():
-            population = self._prepared(population)
+            population = self.prepared(population)
             for begin, more in sorted(set(zip(population.age.tolist(), steps.tolist(), strict=True))):
                 if more < 1:
                     continue
@@ -238,14 +238,15 @@ class Training:
         """A function of optimizers, parameters, states and settings, for all members."""
         parts, n = [], len(population)
         with torch.no_grad():
-            population = self._prepared(population)
+            population = self.prepared(population)
             for index, real in chunks(n, self.size(n)):
                 part = population if real == n else population[index]
                 params, state, configs, _ = self._there(part)
                 parts.append(f(self.recipe.optimizers(part.configs, self.device), params, state, configs))
         return tree.map(lambda *xs: (xs[0] if len(xs) == 1 else torch.cat(xs)).to(HOST), *parts)
 
-    def _prepared(self, population: Population) -> Population:
+    def prepared(self, population: Population) -> Population:
+        """A population that may train here; the functions are tried on it if they have not been."""
         population = self.adopted(population)
         if self.engine is None:
             self.try_out(lambda index: population[index], len(population))

@@ -43,7 +43,8 @@ def smooth(curves: Tensor, points: int = 150) -> tuple[Tensor, Tensor]:
 def settings(figure: Any, result: Result, scales: Scales) -> None:
     """The loss curves, and the metric against each setting; of two settings, a map over both."""
     configs = {k: Ruler(x) for k, x in result.configs.items()}
-    panels = len(configs) + (len(configs) == 2)
+    plane = len(configs) == 2 and all(ruler.values.isfinite().all() for ruler in configs.values())
+    panels = len(configs) + plane
     columns = min(panels, COLUMNS)
     rows = math.ceil(panels / columns)
     figure.set_size_inches(max(2.9 * columns, 7), 3.2 + 2.6 * rows)
@@ -54,7 +55,7 @@ def settings(figure: Any, result: Result, scales: Scales) -> None:
     for i, (name, x) in enumerate(configs.items()):
         panel = figure.add_subplot(grid[1 + i // columns, i % columns], sharey=panel)
         _against(panel, name, x, scales, label=scales.metric if i % columns == 0 else None)
-    if len(configs) == 2:
+    if plane:
         _map(figure.add_subplot(grid[1, 2]), configs, scales)
     scales.bar(curves)
 
@@ -132,7 +133,7 @@ def _map(axes: Any, configs: Mapping[str, Ruler], scales: Scales) -> None:
     (one, x), (two, y) = configs.items()
     a, b = x.values, y.values
     colors = torch.tensor([scales.color(i) if ok else to_rgba(EMPTY) for i, ok in enumerate(scales.ended.tolist())])
-    across, up = x.at(a).nan_to_num(torch.inf), y.at(b).nan_to_num(torch.inf)
+    across, up = x.at(a), y.at(b)
     middle = torch.linspace(0, 1, 2 * CELLS + 1)[1::2].to(torch.float64)
     nearest = [((across - u) ** 2 + (up[None] - middle[:, None]) ** 2).argmin(1) for u in middle]
     axes.pcolormesh(

@@ -1,0 +1,192 @@
+"""A run in a folder: killed at any moment and called again it goes on, and nothing of it is lost or mixed up."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from optfx import sweep
+from optfx.sweep import run as running
+from tests.sweep.small import SPACE, batches, configs, evaluate, init, loss_fn, make_optimizer, same, trainer
+
+RUN = {"every": 6, "policy": sweep.exploit(SPACE), "progress": False}
+PROGRAM = """
+import os, signal, sys
+import torch
+from optfx import files, sweep
+from optfx.sweep import run
+from tests.sweep.small import SPACE, configs, trainer
+
+folder, where, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+run.SECONDS, run.SHARE = 0.0, 1e9  # a checkpoint after each step
+calls = []
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def counted(f, after=False):
+    def g(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == count and not after:
+            die()
+        found = f(*args, **kwargs)
+        if len(calls) == count:
+            die()
+        return found
+    return g
+
+def half(content, file):
+    calls.append(None)
+    if len(calls) == count:
+        file.write(b"PK" * 500)
+        file.flush()
+        die()
+    save(content, file)
+
+save = files._save
+ours = trainer()
+if where == "fsync":
+    os.fsync = counted(os.fsync)
+elif where == "before the move":
+    os.replace = counted(os.replace)
+elif where == "after the move":
+    os.replace = counted(os.replace, after=True)
+elif where == "in the file":
+    files._save = half
+elif where == "training":
+    ours.training.recipe.batches = counted(ours.training.recipe.batches)
+elif where == "policy":
+    pass
+policy = sweep.exploit(SPACE)
+qualname = policy.__qualname__
+if where == "policy":
+    policy = counted(policy)
+    policy.__qualname__ = qualname
+ours.run(ours.start(configs()), 20, every=6, policy=policy, folder=folder, progress=False)
+"""
+
+
+def killed(folder, where, count):
+    return subprocess.run([sys.executable, "-c", PROGRAM, folder, where, str(count)], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    ours = trainer()
+    return ours.run(ours.start(configs()), 20, **RUN)
+
+
+def equal(a, b):
+    names = ("configs", "losses", "metrics", "params", "diverged", "population", "history")
+    return all(same(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def test_killed_again_and_again(alone, tmp_path):
+    """Inside the write, around it, in training, and where a policy decides: every bit is as if nothing had been."""
+    for where, count in (
+        ("in the file", 1),
+        ("training", 5),
+        ("fsync", 3),
+        ("before the move", 4),
+        ("policy", 1),
+        ("after the move", 2),
+        ("in the file", 7),
+    ):
+        done = killed(tmp_path, where, count)
+        assert done.returncode == -9, done.stderr
+    assert 0 < sweep.load(tmp_path).age.max() < 20  # readable meanwhile
+    done = killed(tmp_path, "nowhere", 0)
+    assert done.returncode == 0, done.stderr
+    ours = trainer()
+    assert equal(ours.run(ours.start(configs()), 20, **RUN, folder=tmp_path), alone)
+    assert [file.name for file in tmp_path.iterdir()] == ["sweep.pt"]
+
+
+def test_a_run_that_is_done_is_read(alone, tmp_path):
+    ours = trainer()
+    first = ours.run(ours.start(configs()), 20, **RUN, folder=tmp_path)
+    other = trainer()
+    start = other.start(configs())
+    other.training.advance = None  # which nobody calls
+    assert equal(other.run(start, 20, **RUN, folder=tmp_path), first)
+    assert equal(first, alone)
+
+
+def test_what_is_read_goes_on(alone, tmp_path):
+    ours = trainer()
+    ours.run(ours.start(configs()), 20, **RUN, folder=tmp_path)
+    read = sweep.load(tmp_path)
+    more, _ = trainer().train(read.population, 5)  # its trees are flat there
+    assert same(more, ours.train(alone.population, 5)[0])
+    read[[1, 2]].save(tmp_path / "some.pt")
+    assert same(sweep.load(tmp_path / "some.pt").population, read.population[[1, 2]])
+    assert repr(read) == repr(sweep.load(tmp_path / "sweep.pt"))
+
+
+def test_more_steps_go_on_from_fewer(tmp_path):
+    ours = trainer()
+    start = ours.start(configs())
+    ours.run(start, 8, folder=tmp_path, progress=False)
+    longer = ours.run(start, 12, folder=tmp_path, progress=False)
+    assert same(longer.params, ours.train(start, 12)[0].params)
+    assert longer.losses.shape == (12, 11)
+    ours.run(start, 12, **RUN, folder=tmp_path / "with")
+    with pytest.raises(ValueError, match="another job, which differs in: looks, steps"):
+        ours.run(start, 20, **RUN, folder=tmp_path / "with")
+
+
+OTHER = {
+    "settings": lambda: trainer().start(configs() | {"rate": torch.linspace(0.1, 0.2, 11)}),
+    "parameters, keys of members": lambda: trainer(seed=1).start(configs()),
+}
+
+
+def test_the_folder_of_another_job(tmp_path):
+    ours = trainer()
+    ours.run(ours.start(configs()), 4, folder=tmp_path, progress=False)
+    before = (tmp_path / "sweep.pt").read_bytes()
+    slow = {"rate": torch.full((11,), 1e-3), "b1": configs()["b1"]}
+    other_loss = sweep.Trainer(make_optimizer, lambda p, b: 2 * loss_fn(p, b), init, batches, evaluate=evaluate)
+    for words, other, options in (
+        ("settings", trainer(), {"configs": slow}),
+        ("parameters, keys of members, first loss, seed", trainer(seed=1), {}),
+        ("first loss", other_loss, {}),
+        ("policy, looks", trainer(), {"every": 2, "policy": sweep.halve(2)}),
+        ("steps", trainer(), {"steps": 3}),
+        ("metric", trainer(evaluate=None), {}),
+    ):
+        start = other.start(options.pop("configs", configs()))
+        with pytest.raises(ValueError, match=f"is the folder of another job, which differs in: {words}$"):
+            other.run(start, **{"steps": 4, "folder": tmp_path, "progress": False} | options)
+    assert (tmp_path / "sweep.pt").read_bytes() == before
+
+
+def test_a_folder_that_is_empty(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        sweep.load(tmp_path)
+
+
+def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
+    """And take a share of the time."""
+    pace = running._Pace()
+    clock = iter([0.0, 1.0, 1.0, 1.5, 10.0, 12.0])
+    monkeypatch.setattr(running.time, "perf_counter", lambda: next(clock))
+    with pace.training(1):
+        pass
+    assert pace.steps == 4  # one took a second; not twenty at once
+    with pace.writing():
+        pass
+    pace.steps = 100
+    with pace.training(1):
+        pass
+    assert pace.steps == 10  # at two seconds a step
+
+
+def test_fit_in_a_folder(tmp_path):
+    arguments = make_optimizer, configs(), loss_fn, init, batches
+    first = sweep.fit(*arguments, steps=6, evaluate=evaluate, folder=tmp_path, progress=False)
+    again = sweep.fit(*arguments, steps=6, evaluate=evaluate, folder=tmp_path, progress=False)
+    assert equal(again, first)
+    assert equal(sweep.load(tmp_path), first)
+    assert again.compile_seconds == 0
