@@ -36,16 +36,17 @@ def genealogy(figure: Any, result: Result, scales: Scales) -> None:
     figure.set_size_inches(max(3.6 * columns, 7), 3.6 + 2.6 * rows)
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[1.4] + [1] * rows)
     steps = torch.cat([result.age.max()[None] - len(result.losses), history.steps]).double()
-    _tree(tree := figure.add_subplot(grid[0, :]), steps, history.values, went, scales)
+    places = heights(history.values, went)
+    _tree(tree := figure.add_subplot(grid[0, :]), steps, history.values, went, places, scales)
     if scales.best is not None:
         way = ancestors(history, member)[:, scales.best]
-        lines(tree, _path(steps, way, _heights(history.values, went)), BEST, linewidths=2, zorder=3)
+        lines(tree, _path(steps, way, places), BEST, linewidths=2, zorder=3)
         tree.plot([], [], color=BEST, linewidth=2, label="ancestors of the best")
         tree.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     for i, (name, x) in enumerate(changed.items()):
         axes = figure.add_subplot(grid[1 + i // columns, i % columns])
         _schedules(axes, steps, x, scales)
-        axes.set(xlabel="step", ylabel=name, xlim=(steps[0], steps[-1]))
+        axes.set(xlabel="step", ylabel=name, xlim=steps[[0, -1]].tolist())
     scales.bar(tree)
 
 
@@ -54,38 +55,37 @@ def _changes(x: Tensor) -> bool:
     return bool(((x[1:] != x[:-1]) & ~x[1:].isnan()).any())
 
 
-def _heights(values: Tensor, went: Tensor) -> Tensor:
+def heights(values: Tensor, went: Tensor) -> Tensor:
     """(looks, n), where each member is drawn, from 0 to 1, NaN where it was not there."""
-    heights = torch.full_like(values, math.nan)
+    found = torch.full_like(values, math.nan)
     before = -values[0]  # at first, the best on top
     for k, there in enumerate(~values.isnan()):
         order = torch.argsort(before, stable=True)
         order = order[there[order]]
-        heights[k, order] = (torch.arange(len(order), dtype=torch.float64) + 0.5) / max(len(order), 1)
-        after = heights[k][went[k]]
+        found[k, order] = (torch.arange(len(order), dtype=torch.float64) + 0.5) / max(len(order), 1)
+        after = found[k][went[k]]
         own = went[k] == torch.arange(len(before))
         before = torch.where(own, after, after - 1e-6)  # a copy comes right below the original
-    return heights
+    return found
 
 
-def _path(steps: Tensor, way: Tensor, heights: Tensor) -> list[Tensor]:
+def _path(steps: Tensor, way: Tensor, places: Tensor) -> list[Tensor]:
     """The line of the ancestors at some places, (looks,), from the beginning."""
     points = []
     for k, place in enumerate(way.tolist()):
-        y = heights[k, place].item()
+        y = places[k, place].item()
         if y == y:
             points += [(steps[k] + (BEND * (steps[k + 1] - steps[k]) if k else 0), y), (steps[k + 1], y)]
     return [torch.tensor(points)] if points else []
 
 
-def _tree(axes: Any, steps: Tensor, values: Tensor, went: Tensor, scales: Scales) -> None:
-    heights = _heights(values, went)
+def _tree(axes: Any, steps: Tensor, values: Tensor, went: Tensor, places: Tensor, scales: Scales) -> None:
     pieces, colors = [], []
     for k, row in enumerate(values):
         finite = row[row.isfinite()]
         for i in (~row.isnan()).nonzero()[:, 0].tolist():
-            begin, end, y = steps[k].item(), steps[k + 1].item(), heights[k, i].item()
-            source = heights[k - 1, went[k - 1, i]].item() if k else y
+            begin, end, y = steps[k].item(), steps[k + 1].item(), places[k, i].item()
+            source = places[k - 1, went[k - 1, i]].item() if k else y
             pieces.append(torch.tensor([[begin, source], [begin + BEND * (end - begin), y], [end, y]]))
             rank = (finite < row[i]).sum().item() / max(len(finite) - 1, 1)
             colors.append(scales.shades(rank) if row[i].isfinite() else DIVERGED)
@@ -94,7 +94,7 @@ def _tree(axes: Any, steps: Tensor, values: Tensor, went: Tensor, scales: Scales
         xlabel="step",
         ylabel="members, colored by rank at each look",
         yticks=[],
-        xlim=(steps[0], steps[-1]),
+        xlim=steps[[0, -1]].tolist(),
         ylim=(0, 1),
     )
 

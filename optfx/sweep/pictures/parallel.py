@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 def parallel(figure: Any, result: Result, scales: Scales) -> None:
     """A line for each member, through its settings and to its metric, on which the best is on top."""
-    from matplotlib.patheffects import withStroke
-
     rulers = {name: Ruler(x) for name, x in result.configs.items()}
     figure.set_size_inches(max(7, 2.2 * len(rulers) + 2), 4)
     axes = figure.add_subplot()
@@ -27,7 +25,7 @@ def parallel(figure: Any, result: Result, scales: Scales) -> None:
     for i, (name, ruler) in enumerate(rulers.items()):
         ruler.fit(own := _upright(axes, i / len(rulers), name), "y")
         for label in own.get_yticklabels(which="both"):
-            label.set_path_effects([withStroke(linewidth=3, foreground="white")])
+            label.set_bbox({"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5})
     up = _metric(_upright(axes, 1.0, scales.metric), scales)
     heights = torch.stack([*(ruler.at(ruler.values) for ruler in rulers.values()), up], 1)  # (n, settings + 1)
     steps = torch.arange(heights.shape[1], dtype=torch.float64)

@@ -162,7 +162,7 @@ class Ruler:
         positions = positions[positions.isfinite()].unique()
         if len(positions) < 2:
             middle = positions.sum().item()
-            self._low, self._high = middle - 1, middle + 1
+            self._low, self._high = middle - (abs(middle) / 2 or 1), middle + (abs(middle) / 2 or 1)
         else:
             gaps, least = positions.diff() / 2, 0.02 * (positions[-1] - positions[0]).item()
             self._low = positions[0].item() - max(gaps[0].item(), least)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from optfx.sweep.configs import SEED, is_absent
-from optfx.sweep.pictures.scales import BEST, NothingToShow, Scales, label_numbers
+from optfx.sweep.pictures.scales import BEST, DIVERGED, NothingToShow, Scales, label_numbers
 from optfx.sweep.pictures.settings import smooth
 from optfx.sweep.pictures.stopped import seen
 
@@ -69,8 +69,8 @@ def _bands(axes: Any, result: Result, groups: list[Group], scales: Scales) -> No
         color = BEST if not k else scales.shades(k / BANDS)
         own = curves[:, group.members]
         there = own.isfinite().all(1)
-        x, own = steps[there], own[there]
-        axes.fill_between(x, own.amin(1), own.amax(1), color=color, alpha=0.18, linewidth=0)
+        x, own = steps[there].numpy(), own[there].numpy()
+        axes.fill_between(x, own.min(1), own.max(1), color=color, alpha=0.18, linewidth=0)
         axes.plot(x, own.mean(1), color=color, linewidth=1.6, label=group.name)
     low, high = axes.dataLim.intervaly
     if scales.mode == "min" and 0 < 10 * low < high:
@@ -83,9 +83,9 @@ def _bands(axes: Any, result: Result, groups: list[Group], scales: Scales) -> No
 
 def _points(axes: Any, groups: list[Group], scales: Scales) -> None:
     for y, group in enumerate(groups):
-        color = BEST if not y else scales.shades(min(y / BANDS, 1.0))
+        color = BEST if not y else scales.shades(y / BANDS) if y < BANDS else DIVERGED
         values = scales.values[group.members]
-        axes.scatter(values, [y] * len(values), s=16, color=color, alpha=0.7, linewidths=0)
+        axes.scatter(values.numpy(), [y] * len(values), s=16, color=color, alpha=0.7, linewidths=0)
         axes.plot([group.mean] * 2, [y - 0.35, y + 0.35], color=color, linewidth=2)
     if scales.log:
         axes.set_xscale("log")

@@ -89,7 +89,7 @@ def _lives(axes: Any, ruler: Ruler, age: Tensor, scales: Scales) -> None:
     gone, ranked = [*scales.stopped, *(~scales.ok).nonzero()[:, 0].tolist()], scales.worst_first
     shades = [STOPPED if scales.ok[i] else DIVERGED for i in gone]
     lines(axes, [life[i] for i in gone], shades, linewidths=0.6)
-    axes.scatter(age[gone], ruler.values[gone], color=shades, s=6, linewidths=0)
+    axes.scatter(age[gone].numpy(), ruler.values[gone].numpy(), color=shades, s=6, linewidths=0)
     lines(axes, [life[i] for i in ranked], [scales.color(i) for i in ranked], linewidths=1.2)
     if scales.best is not None:
         lines(axes, [life[scales.best]], BEST, linewidths=1.8)
