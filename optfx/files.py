@@ -7,13 +7,15 @@ that of `torch.save`, so `torch.load` reads it; `read` also verifies the checksu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import re
 import secrets
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -28,6 +30,13 @@ def write(path: str | os.PathLike[str], content: Any) -> None:
         path: the file. Missing folders are made.
         content: what `read` will return.
     """
+    with replacing(path) as file:
+        _save(content, file)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes the place of any that is there once all is written, and then alone."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in _drafts(path):
@@ -35,7 +44,7 @@ def write(path: str | os.PathLike[str], content: Any) -> None:
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")  # in the same folder, so that the move is atomic
     try:
         with open(draft, "xb") as file:
-            _save(content, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)

@@ -122,6 +122,32 @@ def test_the_width_of_the_rates_that_work():
     )
 
 
+def test_halving(tmp_path):
+    found = run("halving", tmp_path, settings=32, rungs=(5, 10, 20), compile=False)
+    whole, halved = found["all to the end"], found["halving"]
+    assert halved.age.bincount(minlength=21).nonzero()[:, 0].tolist() == [5, 10, 20]
+    assert halved.age.bincount()[[5, 10, 20]].tolist() == [24, 6, 2]
+    went_on = halved.age == 20
+    assert torch.equal(halved.losses[:, went_on], whole.losses[:, went_on])
+    assert pictures(tmp_path) == ["halving.png"]
+
+
+def test_pbt_schedule(tmp_path):
+    losses = run("pbt_schedule", tmp_path, steps=60, members=8, every=10, compile=False)
+    assert losses["PBT's schedule again"] == pytest.approx(losses["PBT"], rel=1e-6)
+    assert losses["PBT"] != losses["constant"]
+    assert pictures(tmp_path) == ["pbt_schedule.png"]
+
+
+def test_seeds_and_widths(tmp_path):
+    result = run("seeds_and_widths", tmp_path, steps=20, widths=(4, 8), seeds=2, compile=False)
+    assert len(result) == 2 * 4 * 2
+    assert result.params[0]["w"].shape == (64, 4)
+    assert result.params[-1]["w"].shape == (64, 8)
+    assert (result.losses[:, 0] != result.losses[:, 1]).all()  # two seeds, each with its start and its batches
+    assert pictures(tmp_path) == ["seeds_and_widths.png"]
+
+
 def test_two_optimizers(tmp_path):
     found = run("two_optimizers", tmp_path, steps=40)
     _, old = zip(*found.values(), strict=True)

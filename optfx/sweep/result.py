@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from optfx import tree
-from optfx.sweep import plot
+from optfx.sweep import pictures
 from optfx.sweep.configs import Column, is_absent
 from optfx.sweep.history import History
 from optfx.sweep.judging import direction
+from optfx.sweep.lineage import schedules
 from optfx.sweep.members import TRAIN_LOSS
 from optfx.sweep.population import Mixed, some
-from optfx.sweep.spaces import ABSENT, Labels, Space
+from optfx.sweep.spaces import Labels, Space
 from optfx.tree import Tree
 
 
@@ -135,6 +136,18 @@ class Result:
         before = self.age.max() - len(self.losses)  # as old they were when the first of these losses was taken
         return {**self.metrics, TRAIN_LOSS: train_loss(self.losses, (self.age - before).clamp(min=0))}
 
+    @property
+    def schedules(self) -> dict[str, Tensor]:
+        """`{name: (looks, n)}`: the settings that each was trained with until each look, by itself or, before it became
+        a copy, by the member that it was copied from. They are schedules, which population based training finds.
+
+        Raises:
+            ValueError: there was no look.
+        """
+        if self.history is None:
+            raise ValueError("schedules: nobody looked at these members while they trained")
+        return schedules(self.history, self.member)
+
     def judge(self, metric: str | None = None, mode: str | None = None) -> tuple[str, Tensor, str]:
         """Which metric decides, its values, and which way is better.
 
@@ -244,22 +257,41 @@ class Result:
 
         return search.to_optuna(self, space)
 
-    def plot(self, path: str | Path, metric: str | None = None, mode: str | None = None) -> None:
-        """Plot the sweep into a file: the loss curves, and the metric against each hyperparameter; for two
-        hyperparameters, also a map over both.
+    def plot(
+        self, path: str | Path, metric: str | None = None, mode: str | None = None, kind: str = "settings"
+    ) -> None:
+        """Draw a picture of the sweep into a file.
+
+        - `"settings"`: the loss curves, and the metric against each setting; of two settings, a map over both.
+        - `"stopped"`: who was stopped when: the metric at each look, and along each setting how long members trained.
+        - `"parallel"`: a line for each member, through its settings and to its metric.
+        - `"genealogy"`: who is a copy of whom, and the schedules of settings that members followed so.
+        - `"seeds"`: members that differ in the setting `seed` alone, as one line with a band.
 
         Args:
             path: the file; its suffix gives the format (`.png`, `.svg`, `.pdf`). Missing folders are made.
-            metric: what colors the curves (see `judge`).
+            metric: what colors the members (see `judge`).
             mode: `"min"` or `"max"`.
+            kind: which picture.
 
         Raises:
+            ValueError: an unknown kind, or there is nothing that it could show.
             ImportError: matplotlib is missing.
         """
-        name, values, mode = self.judge(metric, mode)
-        plot.draw(
-            path, {k: numbers(x) for k, x in self.configs.items()}, self.losses, self.diverged, name, values, mode
-        )
+        pictures.draw(path, self, kind, metric, mode)
+
+    def page(self, path: str | Path, metric: str | None = None, mode: str | None = None) -> None:
+        """Write one HTML file with all pictures that have something to show, and a table of all members that can be
+        sorted. It needs nothing from elsewhere.
+
+        Args:
+            path: the file. Missing folders are made.
+            metric: what to judge by (see `judge`).
+            mode: `"min"` or `"max"`.
+        """
+        from optfx.sweep import page
+
+        page.write(path, self, metric, mode)
 
     def save(self, path: str | Path) -> None:
         """Write everything into one file, completely or not at all. `optfx.sweep.load` reads it back.
@@ -272,14 +304,6 @@ class Result:
         from optfx.sweep import store
 
         store.write(path, self)
-
-
-def numbers(x: Column) -> Tensor:
-    """A column as numbers: words by their place among those there are; NaN for what is absent."""
-    if not isinstance(x, Labels):
-        return torch.where(x == ABSENT, torch.nan, x.double()) if (x == ABSENT).any() else x
-    words = {word: k for k, word in enumerate(dict.fromkeys(x))}
-    return torch.tensor([words[word] for word in x])
 
 
 def _number(x: Any) -> str:

@@ -16,6 +16,7 @@ from torch.func import vmap
 from optfx import random, tree
 from optfx.sweep import store
 from optfx.sweep.history import STOPPED, Look, nothing
+from optfx.sweep.page import Page
 from optfx.sweep.policies import Policy
 from optfx.sweep.population import Population, renumbered
 from optfx.sweep.progress import Progress
@@ -234,7 +235,16 @@ def run(
     job = store.Job(folder, trainer, population, end, points, policy) if folder is not None else None
     if job is not None and (found := job.found()) is not None:
         way.take_up(found)
+    page = None if folder is None else Page(folder)
     pace = _Pace()
+
+    def keep(goes_on: bool) -> None:
+        """Write what there is, if there is a folder."""
+        if job is not None and page is not None:
+            with pace.writing():
+                job.write(result := way.result())
+            page.show(result, goes_on)
+
     with Progress(len(population), progress) as bar:
         for point in points:
             if not len(way.lanes) or point <= way.seen:
@@ -245,13 +255,10 @@ def run(
                 goal = point if job is None else min(point, way.age + pace.steps)
                 with pace.training(goal - way.age):
                     way.train(goal, bar)
-                if job is not None and goal < point and pace.due:
-                    with pace.writing():
-                        job.write(way.result())
+                if goal < point and pace.due:
+                    keep(goes_on=True)
             way.look(policy if point in acts else None, callback, bar)
-            if job is not None:
-                with pace.writing():
-                    job.write(way.result())
+            keep(goes_on=point < end and len(way.lanes) > 0)
     trainer.training.settle()
     return way.result()
 

@@ -223,7 +223,8 @@ class Trainer:
             callback: is given a `Look` each time. It must not write to it.
             folder: where to write what there is, at each look and every 20 seconds. A run that was killed at any moment
                 and is called again goes on from there, bit for bit; one that was done is read. `load` reads the
-                folder meanwhile. None to write nothing.
+                folder meanwhile. A run of more than 20 seconds also writes `sweep.html` there, a page of pictures (see
+                `Result.page`), in at most a tenth of its time. None to write nothing.
             progress: whether to show a bar if stderr is a terminal.
 
         Raises:

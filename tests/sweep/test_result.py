@@ -11,7 +11,8 @@ import torch
 
 import optfx
 from optfx import sweep
-from optfx.sweep import plot
+from optfx.sweep.pictures import scales as s
+from optfx.sweep.pictures.settings import smooth
 from optfx.tree import leaves, map
 
 N, STEPS = 5, 20
@@ -220,16 +221,16 @@ def test_pictures(names, gone, tmp_path):
 
 def test_a_score_is_on_a_linear_axis_and_a_loss_on_that_of_its_spread():
     values = torch.logspace(-2, 0, 9, dtype=torch.float64)
-    assert plot._Scales(values, "min").log
-    assert not plot._Scales(values, "max").log
-    assert not plot._Scales(1 + values, "min").log
+    assert s.Scales("loss", values, "min").log
+    assert not s.Scales("loss", values, "max").log
+    assert not s.Scales("loss", 1 + values, "min").log
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_colors_go_by_rank(mode):
     """As many members in each shade, whatever the outliers; equal ones have the same."""
     values = torch.tensor([3.0, 1.0, 2.0, 2.0, 1e9, float("nan")], dtype=torch.float64)
-    scales = plot._Scales(values if mode == "min" else -values, mode)
+    scales = s.Scales("loss", values if mode == "min" else -values, mode)
     ranks = {0: 0.75, 1: 0.0, 2: 0.25, 3: 0.25, 4: 1.0}
     assert {i: scales.color(i) for i in ranks} == {i: tuple(scales.colors.to_rgba(r)) for i, r in ranks.items()}
     assert len({scales.color(i) for i in ranks}) == 4
@@ -273,28 +274,28 @@ def test_pictures_leave_matplotlib_as_it_was(tmp_path):
 
 @pytest.mark.parametrize("space", [sweep.log_uniform(1e-5, 1), sweep.log_uniform(0.01, 0.3), sweep.log_uniform(2, 2e6)])
 def test_spaces_of_powers_get_logarithmic_axes(space):
-    assert plot.is_log(sweep.sample({"x": space}, 64)["x"])
-    assert plot.is_log(sweep.sample({"x": space}, 9, method="random")["x"])
+    assert s.is_log(sweep.sample({"x": space}, 64)["x"])
+    assert s.is_log(sweep.sample({"x": space}, 9, method="random")["x"])
 
 
 @pytest.mark.parametrize(
     "space", [sweep.uniform(0, 1), sweep.uniform(0.8, 0.99), sweep.uniform(-3, 5), sweep.uniform(1, 90)]
 )
 def test_other_spaces_get_linear_axes(space):
-    assert not plot.is_log(sweep.sample({"x": space}, 64)["x"])
+    assert not s.is_log(sweep.sample({"x": space}, 64)["x"])
 
 
 def test_grids_of_powers_get_logarithmic_axes():
-    assert plot.is_log(torch.tensor([0.001, 0.01, 0.1]))
-    assert not plot.is_log(torch.tensor([0, 1, 2, 3]))
-    assert not plot.is_log(torch.tensor([0.5, 0.9, 0.99]))
+    assert s.is_log(torch.tensor([0.001, 0.01, 0.1]))
+    assert not s.is_log(torch.tensor([0, 1, 2, 3]))
+    assert not s.is_log(torch.tensor([0.5, 0.9, 0.99]))
 
 
 def test_smooth_is_a_mean_over_equal_stretches():
     curves = torch.arange(12.0)[:, None] * torch.tensor([1.0, 2.0])
-    steps, means = plot.smooth(curves, points=4)
+    steps, means = smooth(curves, points=4)
     assert steps.tolist() == [2.0, 5.0, 8.0, 11.0]
     assert means[:, 0].tolist() == [1.0, 4.0, 7.0, 10.0]
     assert means[:, 1].tolist() == [2.0, 8.0, 14.0, 20.0]
-    steps, means = plot.smooth(curves, points=100)
+    steps, means = smooth(curves, points=100)
     assert torch.equal(means, curves)

@@ -1,0 +1,240 @@
+"""What policies gain and lose: successive halving and population based training against plain sweeps.
+
+One job, as in examples/sweep_digits.py: a 64-64-10 network on handwritten digits under AdamW, of which rate, b1, decay
+and clip are swept. A seed draws all that there is to draw: the settings, where training starts, the batches, and which
+digits are for training, for choosing and for testing. Each way chooses by the validation loss, as often as it likes,
+and the test digits are seen once, by the one member that it chose. Ways are compared seed by seed, with a sign test.
+
+    python benchmarks/policies.py                   # all tables, rewrites docs/sweep-comparisons.md
+    python benchmarks/policies.py --seeds 2 --print # a few seeds, to the terminal
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+import measure
+import torch
+import whole
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+import optfx
+from optfx import select, sweep
+
+PAGE = measure.PAGE.parent / "sweep-comparisons.md"
+BATCH = 128
+SPACE = {
+    "rate": sweep.log_uniform(1e-3, 0.3),
+    "b1": sweep.uniform(0.8, 0.98),
+    "decay": sweep.log_uniform(1e-3, 1.0),
+    "clip": sweep.log_uniform(0.1, 10.0),
+}
+
+
+# ---- the job ----------------------------------------------------------------------------------
+
+
+class Job:
+    """What a seed draws.
+
+    Args:
+        seed: of everything.
+        steps: the length of the run.
+        compile: see `sweep.fit`.
+    """
+
+    def __init__(self, seed: int, steps: int, compile: bool = True) -> None:
+        from sklearn.datasets import load_digits
+
+        draw = torch.Generator().manual_seed(seed)
+        images, labels = map(torch.tensor, load_digits(return_X_y=True))
+        self.images, self.labels, self.seed, self.steps, self.compile = (
+            images.float() / 16,
+            labels,
+            seed,
+            steps,
+            compile,
+        )
+        parts = torch.randperm(len(images), generator=draw).split([1077, 360, 360])
+        self.train, self.validation, self.test = parts
+        epochs = [torch.randperm(len(self.train), generator=draw) for _ in range(steps * BATCH // len(self.train) + 1)]
+        self.order = self.train[torch.cat(epochs)[: steps * BATCH].view(steps, BATCH)]
+        self.model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        uniform = lambda p: (2 * torch.rand(p.shape, generator=draw) - 1) / 8  # 1 / sqrt(64), as torch draws them
+        self.start = {name: uniform(p) for name, p in optfx.params(self.model).items()}
+
+    def score(self, params: Any, rows: Tensor) -> dict[str, Tensor]:
+        logits, labels = functional_call(self.model, params, self.images[rows]), self.labels[rows]
+        return {"loss": cross_entropy(logits, labels), "accuracy": (logits.argmax(-1) == labels).double().mean()}
+
+    def fit(self, settings: int, falls: bool = True, **options: Any) -> sweep.Result:
+        """A sweep of so many settings, whose rate falls along a cosine, or stays after the warmup."""
+        warmup, n = self.steps // 10, self.steps
+
+        def make_optimizer(config: dict[str, Tensor]) -> Any:
+            if falls:
+                rate = optfx.warmup_cosine_decay_schedule(0.0, config["rate"], warmup, n)
+            else:
+                rate = optfx.warmup_constant_schedule(0.0, config["rate"], warmup)
+            return optfx.chain(
+                optfx.clip_by_global_norm(config["clip"]),
+                optfx.scale_by_adam(b1=config["b1"]),
+                optfx.masked(optfx.add_decayed_weights(config["decay"]), select.ndim(min=2)),
+                optfx.scale_by_learning_rate(rate),
+            )
+
+        return sweep.fit(
+            make_optimizer,
+            sweep.sample(SPACE, settings, seed=self.seed),
+            lambda params, batch: cross_entropy(functional_call(self.model, params, batch[0]), batch[1]),
+            self.start,
+            lambda step: (self.images[self.order[step]], self.labels[self.order[step]]),
+            steps=n,
+            evaluate=lambda params: {"val_loss": self.score(params, self.validation)["loss"]},
+            seed=self.seed,
+            compile=self.compile,
+            progress=False,
+            **options,
+        )
+
+
+def rungs(steps: int) -> list[int]:
+    """Three, of which the first is where the warmup ends, and each as many times as late as the one before."""
+    return [round(steps * 10 ** (k / 3 - 1)) for k in range(3)]
+
+
+WAYS: dict[str, Callable[[Job], sweep.Result]] = {
+    "256 settings": lambda job: job.fit(256),
+    "256 settings, halving to 4": lambda job: job.fit(256, rungs=rungs(job.steps), policy=sweep.halve(4)),
+    "39 settings": lambda job: job.fit(39),
+    "32 settings, cosine": lambda job: job.fit(32),
+    "32 settings, constant rate": lambda job: job.fit(32, falls=False),
+    "32 members, PBT": lambda job: job.fit(32, falls=False, every=job.steps // 20, policy=sweep.exploit(SPACE)),
+}
+COMPARED = [
+    ("256 settings, halving to 4", "256 settings"),
+    ("256 settings, halving to 4", "39 settings"),
+    ("32 members, PBT", "32 settings, constant rate"),
+    ("32 members, PBT", "32 settings, cosine"),
+]
+MEASURES = {"validation loss": 1, "test loss": 1, "test accuracy": -1}  # and which way is better
+
+
+# ---- what comes out ---------------------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    """What a way found with one seed: the measures of the member that it chose, and its work."""
+
+    measures: dict[str, float]
+    member_steps: int
+
+
+def outcome(job: Job, result: sweep.Result) -> Outcome:
+    best = result.best()
+    test = job.score(best.params, job.test)
+    found = (best.metrics["val_loss"], test["loss"].item(), test["accuracy"].item())
+    trained = int(result.losses.isfinite().sum())
+    return Outcome(dict(zip(MEASURES, found, strict=True)), trained)
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """How likely so uneven a count is, either way, if each seed were a fair coin. Ties are left out."""
+    n = wins + losses
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(wins, losses) + 1)) / 2**n)
+
+
+def of_ways(found: dict[str, list[Outcome]]) -> str:
+    rows = []
+    for way, outcomes in found.items():
+        medians = [median(o.measures[name] for o in outcomes) for name in MEASURES]
+        rows.append([way, f"{median(o.member_steps for o in outcomes):,.0f}", *(f"{x:.4f}" for x in medians)])
+    return measure.table(["way", "member-steps", *MEASURES], rows)
+
+
+def of_pairs(found: dict[str, list[Outcome]]) -> str:
+    rows, comparisons = [], len(COMPARED) * len(MEASURES)
+    for one, other in COMPARED:
+        for name, sign in MEASURES.items():
+            apart = [a.measures[name] - b.measures[name] for a, b in zip(found[one], found[other], strict=True)]
+            wins, losses = (sum(sign * s * x < 0 for x in apart) for s in (1, -1))
+            p = sign_test(wins, losses)
+            rows.append([
+                f"{one} / {other}", name, f"{median(apart):+.4f}", f"{wins} : {losses}", f"{p:.3f}",
+                f"{min(1.0, comparisons * p):.2f}",
+            ])  # fmt: skip
+    header = ["way / other way", "measure", "difference (median)", "better : worse", "p", f"p, {comparisons} times"]
+    return measure.table(header, rows)
+
+
+def of_times(runs: int, steps: int) -> str:
+    """The time of a sweep and of halving, each in a process of its own, without compiled code on disk and with it."""
+    plain, halved = list(WAYS)[:2]
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as folder:
+            for cache in whole.CACHES:
+                for k, way in enumerate((plain, halved)):
+                    line = whole.process(f"{folder}/{k}", "policies.py", "--time", way, "--steps", steps)
+                    seconds, compiling = map(float, line.split())
+                    times.setdefault((way, cache), []).append((seconds, compiling))
+    rows = []
+    for cache in whole.CACHES:
+        ratio = median(b / a for (a, _), (b, _) in zip(times[plain, cache], times[halved, cache], strict=True))
+        for way, shown in ((plain, "1"), (halved, f"{ratio:.2f}")):
+            seconds, compiling = (median(run[k] for run in times[way, cache]) for k in range(2))
+            rows.append([way, cache, f"{seconds:.1f}", f"{compiling:.1f}", shown])
+    return measure.table(["way", "compiled code", "seconds", "of them compiling", "of the plain sweep"], rows)
+
+
+def compare(seeds: Sequence[int], steps: int, compile: bool = True) -> dict[str, list[Outcome]]:
+    found: dict[str, list[Outcome]] = {way: [] for way in WAYS}
+    for seed in seeds:
+        job = Job(seed, steps, compile)
+        for way, run in WAYS.items():
+            found[way].append(outcome(job, run(job)))
+            print(f"seed {seed}, {way}: {found[way][-1]}", file=sys.stderr, flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--runs", type=int, default=3, help="processes of each kind, for times")
+    parser.add_argument("--print", action="store_true", help="to the terminal, and not to the page")
+    parser.add_argument("--time", choices=WAYS, help="one way: its seconds, and those that it waited for compilers")
+    args = parser.parse_args()
+    if args.time:
+        result = WAYS[args.time](Job(0, args.steps))
+        print(result.seconds, result.compile_seconds)
+        return
+    machine = measure.machine()
+    times = of_times(args.runs, args.steps)
+    found = compare(range(args.seeds), args.steps)
+    text = "\n\n".join([
+        machine,
+        f"**{args.seeds} seeds**, {args.steps} steps; medians over the seeds",
+        of_ways(found),
+        f"Seed by seed, {len(COMPARED) * len(MEASURES)} comparisons: the median of the differences, in how many seeds "
+        "the first was better and worse, the sign test, and the same times the number of comparisons (Bonferroni)",
+        of_pairs(found),
+        f"**Time** from the call to the answer, {args.runs} runs, each in a process of its own",
+        times,
+    ])  # fmt: skip
+    if args.print:
+        print(text)
+    else:
+        measure.write("policies", text, PAGE)
+
+
+if __name__ == "__main__":
+    main()
