@@ -51,7 +51,7 @@ _OF_SEVERAL = {
     "`torch.clamp` of the parameters; `optfx.keep_params_nonnegative` at each step": """
         projection_box projection_hypercube projection_linf_ball projection_non_negative
     """,
-    "not here yet: of constraints there are `optfx.hyperball` and `optfx.keep_params_nonnegative`": """
+    "not here yet: there are `optfx.keep_norm`, `optfx.hyperball` and `optfx.keep_params_nonnegative`": """
         projections projection_halfspace projection_hyperplane projection_l1_ball projection_l1_sphere
         projection_l2_ball projection_l2_sphere projection_simplex projection_vector
     """,

@@ -501,6 +501,7 @@ ROWS = [
         "floor of units",
     ),
     Row("radial_brake", optfx.radial_brake, {"outward_scale": 0.5, "inward_scale": 0.9}),
+    Row("keep_norm", optfx.keep_norm),
     Row("hyperball", optfx.hyperball, {"learning_rate": 0.1}),
     Row(
         "hyperball",

@@ -8,7 +8,7 @@
 | optimism | `optimistic` | `scale_by_optimistic_gradient` |
 | adaptive | `adaptive/` | `scale_by_adam`, `scale_by_amsgrad`, `scale_by_nadam`, `scale_by_radam`, `scale_by_adamax`, `scale_by_belief`, `scale_by_acprop`, `scale_by_yogi`, `scale_by_adan`, `scale_by_laprop`, `scale_by_adam_atan2`, `scale_by_qhadam`, `scale_by_qhm`, `scale_by_rms`, `scale_by_stddev`, `scale_by_rss`, `scale_by_adadelta`, `scale_by_factored_rms`, `scale_by_rprop`, `scale_by_ademamix`, `scale_by_simplified_ademamix`, `scale_by_adopt`, `scale_by_stable_adam`, `scale_by_confidence`, `scale_by_novograd`, `scale_by_sm3` |
 | for matrices | `matrix/` | `scale_by_muon`, `orthogonalize`, `polargrad`, `equilibrate_rows`, `renormalize`, `scale_by_row_rms`, `scale_by_namo`, `scale_by_dion`, `scale_by_dion2`, `scale_by_dion3`, `lmo`, `scale_by_soap`, `scale_by_kl_soap`, `scale_by_shampoo`, `scale_by_kl_shampoo`, `scale_by_kron`, `scale_by_splus`, `scale_by_sinksoap`, `scale_by_galore`, `scale_by_apollo` |
-| on the sphere of a parameter | `spheres` | `relative_update`, `radial_brake`, `hyperball` |
+| on the sphere of a parameter | `spheres` | `relative_update`, `radial_brake`, `keep_norm`, `hyperball` |
 | weight decay | `decay` | `add_decayed_weights`, `cautious_weight_decay`, `l1_weight_decay`, `huber_weight_decay`, `proximal_weight_decay` |
 | in proportion to size | `size`, `trust` | `scale_by_param_block_norm`, `scale_by_param_block_rms`, `scale_by_shape`, `scale_by_trust_ratio`, `step_and_shrink` |
 | of a given norm | `normalize` | `normalize`, `normalize_by_update_norm` |
@@ -104,7 +104,7 @@ from optfx.transforms.scaling import (
     stateless,
 )
 from optfx.transforms.size import scale_by_param_block_norm, scale_by_param_block_rms, scale_by_shape
-from optfx.transforms.spheres import hyperball, radial_brake, relative_update
+from optfx.transforms.spheres import hyperball, keep_norm, radial_brake, relative_update
 from optfx.transforms.spikes import clip_spikes
 from optfx.transforms.trust import scale_by_trust_ratio, step_and_shrink
 
@@ -127,6 +127,7 @@ __all__ = [
     "huber_weight_decay",
     "hyperball",
     "identity",
+    "keep_norm",
     "keep_params_nonnegative",
     "l1_weight_decay",
     "lmo",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -107,7 +107,7 @@ class radial_brake(core.Stateless):
 
 
 class HyperballState(NamedTuple):
-    """The state of `hyperball`."""
+    """The state of `hyperball` and `keep_norm`."""
 
     count: Tensor  # () int64, steps taken
     norms: Tree  # like params, () each: the norms at the start; () where a radius is given
@@ -117,13 +117,75 @@ def measure(p: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
     return p, vector_norm(p)
 
 
+class OnSphere(GradientTransformation):
+    """Parameters that keep their norms, or a given one."""
+
+    needs_params = True
+    radius: Any
+    moved: ClassVar[Any]  # (update, parameter, radius, ...) -> update
+
+    def begin(self, params: Tree) -> HyperballState:
+        count = core.counter(params)
+        if self.radius is not None:
+            return HyperballState(count, ())
+        zeros = tree.map(
+            lambda p: torch.zeros((), dtype=torch.promote_types(real_dtype(p.dtype), torch.float32), device=p.device),
+            params,
+        )
+        _, norms = tree.leafwise(measure, params, zeros, outs=2, same_shapes=False)
+        return HyperballState(count, norms)
+
+    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        now, new = self.at(state.count), HyperballState(state.count + 1, state.norms)
+        if self.radius is not None:
+            return tree.leafwise(self.moved, updates, params, **now), new
+        now = {name: x for name, x in now.items() if name != "radius"}
+        return tree.leafwise(self.moved, updates, params, state.norms, same_shapes=False, **now), new
+
+
+def onto(u: Tensor, p: Tensor, radius) -> Tensor:
+    new = p + u
+    return new * (radius / where_positive(vector_norm(new))) - p
+
+
+@tree.record
+class keep_norm(OnSphere):
+    r"""Bring each parameter back to the norm that it had at the start. Needs params; put it last.
+
+    $$p_t = R\, \frac{q_t}{\lVert q_t \rVert}, \qquad q_t = p_{t-1} + g_t, \qquad R = \lVert p_0 \rVert$$
+
+    The norms are those of whole leaves, and it is for matrices: what begins at zero stays there. `hyperball` is this
+    with steps of a length that is in proportion to the norm.
+
+    Args:
+        radius: $R$, the same for all leaves; None for the norm of each at the start, which the state keeps.
+
+    Raises:
+        ValueError: no params.
+
+    Reference: the radius pin of Jordan et al., modded-nanogpt, records of track 3,
+        <https://github.com/KellerJordan/modded-nanogpt>.
+
+    Example:
+        >>> import torch, optfx
+        >>> tx = optfx.chain(optfx.sgd(1.0), optfx.keep_norm())
+        >>> params = {"w": torch.tensor([3.0, 4.0])}
+        >>> updates, state = tx.update({"w": torch.tensor([0.0, 4.0])}, tx.init(params), params)
+        >>> optfx.apply_updates(params, updates)
+        {'w': tensor([5., 0.])}
+    """
+
+    moved = staticmethod(onto)
+    radius: NonNegative | None = None
+
+
 def turn(u: Tensor, p: Tensor, radius, learning_rate) -> Tensor:
     new = p - learning_rate * radius * u / where_positive(vector_norm(u))
     return new * (radius / where_positive(vector_norm(new))) - p
 
 
 @tree.record
-class hyperball(GradientTransformation):
+class hyperball(OnSphere):
     r"""Turn each parameter by a share of its length, and keep its norm what it was at the start. Needs params.
 
     $$q_t = p_{t-1} - \eta\, R\, \frac{g_t}{\lVert g_t \rVert}, \qquad
@@ -154,24 +216,6 @@ class hyperball(GradientTransformation):
         ({'w': tensor([ 3.5355, -3.5355])}, tensor(5.))
     """
 
-    needs_params, final = True, True
+    moved, final = staticmethod(turn), True
     learning_rate: NonNegative
     radius: NonNegative | None = None
-
-    def begin(self, params: Tree) -> HyperballState:
-        count = core.counter(params)
-        if self.radius is not None:
-            return HyperballState(count, ())
-        zeros = tree.map(
-            lambda p: torch.zeros((), dtype=torch.promote_types(real_dtype(p.dtype), torch.float32), device=p.device),
-            params,
-        )
-        _, norms = tree.leafwise(measure, params, zeros, outs=2, same_shapes=False)
-        return HyperballState(count, norms)
-
-    def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
-        now, new = self.at(state.count), HyperballState(state.count + 1, state.norms)
-        if self.radius is not None:
-            return tree.leafwise(turn, updates, params, **now), new
-        rate = now["learning_rate"]
-        return tree.leafwise(turn, updates, params, state.norms, same_shapes=False, learning_rate=rate), new

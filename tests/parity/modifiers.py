@@ -238,6 +238,11 @@ def sphere(rate: float, radius: float | None = None):
     return make
 
 
+def pinned(start):
+    r = np.linalg.norm(start)
+    return lambda p, step: r * (p + step) / np.linalg.norm(p + step)
+
+
 # ---- several rules ------------------------------------------------------------------------------------------
 
 
@@ -573,6 +578,13 @@ LENGTHS = [
         stepped(optfx.radial_brake(0.1, 0.3)),
         formula(sgd, end=brake(0.1, 0.3)),
         paper="NVIDIA",
+    ),
+    Case(
+        "keep_norm",
+        "after sgd",
+        stepped(optfx.keep_norm()),
+        formula(sgd, end=pinned),
+        paper="modded-nanogpt",
     ),
     Case(
         "hyperball",

@@ -134,6 +134,17 @@ def test_on_the_hyperball_every_norm_stays():
         assert (norms(updates) > 0.01 * norms(START)).all()
 
 
+def test_kept_norms_stay_whatever_is_before():
+    for _, params, updates in walk(optfx.chain(optfx.adamw(0.3), optfx.keep_norm())):
+        torch.testing.assert_close(norms(optfx.apply_updates(params, updates)), norms(START))
+
+
+def test_a_hyperball_is_steps_of_one_length_and_kept_norms():
+    length = optfx.chain(optfx.relative_update(), optfx.sgd(0.1), optfx.keep_norm())
+    for (*_, u), (*_, v) in zip(walk(length), walk(optfx.hyperball(0.1)), strict=True):
+        torch.testing.assert_close(u, v)
+
+
 def test_a_given_radius_is_reached_in_a_step():
     for _, params, updates in walk(optfx.hyperball(0.3, 7.0)):
         torch.testing.assert_close(
