@@ -159,7 +159,10 @@ def main() -> None:
     heavyball.utils.compile_mode = None
     parts = [measure.machine("pytorch_optimizer", "heavyball")]
     for size in args.sizes:
-        rows = [row for rule in args.rules for row in compare(rule, size, args.rounds)]
+        rows = []
+        for rule in args.rules:
+            rows += compare(rule, size, args.rounds)
+            print(*rows, sep="\n", flush=True)
         header = ("rule", "by", "ms a step", "ratio (quartiles)", "state, MB")
         parts.append(f"{titled(size)}\n\n{measure.table(header, rows)}")
         print(parts[-1], end="\n\n", flush=True)
