@@ -1,7 +1,7 @@
 """One step of optimizers for matrices: optfx side by side with torch.optim, pytorch_optimizer and HeavyBall.
 
 The matrices of the blocks of a transformer go by the rule, all other leaves by AdamW; beside a peer that is
-`torch.optim.AdamW(fused=True)`. Times are of one step, the mean over ten: SOAP and Shampoo do more at every tenth.
+`torch.optim.AdamW(fused=True)`. SOAP and Shampoo do more at every tenth step: their times are the mean of ten.
 
     python benchmarks/matrix.py                     # rewrites its section of the page
     python benchmarks/matrix.py --sizes blocks148 --rules muon --rounds 15
@@ -22,7 +22,8 @@ from sizes import SIZES, Tensors, gradients, parameters, titled
 import optfx
 from optfx import select
 
-RATE, STEPS = 1e-3, 10
+RATE = 1e-3
+STEPS = {"soap": 10, "shampoo": 10}  # that are timed together, else one
 LABELS = select.label({"adam": ~select.ndim(2, 2) | select.path("token") | select.path("position")}, default="muon")
 BF16 = torch.bfloat16
 
@@ -139,7 +140,7 @@ def compare(rule: str, size: str, rounds: int) -> list[tuple[str, ...]]:
     for name, contender in begun.items():
         if name != first:
             a, b = lambda: begun[first].step(grads), lambda c=contender: c.step(grads)
-            pair = measure.paired(a, b, rounds, steps=STEPS)
+            pair = measure.paired(a, b, rounds, steps=STEPS.get(rule, 1))
             rows.append((rule, name, measure.milliseconds(pair.b), pair.ratio(), megabytes(contender)))
             of_first += pair.a
     return [(rule, first, measure.milliseconds(of_first), "1", megabytes(begun[first])), *rows]
@@ -158,7 +159,10 @@ def main() -> None:
     heavyball.utils.compile_mode = None
     parts = [measure.machine("pytorch_optimizer", "heavyball")]
     for size in args.sizes:
-        rows = [row for rule in args.rules for row in compare(rule, size, args.rounds)]
+        rows = []
+        for rule in args.rules:
+            rows += compare(rule, size, args.rounds)
+            print(*rows, sep="\n", flush=True)
         header = ("rule", "by", "ms a step", "ratio (quartiles)", "state, MB")
         parts.append(f"{titled(size)}\n\n{measure.table(header, rows)}")
         print(parts[-1], end="\n\n", flush=True)

@@ -138,4 +138,4 @@ def run_matrices(
 def batch(column: Sequence[Tensor]) -> Tensor:
     """Leaves of one shape as (n, rows, cols); a single matrix as it is."""
     x = column[0] if len(column) == 1 else torch.stack(tuple(column))
-    return x if x.ndim <= 3 and x.ndim == 2 + (len(column) > 1) else x.flatten(0, -3)
+    return x if x.ndim == 2 else x.flatten(0, -3)

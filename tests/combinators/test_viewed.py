@@ -105,6 +105,20 @@ def test_fused_another_shape_costs_no_event():
     assert tree.allclose(mine, optfx.apply_updates(params, updates))
 
 
+def without_the_last_bit(u, p):
+    return tree.map(lambda x: 2 * (x.view(torch.int32) & ~1).view(torch.float32).view(-1).view(x.shape), u)
+
+
+def test_fused_the_same_bits_as_another_dtype_are_not_the_same_leaf():
+    params = {"k": randn(4, 3).float(), "b": randn(5).float()}
+    tx = optfx.chain(optfx.stateless(without_the_last_bit), optfx.scale(-0.1))
+    opt = optfx.fuse(tx)
+    mine, state = opt.init(params)
+    updates, _ = tx.update(params, tx.init(params), params)
+    mine, state = opt.step(params, state, mine)
+    assert tree.allclose(mine, optfx.apply_updates(params, updates))
+
+
 # ---- weight_norm -----------------------------------------------------------------------------------
 
 

@@ -123,3 +123,109 @@ def test_muon_is_momentum_and_orthogonalize():
     parts = optfx.chain(optfx.ema(0.9), optfx.orthogonalize())
     for a, b in zip(steps(parts, params), steps(optfx.scale_by_muon(beta=0.9, nesterov=False), params), strict=True):
         torch.testing.assert_close(a["w"], b["w"])
+
+
+# ---- norms ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_norms_are_those_asked_for(shape):
+    g, matrix = randn(*shape), shape[-2:]
+    torch.testing.assert_close(once(optfx.equilibrate_rows(), g).norm(dim=-1), torch.ones(shape[:-1], dtype=F64))
+    sizes = once(optfx.renormalize(), g).norm(dim=(-2, -1))
+    torch.testing.assert_close(sizes, torch.full_like(sizes, min(matrix) ** 0.5))
+    u = once(optfx.scale_by_row_rms(), g)
+    torch.testing.assert_close(u.norm(dim=(-2, -1)), g.norm(dim=(-2, -1)))
+    rows = u.norm(dim=-1)  # of the first step, when every row is as long as its own mean
+    torch.testing.assert_close(rows, rows.mean(dim=-1, keepdim=True).expand_as(rows))
+
+
+def test_rows_that_were_small_are_scaled_up_more():
+    tx, g = optfx.scale_by_row_rms(0.5), torch.ones(2, 3, dtype=F64)
+    state = tx.init({"w": g})
+    for _ in range(3):
+        _, state = tx.update({"w": g * torch.tensor([[1.0], [0.1]], dtype=F64)}, state)
+    rows = tx.update({"w": g}, state)[0]["w"].norm(dim=1)
+    assert rows[1] > rows[0]
+
+
+def test_polargrad_is_as_long_as_the_singular_values_together():
+    g = randn(3, 5)
+    values = torch.linalg.svdvals(once(optfx.polargrad("svd"), g))
+    torch.testing.assert_close(values, torch.linalg.svdvals(g).sum().expand(3))
+
+
+def test_namo_takes_small_steps_where_gradients_are_noise():
+    tx, g = optfx.scale_by_namo(0.9, 0.99, method="svd"), randn(3, 5)
+    agreeing, noisy = (tx.init({"w": g}) for _ in range(2))
+    for i in range(100):
+        same, agreeing = tx.update({"w": g}, agreeing)
+        other, noisy = tx.update({"w": randn(3, 5, seed=i)}, noisy)
+    torch.testing.assert_close(torch.linalg.matrix_norm(same["w"], 2), torch.tensor(1.0, dtype=F64))
+    assert torch.linalg.matrix_norm(other["w"], 2) < 0.5
+
+
+@pytest.mark.parametrize(("norm", "shape"), [("spectral", (6, 3)), ("spectral", (4, 3, 2, 2)), ("sign", (6, 3))])
+def test_a_step_of_scion_has_norm_one(norm, shape):
+    u = once(optfx.lmo(norm, method="svd"), randn(*shape))
+    if norm == "sign":  # of inputs, the largest of one output
+        assert (u.abs() * shape[1] == 1).all()
+    else:
+        out, into, *window = shape
+        flat = u.reshape(out, -1) * (into / out) ** 0.5 * float(np.prod(window))
+        torch.testing.assert_close(torch.linalg.svdvals(flat), torch.ones(min(flat.shape), dtype=F64))
+    assert once(optfx.lmo("rms"), randn(7)).square().mean().item() == pytest.approx(1)
+
+
+# ---- of low rank, of some rows ------------------------------------------------------------------------
+
+
+def test_dion_comes_to_the_largest_singular_vectors():
+    left, _, right = torch.linalg.svd(randn(6, 4), full_matrices=False)
+    g = left @ torch.diag(torch.tensor([9.0, 3.0, 0.1, 0.01], dtype=F64)) @ right
+    tx = optfx.scale_by_dion(0.0, rank_fraction=0.5)
+    state = tx.init({"w": g})
+    for _ in range(20):
+        updates, state = tx.update({"w": g}, state)
+        state = state._replace(mu=tree.zeros_like(state.mu))
+    torch.testing.assert_close(updates["w"], left[:, :2] @ right[:2])
+
+
+def test_what_dion_leaves_out_waits_in_the_momentum():
+    g = randn(6, 4)
+    for tx in (optfx.scale_by_dion(0.0), optfx.scale_by_dion2(0.0, method="svd"), optfx.scale_by_dion3(0.0)):
+        updates, state = tx.update({"w": g}, tx.init({"w": g}))
+        assert torch.linalg.matrix_rank(updates["w"]) in (1, 2)
+        taken = g - state.mu["w"]
+        assert taken.norm() > 0
+        torch.testing.assert_close((taken * state.mu["w"]).sum(), torch.zeros((), dtype=F64), atol=1e-12, rtol=0)
+    full, _ = (tx := optfx.scale_by_dion2(fraction=1.0, method="svd")).update({"w": g}, tx.init({"w": g}))
+    torch.testing.assert_close(full["w"], once(optfx.orthogonalize("svd"), g))
+
+
+def test_dion2_takes_the_shorter_side_and_dion3_rows():
+    g = randn(6, 4)
+    assert (once(optfx.scale_by_dion2(fraction=0.25), g) != 0).any(dim=0).sum() == 1
+    assert (once(optfx.scale_by_dion3(fraction=0.5), g) != 0).any(dim=1).sum() == 3
+
+
+@pytest.mark.parametrize("share", [0.0, 1.1])
+def test_a_share_that_is_none_is_refused(share):
+    for make in (lambda s: optfx.scale_by_dion(rank_fraction=s), lambda s: optfx.scale_by_dion2(fraction=s)):
+        with pytest.raises(ValueError, match="expected above 0 and at most 1"):
+            make(share)
+
+
+def test_a_norm_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="lmo: the norm is 'nuclear'"):
+        optfx.lmo("nuclear")
+
+
+def test_scion_constrained_stays_within_the_radius():
+    tx = optfx.scion(0.1, radius=2.0, constrained=True, method="svd")
+    p = {"w": torch.zeros(4, 4, dtype=F64)}
+    state = tx.init(p)
+    for i in range(60):
+        updates, state = tx.update({"w": randn(4, 4, seed=i)}, state, p)
+        p = optfx.apply_updates(p, updates)
+        assert torch.linalg.matrix_norm(p["w"], 2) <= 2.0

@@ -208,7 +208,7 @@ class Recorder(Notes, DispatchMode):
         if any(form.dtype.is_complex and not form.shape for form in forms):
             raise Unfusable("it makes a complex number of a leaf")
         f = Operation(func, tuple(leaves), forms[0].dtype)
-        if name in RESHAPING:
+        if name in RESHAPING and [x.dtype for x in leaves.values()] == [forms[0].dtype]:  # `view` may change the dtype
             (x,) = leaves.values()
             return Lazy(Call(same, (x,), (), 1), 0, forms[0])
         alike = operations.treats_elements_alike(func, [*leaves.values()], [*others.values()], results)

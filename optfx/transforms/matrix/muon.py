@@ -42,7 +42,8 @@ class scale_by_muon(GradientTransformation):
     $X \leftarrow a X + (b A + c A^2) X$, $A = X X^*$, which bring all singular values near 1.
 
     Args:
-        ns_coeffs: $(a, b, c)$, or a triple for each step, of which the last `ns_steps` are used.
+        ns_coeffs: $(a, b, c)$, or a triple for each step, of which the last `ns_steps` are used. Tables in use are in
+            `optfx.transforms.matrix.newton_schulz`.
         ns_steps: the number of steps of NS.
         beta: $\beta$, how much of the mean is kept at each step.
         eps: $\varepsilon$.
