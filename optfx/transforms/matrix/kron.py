@@ -151,10 +151,10 @@ class scale_by_kron(GradientTransformation):
         >>> tx = optfx.scale_by_kron(update_probability=1.0)
         >>> g = {"w": torch.tensor([[100.0, 0.0], [0.0, -0.01]])}
         >>> state = tx.init(g)
-        >>> for _ in range(500):
+        >>> for _ in range(100):
         ...     updates, state = tx.update(g, state)
-        >>> updates["w"][0, 0].abs() < 3, updates["w"][1, 1].abs() > 0.3
-        (tensor(True), tensor(True))
+        >>> (updates["w"][0, 0] / updates["w"][1, 1]).abs() < 20  # where the gradient has 10000
+        tensor(True)
     """
 
     preconditioner_lr: NonNegative = 0.1
