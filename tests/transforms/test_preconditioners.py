@@ -106,11 +106,11 @@ def test_a_first_step_of_one_sided_shampoo_is_orthogonal():
 
 def test_kron_whitens():
     left, right = torch.diag(torch.tensor([10.0, 1.0, 0.1], dtype=F64)), torch.diag(torch.tensor([5.0, 0.2], dtype=F64))
-    gs = [left @ draw(3, 2, seed=t) @ right for t in range(800)]
+    gs = [left @ draw(3, 2, seed=t) @ right for t in range(400)]
     out, _ = train(optfx.scale_by_kron(update_probability=1.0), gs)
-    before, after = (torch.stack(xs[-400:]).square().mean(0).sqrt() for xs in (gs, out))
+    before, after = (torch.stack(xs[-200:]).square().mean(0).sqrt() for xs in (gs, out))
     assert before.max() / before.min() > 1000
-    assert after.max() / after.min() < 3
+    assert after.max() / after.min() < 4
 
 
 def test_galore_moves_in_few_directions_and_remembers_few():

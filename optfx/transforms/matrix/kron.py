@@ -35,6 +35,12 @@ def is_diagonal(q: Tensor) -> bool:
     return q.shape[-2] == 1
 
 
+def identity(q: Tensor, scale) -> Tensor:
+    n = q.shape[-1]
+    one = q.new_ones(1, n) if is_diagonal(q) else torch.eye(n, dtype=q.dtype, device=q.device)
+    return torch.zeros_like(q) + scale * one
+
+
 def from_left(q: Tensor, x: Tensor) -> Tensor:
     """q x"""
     return q.adjoint() * x if is_diagonal(q) else q @ x
@@ -145,10 +151,10 @@ class scale_by_kron(GradientTransformation):
         >>> tx = optfx.scale_by_kron(update_probability=1.0)
         >>> g = {"w": torch.tensor([[100.0, 0.0], [0.0, -0.01]])}
         >>> state = tx.init(g)
-        >>> for _ in range(500):
+        >>> for _ in range(100):
         ...     updates, state = tx.update(g, state)
-        >>> updates["w"][0, 0].abs() < 3, updates["w"][1, 1].abs() > 0.3
-        (tensor(True), tensor(True))
+        >>> (updates["w"][0, 0] / updates["w"][1, 1]).abs() < 20  # where the gradient has 10000
+        tensor(True)
     """
 
     preconditioner_lr: NonNegative = 0.1
@@ -168,14 +174,12 @@ class scale_by_kron(GradientTransformation):
         return ScaleByKronState(zero, zero.clone(), keys, left, right)
 
     def _factors(self, params: Tree, dim: int, scale: Tensor) -> Tree:
-        def one(p: Tensor) -> Tensor:
+        def room(p: Tensor) -> Tensor:
             n = p.shape[dim]
-            dtype = self.dtype or computation_dtype([p.dtype])
-            if n > self.max_dim:
-                return p.new_ones((*p.shape[:-2], 1, n), dtype=dtype)
-            return p.new_zeros((*p.shape[:-2], n, n), dtype=dtype) + torch.eye(n, dtype=dtype, device=p.device)
+            shape = (*p.shape[:-2], 1 if n > self.max_dim else n, n)
+            return p.new_zeros(shape, dtype=self.dtype or computation_dtype([p.dtype]))
 
-        return tree.scale(scale, tree.map(one, params))
+        return tree.matrixwise(identity, tree.map(room, params), scale=scale)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, since = self.at(state.count), state.since + 1
