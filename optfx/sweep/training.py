@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from optfx.sweep.engines import Spread
 
 HOST = torch.device("cpu")
+MOST = 512  # members that are evaluated at once: more are no faster, and need more memory
 
 
 class Training:
@@ -252,7 +253,7 @@ class Training:
         parts, n = [], len(population)
         with torch.no_grad():
             population = self.prepared(population)
-            for index, real in chunks(n, self.size(n)):
+            for index, real in chunks(n, min(self.size(n), MOST)):
                 # one alone would be two: a product of one matrix is rounded as no other
                 part = population if 1 < real == n else population[index if len(index) > 1 else index.repeat(FEWEST)]
                 params, state, configs, _ = self._there(part)
