@@ -142,8 +142,8 @@ def main() -> None:
     rows.append(["TPE against Sobol, seed by seed", *compared(first, second), ""])
     text = (
         f"{measure.table(COLUMNS, rows)}\n\nMedians over {args.seeds} seeds, {SETTINGS * args.steps} member-steps for "
-        f"each way and seed. Three comparisons by sign test, not corrected for their number; seeds of equal outcome are "
-        f"left out. {machine}"
+        f"each way and seed. Three comparisons by sign test, not corrected for their number; seeds of equal outcome "
+        f"are left out. {machine}"
     )
     print(text)
     if (args.seeds, args.steps) == (parser.get_default("seeds"), parser.get_default("steps")):
