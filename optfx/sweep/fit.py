@@ -140,20 +140,20 @@ def fit(
         place = folder if alone or folder is None else Path(folder) / str(k)
         ready.append((trainer, *trainer.begin(own, None if alone else index), own, place))
     check_read([unread | ({*found} - {*own, *trainer.training.recipe.fixed}) for trainer, _, unread, own, _ in ready])
-    runs: list[Result] = []
+    done: list[Result] = []
     try:
         for trainer, population, _, _, place in ready:
             run = trainer.run(
                 population, steps, every=every, rungs=rungs, policy=policy, callback=callback, folder=place,
                 progress=progress,
             )  # fmt: skip
-            runs.append(run)
+            done.append(run)
     except BaseException as error:
-        if runs:
-            error.results = runs  # type: ignore[attr-defined]
+        if done:
+            error.results = done  # type: ignore[attr-defined]
             error.add_note("The results of the structures before are in the attribute `results` of this error.")
         raise
-    whole = runs[0] if alone else join_results(runs)[torch.cat([index for _, index in structures]).argsort()]
+    whole = done[0] if alone else join_results(done)[torch.cat([index for _, index in structures]).argsort()]
     if not alone:
         whole = dataclasses.replace(
             whole, configs={k: x if isinstance(x, Labels) else x.cpu() for k, x in found.items()}
