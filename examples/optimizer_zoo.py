@@ -154,8 +154,8 @@ def main(
     train, validation = torch.randperm(len(images)).split([1077, 720])
     order = train[torch.randint(len(train), (steps, 128))]
     models = [nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10)) for _ in range(STARTS)]
-    configs = sweep.grid({"rate": rates, "decay": DECAYS, "start": range(STARTS)})
-    start = {name: p.detach()[configs["start"]] for name, p in torch.func.stack_module_state(models)[0].items()}
+    configs = sweep.grid({"rate": rates, "decay": DECAYS, "seed": range(STARTS)})
+    start = {name: p.detach()[configs["seed"]] for name, p in torch.func.stack_module_state(models)[0].items()}
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
         return images[order[step]], labels[order[step]]

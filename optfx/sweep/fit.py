@@ -14,6 +14,7 @@ from torch import Tensor
 from optfx.sweep.configs import by_structure, columns, of_structure
 from optfx.sweep.history import Look
 from optfx.sweep.joining import join_results
+from optfx.sweep.members import check_read
 from optfx.sweep.policies import Policy
 from optfx.sweep.result import Result
 from optfx.sweep.spaces import Labels
@@ -121,18 +122,29 @@ def fit(
     called, found = time.perf_counter(), columns(configs)
     structures = by_structure(found, structure)
     alone = len(structures) == 1 and not structures[0][0]
-    parts = []
-    for k, (fixed, index) in enumerate(structures):
+    ready = []
+    for k, (fixed, index) in enumerate(structures):  # what is wrong with one is said before another trains
         trainer = Trainer(
             make_optimizer, loss_fn, init, batches, evaluate=evaluate, metric=metric, mode=mode, compile=compile,
             chunk_size=chunk_size, seed=seed, fixed=fixed,
         )  # fmt: skip
         own = found if alone else of_structure(found, [*fixed, *structure], index)
-        run = trainer.run(
-            trainer.start(own, None if alone else index), steps, every=every, rungs=rungs, policy=policy,
-            callback=callback, folder=folder if alone or folder is None else Path(folder) / str(k), progress=progress,
-        )  # fmt: skip
-        parts.append(run)
+        place = folder if alone or folder is None else Path(folder) / str(k)
+        ready.append((trainer, *trainer.begin(own, None if alone else index), own, place))
+    check_read([unread | ({*found} - {*own, *trainer.training.recipe.fixed}) for trainer, _, unread, own, _ in ready])
+    parts: list[Result] = []
+    try:
+        for trainer, population, _, _, place in ready:
+            run = trainer.run(
+                population, steps, every=every, rungs=rungs, policy=policy, callback=callback, folder=place,
+                progress=progress,
+            )  # fmt: skip
+            parts.append(run)
+    except BaseException as error:
+        if parts:
+            error.results = parts  # type: ignore[attr-defined]
+            error.add_note("The results of the structures before are in the attribute `results` of this error.")
+        raise
     whole = parts[0] if alone else join_results(parts)[torch.cat([index for _, index in structures]).argsort()]
     if not alone:
         whole = dataclasses.replace(

@@ -72,20 +72,12 @@ class Recipe:
         finally:
             self.read = None
 
-    def check_read(self, names: Sequence[str], read: set[str] | None) -> None:
-        """Raises ValueError if there is a setting that no function reads, as far as we know."""
-        if read is None:
-            return
-        takes_key = self.draws or "key" in (*self.loss_takes, *self.batches_take)
-        unread = (
-            {name for name in (*names, *self.fixed) if name not in read} - {TRIAL} - ({SEED} if takes_key else set())
-        )
-        if unread:
-            raise ValueError(
-                f"configs: nobody reads {', '.join(map(repr, sorted(unread)))}; what is read is "
-                f"{', '.join(map(repr, sorted(read))) or 'nothing'}. (Repetitions are told apart by {SEED!r}, where "
-                "init is a function of a key.)"
-            )
+    def unread(self, names: Sequence[str], read: set[str] | None) -> set[str]:
+        """The settings that no function reads, as far as we know."""
+        starts = self.draws or isinstance(self.init, stacked)  # members of one setting differ
+        if starts or "key" in (*self.loss_takes, *self.batches_take):
+            names = [name for name in names if name != SEED]
+        return set() if read is None else {*names, *self.fixed} - read - {TRIAL}
 
     def config(self, config: Mapping[str, Tensor]) -> dict[str, Any]:
         """The settings of one member, as functions get them."""
@@ -202,6 +194,15 @@ class Recipe:
             if name in (*TAKEN, *config, *self.fixed):
                 raise ValueError(f"evaluate: no metric may be called {name!r}, which has another meaning here")
         return found
+
+
+def check_read(unread: Sequence[set[str]]) -> None:
+    """Raises ValueError if there is a setting that no function reads, for members of no structure."""
+    if names := set.intersection(*unread):
+        raise ValueError(
+            f"configs: no function reads {', '.join(map(repr, sorted(names)))}, so it changes nothing. (Repetitions "
+            f"are told apart by {SEED!r}, where init is a function of a key.)"
+        )
 
 
 TRAIN_LOSS = "train_loss"

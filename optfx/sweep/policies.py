@@ -60,7 +60,7 @@ def exploit(
         resample: how often a setting is drawn anew.
 
     Raises:
-        ValueError: a fraction above one half.
+        ValueError: a fraction above one half; a name that is no setting.
 
     Reference: Jaderberg et al., "Population Based Training of Neural Networks", 2017,
         <https://arxiv.org/abs/1711.09846>: truncation selection, perturb and resample.
@@ -69,6 +69,8 @@ def exploit(
         raise ValueError(f"exploit: the fraction is above 0 and at most 0.5, got {fraction}")
 
     def policy(population: Population, values: Tensor, key: Tensor) -> Population:
+        if unknown := [name for name in space if name not in population.configs]:
+            raise ValueError(f"exploit: {unknown[0]!r} is no setting of {', '.join(map(repr, population.configs))}")
         n, rank = len(population), values.argsort(stable=True)
         k = min(max(1, int(n * fraction)), n // 2)
         source = torch.arange(n)

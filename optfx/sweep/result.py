@@ -62,7 +62,7 @@ class Result:
         diverged: (n,) bool, whether the last loss or a parameter is not finite.
         chunk_size: how many members trained at once.
         compile_seconds: the time until the first step was taken: reading the functions, and waiting for compilers.
-        run_seconds: the time of all other steps.
+        run_seconds: the time of all that comes after.
         seconds: the whole time, from the call of `fit` to its answer; nan from a file that did not say it.
         mode: whether less of the metric that decides is better (`"min"`) or more (`"max"`); None to go by its name.
         metric: the metric that decides; None for the first.

@@ -224,6 +224,8 @@ def run(
         raise ValueError(f"expected steps, or rungs up to them, and every at least 1; got {got}")
     if policy is not None and every is None and not rungs:
         raise ValueError("a policy acts at rungs, or every so many steps: give one of them")
+    if not len(population):
+        raise ValueError("there are no members to train")
     population = trainer.prepared(population)
     begun = int(population.age.min())  # who is older than a rung has passed it
     points = [x for x in sorted({*(rungs or ()), *(range(every, end, every) if every else ())}) if begun < x < end]
@@ -253,7 +255,7 @@ def run(
                 goal = point if job is None else min(point, way.age + pace.steps)
                 with pace.training(goal - way.age):
                     way.train(goal, bar)
-                if goal < point:
+                if goal < point and pace.due:
                     keep(goes_on=True)
             way.look(policy if point in acts else None, callback, bar)
             keep(goes_on=point < end and len(way.lanes) > 0)
@@ -262,21 +264,30 @@ def run(
 
 
 class _Pace:
-    """How many steps to train between two checkpoints."""
+    """When to write a checkpoint, and how many steps to train until one looks at the clock."""
 
     def __init__(self) -> None:
-        self.steps, self.write = 1, 0.0
+        self.steps, self.write, self.written = 1, 0.0, time.perf_counter()
+
+    @property
+    def wanted(self) -> float:
+        """The seconds from one checkpoint to the next."""
+        return max(SECONDS, self.write / SHARE)
+
+    @property
+    def due(self) -> bool:
+        return time.perf_counter() - self.written >= self.wanted
 
     @contextlib.contextmanager
     def training(self, steps: int) -> Iterator[None]:
         began = time.perf_counter()
         yield
         each = max((time.perf_counter() - began) / steps, 1e-9)
-        wanted = max(SECONDS, self.write / SHARE)
-        self.steps = max(1, min(4 * self.steps, int(wanted / each)))
+        self.steps = max(1, min(4 * self.steps, int(self.wanted / each)))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self.write = time.perf_counter() - began
+        self.written = time.perf_counter()
+        self.write = self.written - began

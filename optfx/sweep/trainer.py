@@ -15,7 +15,7 @@ from optfx import tree
 from optfx.sweep.configs import Labels, columns
 from optfx.sweep.history import Look
 from optfx.sweep.judging import direction
-from optfx.sweep.members import Recipe, eval_params
+from optfx.sweep.members import Recipe, check_read, eval_params
 from optfx.sweep.policies import Policy
 from optfx.sweep.population import Population, join_populations
 from optfx.sweep.result import Result
@@ -113,6 +113,12 @@ class Trainer:
             KeyError: a function reads what is not in `configs`.
             MemoryError: not even one member fits.
         """
+        population, unread = self.begin(configs, member)
+        check_read([unread])
+        return population
+
+    def begin(self, configs: Mapping[str, Any], member: Tensor | None) -> tuple[Population, set[str]]:
+        """As `start`, which checks what is given here too: the names of settings that no function reads."""
         recipe, found = self.training.recipe, {}
         for name, x in columns(configs).items():
             if isinstance(x, Labels):
@@ -123,10 +129,10 @@ class Trainer:
         member = torch.arange(n, device=HOST) if member is None else member.to(HOST)
         rows = lambda index: self._start({k: x[index] for k, x in found.items()}, member[index])
         with torch.no_grad():
-            recipe.check_read([*found], self.training.try_out(rows, n))
+            unread = recipe.unread([*found], self.training.try_out(rows, n))
             self._check_metric()
             parts = [rows(index) for index, _ in chunks(n, self.training.size(n))]
-        return parts[0] if len(parts) == 1 else join_populations(parts)
+        return parts[0] if len(parts) == 1 else join_populations(parts), unread
 
     def _start(self, configs: dict[str, Tensor], member: Tensor) -> Population:
         n, keys = len(member), self.training.recipe.keys(configs, member)

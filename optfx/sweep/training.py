@@ -13,7 +13,7 @@ from torch.func import vmap
 
 from optfx import tree
 from optfx.sweep.advice import advised
-from optfx.sweep.blocks import Blocks
+from optfx.sweep.blocks import FEWEST, Blocks
 from optfx.sweep.capacity import SHARE, available_bytes, fitting, peak_bytes
 from optfx.sweep.members import Recipe, eval_params, init_state, member_step, of_device, owned
 from optfx.sweep.population import Population
@@ -22,6 +22,7 @@ from optfx.sweep.together import Together
 from optfx.tree import Tree
 
 HOST = torch.device("cpu")
+MOST = 512  # members that are evaluated at once: more are no faster, and need more memory
 
 
 class Training:
@@ -239,10 +240,12 @@ class Training:
         parts, n = [], len(population)
         with torch.no_grad():
             population = self.prepared(population)
-            for index, real in chunks(n, self.size(n)):
-                part = population if real == n else population[index]
+            for index, real in chunks(n, min(self.size(n), MOST)):
+                # one alone would be two: a product of one matrix is rounded as no other
+                part = population if 1 < real == n else population[index if len(index) > 1 else index.repeat(FEWEST)]
                 params, state, configs, _ = self._there(part)
-                parts.append(f(self.recipe.optimizers(part.configs, self.device), params, state, configs))
+                found = f(self.recipe.optimizers(part.configs, self.device), params, state, configs)
+                parts.append(tree.map(lambda x, real=real: x[:real], found))
         return tree.map(lambda *xs: (xs[0] if len(xs) == 1 else torch.cat(xs)).to(HOST), *parts)
 
     def prepared(self, population: Population) -> Population:

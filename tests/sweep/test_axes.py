@@ -244,6 +244,27 @@ def test_structures_in_a_folder(tmp_path, mixed):
     assert torch.equal(read[read.member.argsort()].losses, result.losses)
 
 
+def test_an_error_in_a_later_structure_loses_nothing():
+    settings = {"kind": ["adam", "sgd"], "rate": 0.1, "b2": 0.9, "momentum": 0.9}
+    make = lambda c: make_any(c | {"b2": c["b2"], "momentum": c["momentum"]})
+    looks = []
+
+    def failing(look):
+        looks.append(look)
+        if len(looks) == 2:
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space") as error:
+        fit(make, settings, callback=failing)
+    assert [len(x) for x in error.value.results] == [1]
+    assert error.value.population.age.tolist() == [STEPS]
+    wrong = lambda c: optfx.sgd(c["rate"]) if c["kind"] == "adam" else optfx.sgd(c["rte"])
+    looks.clear()
+    with pytest.raises(KeyError, match="reads 'rte'"):
+        fit(wrong, settings, callback=looks.append)
+    assert not looks  # before any of them trains
+
+
 def test_strings_of_one_kind_are_one_structure():
     result = fit(make_any, {"kind": "sgd", "momentum": 0.9, "rate": [0.1, 0.2]})
     assert result.configs["kind"] == Labels(["sgd", "sgd"])

@@ -61,6 +61,8 @@ def test_exploit(start):
     assert sweep.exploit(space, fraction=0.5, factors=(2.0, 3.0))(high, VALUES, KEY).configs["rate"].max() == 1
     drawn = sweep.exploit(SPACE, fraction=0.5, resample=1.0)(population, VALUES, KEY).configs["rate"]
     assert len(drawn.unique()) == 5
+    with pytest.raises(ValueError, match="'decay' is no setting of 'rate', 'b1'"):
+        sweep.exploit({"decay": sweep.uniform(0, 1)})(population, VALUES, KEY)
     with pytest.raises(ValueError, match=r"fraction is above 0 and at most 0\.5"):
         sweep.exploit(SPACE, fraction=0.6)
 
