@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -178,21 +179,22 @@ def of_pairs(found: dict[str, list[Outcome]]) -> str:
 def of_times(runs: int, steps: int) -> str:
     """The time of a sweep and of halving, each in a process of its own, without compiled code on disk and with it."""
     plain, halved = list(WAYS)[:2]
-    times: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    times: dict[tuple[str, str], list[list[float]]] = {}
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
             for cache in whole.CACHES:
                 for k, way in enumerate((plain, halved)):
                     line = whole.process(f"{folder}/{k}", "policies.py", "--time", way, "--steps", steps)
-                    seconds, compiling = map(float, line.split())
-                    times.setdefault((way, cache), []).append((seconds, compiling))
+                    times.setdefault((way, cache), []).append([float(x) for x in line.split()])
     rows = []
     for cache in whole.CACHES:
-        ratio = median(b / a for (a, _), (b, _) in zip(times[plain, cache], times[halved, cache], strict=True))
-        for way, shown in ((plain, "1"), (halved, f"{ratio:.2f}")):
-            seconds, compiling = (median(run[k] for run in times[way, cache]) for k in range(2))
-            rows.append([way, cache, f"{seconds:.1f}", f"{compiling:.1f}", shown])
-    return measure.table(["way", "compiled code", "seconds", "of them compiling", "of the plain sweep"], rows)
+        for way in (plain, halved):
+            seconds = [f"{median(run[k] for run in times[way, cache]):.1f}" for k in range(3)]
+            pairs = [*zip(times[way, cache], times[plain, cache], strict=True)]
+            shares = [f"{median(own[k] / other[k] for own, other in pairs):.2f}" for k in (0, 2)]
+            rows.append([way, cache, *seconds, *shares])
+    header = ["seconds", "of them compiling", "of processors", "seconds, of the plain", "of processors, of the plain"]
+    return measure.table(["way", "compiled code", *header], rows)
 
 
 def compare(seeds: Sequence[int], steps: int, compile: bool = True) -> dict[str, list[Outcome]]:
@@ -235,8 +237,9 @@ def main() -> None:
     parser.add_argument("--time", choices=WAYS, help="one way alone: its seconds, and those of compiling")
     args = parser.parse_args()
     if args.time:
-        result = WAYS[args.time](Job(0, args.steps))
-        print(result.seconds, result.compile_seconds)
+        job, before = Job(0, args.steps), sum(os.times()[:4])  # of this process, and of compilers that it started
+        result = WAYS[args.time](job)
+        print(result.seconds, result.compile_seconds, sum(os.times()[:4]) - before)
         return
     for name in args.tables:
         text = TABLES[name](args)
