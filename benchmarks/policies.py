@@ -5,14 +5,15 @@ and clip are swept. A seed draws all that there is to draw: the settings, where 
 digits are for training, for choosing and for testing. Each way chooses by the validation loss, as often as it likes,
 and the test digits are seen once, by the one member that it chose. Ways are compared seed by seed, with a sign test.
 
-    python benchmarks/policies.py                   # all tables, rewrites docs/sweep-comparisons.md
-    python benchmarks/policies.py --seeds 2 --print # a few seeds, to the terminal
+    python benchmarks/policies.py                      # all tables, rewrites their sections of the page
+    python benchmarks/policies.py --tables times --runs 1
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -178,21 +179,22 @@ def of_pairs(found: dict[str, list[Outcome]]) -> str:
 def of_times(runs: int, steps: int) -> str:
     """The time of a sweep and of halving, each in a process of its own, without compiled code on disk and with it."""
     plain, halved = list(WAYS)[:2]
-    times: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    times: dict[tuple[str, str], list[list[float]]] = {}
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
             for cache in whole.CACHES:
                 for k, way in enumerate((plain, halved)):
                     line = whole.process(f"{folder}/{k}", "policies.py", "--time", way, "--steps", steps)
-                    seconds, compiling = map(float, line.split())
-                    times.setdefault((way, cache), []).append((seconds, compiling))
+                    times.setdefault((way, cache), []).append([float(x) for x in line.split()])
     rows = []
     for cache in whole.CACHES:
-        ratio = median(b / a for (a, _), (b, _) in zip(times[plain, cache], times[halved, cache], strict=True))
-        for way, shown in ((plain, "1"), (halved, f"{ratio:.2f}")):
-            seconds, compiling = (median(run[k] for run in times[way, cache]) for k in range(2))
-            rows.append([way, cache, f"{seconds:.1f}", f"{compiling:.1f}", shown])
-    return measure.table(["way", "compiled code", "seconds", "of them compiling", "of the plain sweep"], rows)
+        for way in (plain, halved):
+            seconds = [f"{median(run[k] for run in times[way, cache]):.1f}" for k in range(3)]
+            pairs = [*zip(times[way, cache], times[plain, cache], strict=True)]
+            shares = [f"{median(own[k] / other[k] for own, other in pairs):.2f}" for k in (0, 2)]
+            rows.append([way, cache, *seconds, *shares])
+    header = ["seconds", "of them compiling", "of processors", "seconds, of the plain", "of processors, of the plain"]
+    return measure.table(["way", "compiled code", *header], rows)
 
 
 def compare(seeds: Sequence[int], steps: int, compile: bool = True) -> dict[str, list[Outcome]]:
@@ -205,35 +207,44 @@ def compare(seeds: Sequence[int], steps: int, compile: bool = True) -> dict[str,
     return found
 
 
+def quality(args: argparse.Namespace) -> str:
+    machine, found = measure.machine(), compare(range(args.seeds), args.steps)
+    comparisons = len(COMPARED) * len(MEASURES)
+    return "\n\n".join([
+        f"{args.seeds} seeds, {args.steps} steps. Medians over the seeds:",
+        of_ways(found),
+        f"Seed by seed, {comparisons} comparisons: the median of the differences, in how many seeds the first was "
+        f"better and worse, the p of the sign test, and that times {comparisons} (Bonferroni):",
+        of_pairs(found),
+        machine,
+    ])  # fmt: skip
+
+
+def times(args: argparse.Namespace) -> str:
+    machine = measure.machine()
+    return f"{args.steps} steps, medians of {args.runs} runs:\n\n{of_times(args.runs, args.steps)}\n\n{machine}"
+
+
+TABLES = {"quality": quality, "times": times}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--runs", type=int, default=3, help="processes of each kind, for times")
-    parser.add_argument("--print", action="store_true", help="to the terminal, and not to the page")
-    parser.add_argument("--time", choices=WAYS, help="one way: its seconds, and those that it waited for compilers")
+    parser.add_argument("--time", choices=WAYS, help="one way alone: its seconds, and those of compiling")
     args = parser.parse_args()
     if args.time:
-        result = WAYS[args.time](Job(0, args.steps))
-        print(result.seconds, result.compile_seconds)
+        job, before = Job(0, args.steps), sum(os.times()[:4])  # of this process, and of compilers that it started
+        result = WAYS[args.time](job)
+        print(result.seconds, result.compile_seconds, sum(os.times()[:4]) - before)
         return
-    machine = measure.machine()
-    times = of_times(args.runs, args.steps)
-    found = compare(range(args.seeds), args.steps)
-    text = "\n\n".join([
-        machine,
-        f"**{args.seeds} seeds**, {args.steps} steps; medians over the seeds",
-        of_ways(found),
-        f"Seed by seed, {len(COMPARED) * len(MEASURES)} comparisons: the median of the differences, in how many seeds "
-        "the first was better and worse, the sign test, and the same times the number of comparisons (Bonferroni)",
-        of_pairs(found),
-        f"**Time** from the call to the answer, {args.runs} runs, each in a process of its own",
-        times,
-    ])  # fmt: skip
-    if args.print:
+    for name in args.tables:
+        text = TABLES[name](args)
         print(text)
-    else:
-        measure.write("policies", text, PAGE)
+        measure.write(f"policies-{name}", text, PAGE)
 
 
 if __name__ == "__main__":

@@ -102,3 +102,26 @@ def test_successive_halving(load, fresh_dynamo):
         times = whole.halve((6, 3, 2), hidden=4, steps=3)
     assert len(times) == 3
     assert all(0 <= compiling < seconds for seconds, compiling in times)
+
+
+def test_policies_against_plain_sweeps(load):
+    """Ways that are compared begin alike and take as many steps; what is chosen is seen by the test rows once."""
+    policies = load("policies")
+    found = policies.compare([0], steps=20, compile=False)
+    steps = {way: outcomes[0].member_steps for way, outcomes in found.items()}
+    assert steps["256 settings"] == 256 * 20
+    assert steps["256 settings, halving to 4"] == 256 * 2 + 64 * 2 + 16 * 5 + 4 * 11
+    assert abs(steps["39 settings"] / steps["256 settings, halving to 4"] - 1) < 0.05
+    assert steps["32 members, PBT"] == steps["32 settings, cosine"] == steps["32 settings, constant rate"] == 32 * 20
+    job = policies.Job(0, 20)
+    assert len(torch.cat([job.train, job.validation, job.test]).unique()) == 1797
+    lines = policies.of_pairs(found).splitlines()
+    assert len(lines) == 2 + len(policies.COMPARED) * len(policies.MEASURES)
+    assert "p, 12 times" in lines[0]
+
+
+def test_the_sign_test(load):
+    sign_test = load("policies").sign_test
+    assert sign_test(8, 0) == sign_test(0, 8) == 2 / 2**8
+    assert sign_test(7, 1) == pytest.approx(2 * 9 / 2**8)
+    assert sign_test(4, 4) == sign_test(0, 0) == 1.0
