@@ -1,11 +1,11 @@
 """The recipe of the fewest steps, as a chain of parts, beside tuned AdamW and Muon.
 
-The optimizer that needs the fewest steps on the public NanoGPT track (modded-nanogpt, track 3) is ten small parts: SOAP's
-momentum, which is orthogonalized as in Muon; a least step for each row; a brake on growing norms, which are then pinned;
-a decay that does not work against the gradient; around all of it a lookahead of the gradient's place, and at the end a
-mean over the tail of the run. The rate is flat, then falls by a power. Here it trains a small transformer on the source
-code of torch, beside AdamW and Muon with the same schedule. Each is tried with several learning rates and starts; the
-picture shows how many steps each takes to the same validation loss.
+What needs the fewest steps on the public NanoGPT track (modded-nanogpt, track 3) is ten small parts: SOAP's momentum,
+orthogonalized as in Muon; a least step for each row; a brake on growing norms, which are then pinned; a decay that does
+not work against the gradient; around it a gradient that is taken ahead, and a mean of the parameters over the tail of
+the run. The rate is flat, then falls by a power. Here it trains a small transformer on the source code of torch, beside
+AdamW and Muon with the same schedule. Each is tried with several learning rates and starts; the picture shows how many
+steps each takes to the same validation loss.
 
     python examples/record_recipe.py
 """
@@ -36,7 +36,9 @@ def flat_then_falling(peak: float, steps: int) -> Callable[[Tensor], Tensor]:
     """The peak for two fifths of the steps after a short warmup, then down to zero by a power."""
     begin = 2 * steps // 5
     fall = optfx.polynomial_schedule(peak, 0.0, 1.2, steps - begin, begin)
-    return optfx.join_schedules([optfx.linear_schedule(0.0, peak, steps // 50), lambda t: fall(t + steps // 50)], [steps // 50])
+    return optfx.join_schedules(
+        [optfx.linear_schedule(0.0, peak, steps // 50), lambda t: fall(t + steps // 50)], [steps // 50]
+    )
 
 
 def adamw(rate: float, steps: int) -> GradientTransformation:
