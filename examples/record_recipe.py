@@ -12,7 +12,6 @@ steps each takes to the same validation loss.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +24,11 @@ import optfx
 from optfx import select
 from optfx.core import GradientTransformation
 
-sys.path.insert(0, str(Path(__file__).parent))
-from char_transformer import Transformer, draw_batch, evaluate, loss_of, read
+if __name__ == "__main__":
+    from char_transformer import Transformer, draw_batch, evaluate, loss_of, read
+else:
+    from examples.char_transformer import Transformer, draw_batch, evaluate, loss_of, read
+
 
 WIDTH, DEPTH, BATCH = 64, 2, 32
 MATRICES = select.label({"matrix": select.path("blocks.*") & select.ndim(2, 2)}, default="other")

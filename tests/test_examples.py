@@ -66,6 +66,14 @@ def test_learn_the_learning_rate(tmp_path):
     assert pictures(tmp_path) == ["learn_the_learning_rate.png"]
 
 
+def test_record_recipe(tmp_path):
+    rates = {"AdamW": [4e-3], "Muon": [2e-2], "the recipe": [2e-2]}
+    found = run("record_recipe", tmp_path, steps=30, every=10, seeds=1, rates=rates)
+    assert all(last < math.log(90) for _, last, _ in found.values())
+    assert found["AdamW"][2] == 30
+    assert pictures(tmp_path) == ["record_recipe.png"]
+
+
 def test_schedules(tmp_path):
     curves = run("schedules", tmp_path, steps=60)
     assert len(curves) == 29
