@@ -24,7 +24,8 @@ from optfx import select
 
 RATE = 1e-3
 STEPS = {"soap": 10, "shampoo": 10}  # that are timed together, else one
-LABELS = select.label({"adam": ~select.ndim(2, 2) | select.path("token") | select.path("position")}, default="muon")
+MATRICES = select.ndim(2, 2) & ~(select.path("token") | select.path("position"))
+LABELS = {rule: select.label({rule: MATRICES}, default="adam") for rule in ("muon", "soap", "shampoo")}
 BF16 = torch.bfloat16
 
 Parameters = Sequence[torch.nn.Parameter]
@@ -57,7 +58,7 @@ class Eager:
 class Peer:
     def __init__(self, params: Tensors, make: Callable[[Parameters], torch.optim.Optimizer]):
         self.params = {name: torch.nn.Parameter(p.clone()) for name, p in params.items()}
-        labels = LABELS(params)
+        labels = LABELS["muon"](params)
         others = [p for name, p in self.params.items() if labels[name] == "adam"]
         self.optimizers = [
             make([p for name, p in self.params.items() if labels[name] == "muon"]),
@@ -81,7 +82,7 @@ class Peer:
 
 def muon() -> Any:
     torchs = {"bias_correction": False, "eps_is_floor": True, "ns_dtype": BF16}
-    return optfx.muon(RATE, eps=1e-7, weight_decay=0.1, adam_weight_decay=1e-4, labels=LABELS, **torchs)
+    return optfx.muon(RATE, eps=1e-7, weight_decay=0.1, adam_weight_decay=1e-4, labels=LABELS["muon"], **torchs)
 
 
 RULES: dict[str, tuple[Callable[[], Any], dict[str, Callable[[Parameters], torch.optim.Optimizer]]]] = {
@@ -94,18 +95,18 @@ RULES: dict[str, tuple[Callable[[], Any], dict[str, Callable[[Parameters], torch
         },
     ),
     "normuon": (
-        lambda: optfx.normuon(RATE, ns_dtype=BF16, labels=LABELS),
+        lambda: optfx.normuon(RATE, ns_dtype=BF16, labels=LABELS["muon"]),
         {"pytorch_optimizer": lambda ps: pytorch_optimizer.NorMuon([{"params": ps, "use_muon": True}], RATE)},
     ),
     "soap": (
-        lambda: optfx.soap(RATE, labels=LABELS),
+        lambda: optfx.soap(RATE, labels=LABELS["soap"]),
         {
             "pytorch_optimizer": lambda ps: pytorch_optimizer.SOAP(ps, RATE),
             "HeavyBall": lambda ps: heavyball.SOAP(ps, RATE, precondition_frequency=10),
         },
     ),
     "shampoo": (
-        lambda: optfx.shampoo(RATE, labels=LABELS),
+        lambda: optfx.shampoo(RATE, labels=LABELS["shampoo"]),
         {"pytorch_optimizer": lambda ps: pytorch_optimizer.Shampoo(ps, RATE, preconditioning_compute_steps=10)},
     ),
 }
@@ -113,7 +114,7 @@ RULES: dict[str, tuple[Callable[[], Any], dict[str, Callable[[Parameters], torch
 
 def check_muon(ours: Any, theirs: Any) -> None:
     """Raise unless the numbers are torch's: bfloat16 rounds, in a batch otherwise than alone."""
-    labels = LABELS(ours.params)
+    labels = LABELS["muon"](ours.params)
     for name, p in theirs.params.items():
         if labels[name] == "adam":  # optax looks ahead there, too
             continue

@@ -21,7 +21,7 @@ from optfx.tree.words import LeafError
 
 Row = Sequence[Tensor]  # the corresponding leaves of all trees
 
-LARGE = 2**16  # elements from which a leaf keeps a CPU busy alone: to stack it would cost more than it saves
+LARGE = 2**18  # elements from which a leaf keeps a CPU busy alone: to stack it would cost more than it saves
 
 
 def matrixwise(
@@ -107,13 +107,12 @@ def check_matrices(who: str, *trees: Tree) -> None:
 
 
 def alike(rows: Sequence[Row]) -> list[list[int]]:
-    """The numbers of those rows that agree in shapes, dtypes, devices and meshes, together; of a large one alone."""
+    """The numbers of those rows that agree in shapes, dtypes, devices and meshes, together."""
     kinds: list[Any] = []  # not a dict: the sizes may be symbols of a compiler
     groups: list[list[int]] = []
     for i, row in enumerate(rows):
         kind = [(x.shape, x.dtype, x.device, mesh_of(x)) for x in row]
-        large = row[0].device.type == "cpu" and row[0].numel() >= LARGE
-        if kind in kinds and not large:
+        if kind in kinds:
             groups[kinds.index(kind)].append(i)
         else:
             kinds.append(kind)
@@ -125,7 +124,10 @@ def run_matrices(
     f: Callable[..., Any], rows: Sequence[Row], scalars: Scalars, like: Sequence[int]
 ) -> list[list[Tensor]]:
     """Run a function of matrices once, for corresponding leaves that are alike from row to row."""
-    before = rows[0][0].shape[:-2]
+    x = rows[0][0]
+    if len(rows) > 1 and x.device.type == "cpu" and x.numel() >= LARGE:
+        return [ys for row in rows for ys in run_matrices(f, [row], scalars, like)]
+    before = x.shape[:-2]
     ys = run_leaf(f, tuple(map(batch, zip(*rows, strict=True))), scalars, len(like), like)
     # a state whose strides change would be compiled again, an empty one too
     ys = [y.contiguous() if y.numel() else torch.zeros(y.shape, dtype=y.dtype, device=y.device) for y in ys]
