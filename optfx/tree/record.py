@@ -31,7 +31,7 @@ def is_record(x: Any) -> bool:
 
 
 def _is_child(owner: str, value: Any) -> bool | None:
-    """Whether a value is a child; None for an empty container, which may stand beside either, as in a chain's state."""
+    """Whether a value is a child; None for an empty container, which may be beside either, as in a chain's state."""
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else None
     if items is None:
         return isinstance(value, Tensor) or is_record(value)
@@ -199,6 +199,21 @@ def record(cls: type[T]) -> type[T]:
         values = [(f, getattr(self, f.name)) for f in fields if f.repr]
         return [(f"{f.name}=", x) for f, x in values if not (brief and x is f.default and not _is_numeric(x))]
 
+    if "_arguments" not in own:
+        cls._arguments = arguments  # type: ignore[attr-defined]
+    if "__repr__" not in own:
+        cls.__repr__ = _one_line
+        if "__str__" not in own:
+            cls.__str__ = _several_lines  # type: ignore[method-assign]
+    register(cls)
+    return cls
+
+
+def register(cls: type) -> None:
+    """Let optree and torch see a record as a tree, unless they do: one that came from another process is new here."""
+    if optree.register_pytree_node.get(cls, namespace=NAMESPACE) is not None:
+        return
+
     def flatten(x: Any) -> tuple[list[Any], Any]:
         dynamic = children(x)
         return [getattr(x, n) for n in dynamic], (dynamic, structure_of(x))
@@ -214,12 +229,6 @@ def record(cls: type[T]) -> type[T]:
         values, context = flatten(x)
         return values, context, context[0]
 
-    if "_arguments" not in own:
-        cls._arguments = arguments  # type: ignore[attr-defined]
-    if "__repr__" not in own:
-        cls.__repr__ = _one_line
-        if "__str__" not in own:
-            cls.__str__ = _several_lines  # type: ignore[method-assign]
     optree.register_pytree_node(
         cls,  # type: ignore[arg-type]
         flatten_with_entries,
@@ -228,7 +237,6 @@ def record(cls: type[T]) -> type[T]:
         namespace=NAMESPACE,
     )
     torch_pytree.register_pytree_node(cls, flatten, unflatten)
-    return cls
 
 
 def with_children(x: T, values: dict[str, Any]) -> T:
