@@ -57,7 +57,7 @@ class Gradients:
 
     def prepare(self, params: Tree, batch: Any) -> bool:
         """Make the program for such a batch, whose compiler starts; whether there is one."""
-        from optfx.compiler.captured import NotCaptured, capture
+        from optfx.compiler.captured import NotCaptured, Program, capture, trace
         from optfx.compiler.kernels.cpp import Unsupported
 
         with self.lock:
@@ -70,7 +70,10 @@ class Gradients:
                     if len({kind for kind, _ in self._programs} | {key[0]}) > KINDS:
                         raise NotCaptured(f"there are more than {KINDS} kinds of batches")
                     with torch.no_grad(), advised("loss_fn"):
-                        self._programs[key] = capture(of_tensors, params, tensors)
+                        if any(kind == key[0] for kind, _ in self._programs):  # that it does the same twice was seen
+                            self._programs[key] = Program(trace(of_tensors, (params, tensors)))
+                        else:
+                            self._programs[key] = capture(of_tensors, params, tensors)
                 except (NotCaptured, Unsupported) as why:
                     self._distrust(str(why))
             return key in self._programs

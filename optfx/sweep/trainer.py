@@ -23,6 +23,8 @@ from optfx.sweep.run import run
 from optfx.sweep.training import HOST, Training, chunks
 from optfx.tree import Tree
 
+MOST = 512  # members that are evaluated at once: more are no faster, and need more memory
+
 
 class Trainer:
     r"""Starts populations, trains and evaluates them.
@@ -175,7 +177,7 @@ class Trainer:
         """What `evaluate` says about each member, `{metric: (n,)}`."""
         metrics = vmap(self.training.recipe.metrics)
         return self.training.mapped(
-            population, lambda txs, params, state, config: metrics(vmap(eval_params)(txs, params, state), config)
+            population, lambda txs, params, state, config: metrics(vmap(eval_params)(txs, params, state), config), MOST
         )
 
     def eval_params(self, population: Population) -> Tree:

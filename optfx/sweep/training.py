@@ -22,7 +22,6 @@ from optfx.sweep.together import Together
 from optfx.tree import Tree
 
 HOST = torch.device("cpu")
-MOST = 512  # members that are evaluated at once: more are no faster, and need more memory
 
 
 class Training:
@@ -235,12 +234,12 @@ class Training:
         self._drawn = drawn if kept else None
         return drawn[1] if drawn is not None and drawn[0] == step else self.recipe.batch(step, configs, keys)
 
-    def mapped(self, population: Population, f: Callable[..., Any]) -> Any:
-        """A function of optimizers, parameters, states and settings, for all members."""
+    def mapped(self, population: Population, f: Callable[..., Any], most: int | None = None) -> Any:
+        """A function of optimizers, parameters, states and settings, for all members, so many at once at most."""
         parts, n = [], len(population)
         with torch.no_grad():
             population = self.prepared(population)
-            for index, real in chunks(n, min(self.size(n), MOST)):
+            for index, real in chunks(n, min(self.size(n), most or n)):
                 # one alone would be two: a product of one matrix is rounded as no other
                 part = population if 1 < real == n else population[index if len(index) > 1 else index.repeat(FEWEST)]
                 params, state, configs, _ = self._there(part)

@@ -31,7 +31,7 @@ def is_record(x: Any) -> bool:
 
 
 def _is_child(owner: str, value: Any) -> bool | None:
-    """Whether a value is a child; None for an empty container, which may be beside either, as in the state of a chain."""
+    """Whether a value is a child; None for an empty container, which may stand beside either, as in a chain's state."""
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else None
     if items is None:
         return isinstance(value, Tensor) or is_record(value)
