@@ -1,5 +1,6 @@
 """Pictures and the page: what they show, of whom, and that they never stop a run."""
 
+import dataclasses
 import re
 import sys
 
@@ -266,3 +267,8 @@ def test_a_run_writes_its_page_as_it_goes(tmp_path, monkeypatch):
 def test_a_short_run_has_no_page(tmp_path):
     fit(sweep.sample(SPACE, 2), steps=2, folder=tmp_path)
     assert not (tmp_path / "sweep.html").exists()
+
+
+def test_schedules_need_looks(plain):
+    with pytest.raises(ValueError, match="nobody looked"):
+        _ = dataclasses.replace(plain, history=None).schedules

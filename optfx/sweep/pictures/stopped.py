@@ -19,6 +19,7 @@ from optfx.sweep.pictures.scales import (
     finite,
     label_numbers,
     lines,
+    was_stopped,
 )
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
 
 def stopped(figure: Any, result: Result, scales: Scales) -> None:
     """Who was stopped when."""
-    if not scales.stopped and bool((result.age == result.age.max()).all()):
+    if result.history is None or not was_stopped(result).any():
         raise NothingToShow("stopped: every member went on to the end")
-    assert result.history is not None
     columns = min(len(result.configs), COLUMNS)
     rows = math.ceil(len(result.configs) / columns)
     figure.set_size_inches(max(2.9 * columns, 7), 3.2 + 2.6 * rows)
