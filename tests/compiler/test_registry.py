@@ -11,7 +11,8 @@ from tests.harness import Asked, parts, rows
 from tests.schedules.rows import ROWS as SCHEDULES
 
 NORMS_ALONE = {
-    "adafactor[no rate]", "cautious", "clip_by_block_rms", "fromage", "graft", "hyperball", "keep_norm", "lamb",
+    "adafactor[no rate]", "lmo[rms]", "qk_clip", "scion_light",
+    "cautious", "clip_by_block_rms", "fromage", "graft", "hyperball", "keep_norm", "lamb",
     "lars", "mars", "novograd", "orthograd", "radial_brake", "relative_update", "scale_by_novograd",
     "scale_by_param_block_norm", "scale_by_param_block_rms", "scale_by_shape", "scale_by_stable_adam",
     "scale_by_trust_ratio", "stableadamw", "zero_nans",
