@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optfx.sweep.configs import by_structure, columns, of_structure
+from optfx.sweep.configs import TRIAL, by_structure, columns, of_structure
 from optfx.sweep.history import Look
 from optfx.sweep.joining import join_results
 from optfx.sweep.members import check_read
@@ -136,7 +136,7 @@ def fit(
             make_optimizer, loss_fn, init, batches, evaluate=evaluate, metric=metric, mode=mode, compile=compile,
             chunk_size=chunk_size, seed=seed, fixed=fixed, executor=executor, parts=parts,
         )  # fmt: skip
-        own = found if alone else of_structure(found, [*fixed, *structure], index)
+        own = found if alone else of_structure(found, [*fixed, *structure], index) or {TRIAL: index}
         place = folder if alone or folder is None else Path(folder) / str(k)
         ready.append((trainer, *trainer.begin(own, None if alone else index), own, place))
     check_read([unread | ({*found} - {*own, *trainer.training.recipe.fixed}) for trainer, _, unread, own, _ in ready])

@@ -58,6 +58,9 @@ class History:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def __repr__(self) -> str:
+        return f"History({len(self)} looks at {self.values.shape[-1]} members)"
+
     def __getitem__(self, index: Any) -> History:
         """The history of some members."""
         wide = lambda x: x[:, index] if x.ndim == 2 else x
@@ -81,8 +84,13 @@ def nothing() -> History:
     return History(none.flatten(), {}, none.double(), {}, none)
 
 
-def beside(histories: Sequence[History]) -> History:
-    """The histories of different members as one: of all steps at which some of them were looked at."""
+def beside(histories: Sequence[History], members: Sequence[Tensor]) -> History:
+    """The histories of different members as one: of all steps at which some of them were looked at.
+
+    Args:
+        histories: one for each sweep.
+        members: the numbers of their members.
+    """
     steps = torch.cat([h.steps for h in histories]).unique()
 
     def rows(h: History, x: Tensor | None) -> Tensor:
@@ -95,16 +103,13 @@ def beside(histories: Sequence[History]) -> History:
         return {k: torch.cat([rows(h, getattr(h, name).get(k)) for h in histories], 1) for k in names}
 
     parent = [rows(h, h.parent.double()).nan_to_num(STOPPED).long() for h in histories]
-    for h, x in zip(histories, parent, strict=True):  # where others were looked at, a member is what it was
+    for h, x, own in zip(
+        histories, parent, members, strict=True
+    ):  # where others were looked at, a member is what it was
         seen = torch.searchsorted(h.steps, steps, right=True) - 1
         for i, (k, step) in enumerate(zip(seen.tolist(), steps.tolist(), strict=True)):
             if step not in h.steps.tolist():
                 last = h.parent[max(k, 0)]
-                x[i] = torch.where(last == STOPPED, STOPPED, own_numbers(h)) if k >= 0 else own_numbers(h)
+                x[i] = torch.where(last == STOPPED, STOPPED, own) if k >= 0 else own
     values = torch.cat([rows(h, h.values) for h in histories], 1)
     return History(steps, every("metrics"), values, every("configs"), torch.cat(parent, 1))
-
-
-def own_numbers(h: History) -> Tensor:
-    """The number of each member, as the first look at it tells."""
-    return h.parent.max(0).values

@@ -68,7 +68,9 @@ def join_results(results: Sequence[Result]) -> Result:
         run_seconds=sum(r.run_seconds for r in results),
         seconds=sum(r.seconds for r in results),
         population=None if any(r.population is None for r in results) else together([r.population for r in results]),
-        history=None if None in histories else beside([h for h in histories if h is not None]),
+        history=None
+        if None in histories
+        else beside([h for h in histories if h is not None], [r.member for r in results]),
     )
 
 

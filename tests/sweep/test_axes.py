@@ -290,3 +290,14 @@ def test_words_are_numbers_in_a_picture(mixed, tmp_path):
     mixed[1].plot(tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
     assert mixed[1].to_pandas()["kind"].tolist() == list(mixed[0]["kind"])
+
+
+def test_a_branch_without_numbers():
+    space = {"rule": sweep.choice({"plain": {}, "fast": {"rate": sweep.log_uniform(0.1, 1.0)}})}
+    result = sweep.fit(
+        lambda c: optfx.sgd(c["rate"] if c["rule"] == "fast" else 0.01),
+        sweep.sample(space, 6), loss_fn, init, batches, steps=3, compile=False,
+    )  # fmt: skip
+    assert len(result) == 6
+    assert {"plain", "fast"} == set(result.configs["rule"])
+    assert "trial" not in result.configs

@@ -273,3 +273,19 @@ def test_the_best_goes_back_into_fit(ours, start):
     best = ours.run(start, 5, progress=False).best()
     again = sweep.fit(make_optimizer, best.config, loss_fn, init, batches, steps=5, evaluate=evaluate, progress=False)
     assert again.configs["rate"].tolist() == [best.config["rate"]]
+
+
+def test_copies_in_results_that_are_joined(ours, start):
+    """A copy keeps its number, whomever it is a copy of, and where others alone were looked at it is what it was."""
+    worst_from_best = lambda population, values, key: population[
+        torch.arange(len(population)).index_copy(
+            0, values.argmax(dim=0, keepdim=True), values.argmin(dim=0, keepdim=True)
+        )
+    ]
+    parts = [
+        ours.run(start[i], 6, every=every, policy=worst_from_best) for i, every in ((slice(0, 5), 2), (slice(5, 11), 3))
+    ]
+    joined = sweep.join(parts).history
+    assert joined.steps.tolist() == [2, 3, 4, 6]
+    assert joined.parent[1, :5].tolist() == [0, 1, 2, 3, 4]
+    assert joined.parent[0, 5:].tolist() == [5, 6, 7, 8, 9, 10]
