@@ -45,6 +45,7 @@ bench: .venv/.bench  ## side by side with torch.optim, optax and others (an hour
 	$(BIN)/python -W ignore benchmarks/matrix.py
 	$(BIN)/python benchmarks/parts.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/policies.py
 	$(BIN)/python benchmarks/search.py
 
 any-transform: .venv/.dev  ## ten thousand programs as users write them, eager and fused (an hour)
