@@ -36,13 +36,13 @@ def squares(params: Tree, dim: int, limit: int | None, dtype: torch.dtype | None
     return tree.map(square, params)
 
 
-def identity(x: Tensor) -> Tensor:
+def unit_matrix(x: Tensor) -> Tensor:
     return torch.zeros_like(x) + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
 
 
 def identities(*trees: Tree) -> Iterator[Tree]:
     """The identity for each square."""
-    return (tree.matrixwise(identity, x) for x in trees)
+    return (tree.matrixwise(unit_matrix, x) for x in trees)
 
 
 def has(basis: Tensor, x: Tensor, dim: int) -> bool:

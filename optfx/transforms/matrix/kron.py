@@ -35,7 +35,7 @@ def is_diagonal(q: Tensor) -> bool:
     return q.shape[-2] == 1
 
 
-def identity(q: Tensor, scale) -> Tensor:
+def unit_matrix(q: Tensor, scale) -> Tensor:
     n = q.shape[-1]
     one = q.new_ones(1, n) if is_diagonal(q) else torch.eye(n, dtype=q.dtype, device=q.device)
     return torch.zeros_like(q) + scale * one
@@ -179,7 +179,7 @@ class scale_by_kron(GradientTransformation):
             shape = (*p.shape[:-2], 1 if n > self.max_dim else n, n)
             return p.new_zeros(shape, dtype=self.dtype or computation_dtype([p.dtype]))
 
-        return tree.matrixwise(identity, tree.map(room, params), scale=scale)
+        return tree.matrixwise(unit_matrix, tree.map(room, params), scale=scale)
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now, since = self.at(state.count), state.since + 1
