@@ -110,14 +110,16 @@ class Scales:
         better = self.order < self.values[i] if self.mode == "min" else self.order > self.values[i]
         return self.shades(better.sum().item() / max(len(self.order) - 1, 1))
 
-    def at_quarters(self) -> list[str]:
-        """The metric at the ranks of `QUARTERS`."""
-        return [f"{self.order[round(q * (len(self.order) - 1))]:.3g}" for q in QUARTERS]
+    def at_quarters(self) -> dict[float, str]:
+        """The metric at the ranks of `QUARTERS`, by their places on the scale: fewer for few members."""
+        last = len(self.order) - 1
+        return {rank / max(last, 1): f"{self.order[rank]:.3g}" for rank in sorted({round(q * last) for q in QUARTERS})}
 
     def bar(self, axes: Any, **style: Any) -> None:
         """The scale of colors, beside axes."""
         bar = axes.figure.colorbar(self.colors, ax=axes, label=self.title, **{"pad": 0.01, "aspect": 30, **style})
-        bar.set_ticks(QUARTERS, labels=self.at_quarters())
+        marks = self.at_quarters()
+        bar.set_ticks([*marks], labels=[*marks.values()])
         bar.ax.invert_yaxis()  # the best on top
 
 
