@@ -18,7 +18,7 @@ demo: .venv/.examples  ## sweep 256 optimizers on handwritten digits(a minute)
 	$(BIN)/python examples/sweep_digits.py
 
 test: .venv/.dev  ## the whole test suite, doctests and examples included
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 any-use: .venv/.dev  ## 10,000 programs of what people do to a TorchOptimizer, and 1,000 compiled
 	$(BIN)/python -m tests.interop.any_use --random --runs 10000

@@ -79,9 +79,9 @@ def recipe(rate: float, steps: int) -> GradientTransformation:
 
 OPTIMIZERS = {"AdamW": adamw, "Muon": muon, "the recipe": recipe}
 RATES = {
-    "AdamW": [1e-3, 2e-3, 4e-3, 8e-3],
-    "Muon": [5e-3, 1e-2, 2e-2, 4e-2],
-    "the recipe": [5e-3, 1e-2, 2e-2, 4e-2],
+    "AdamW": [2e-3, 4e-3, 8e-3],
+    "Muon": [1e-2, 2e-2, 4e-2],
+    "the recipe": [1e-2, 2e-2, 4e-2],
 }
 COLORS = {"AdamW": "#999999", "Muon": "#0072b2", "the recipe": "#d55e00"}
 
@@ -130,7 +130,7 @@ def steps_to(curve: Tensor, loss: float, every: int) -> float:
 
 
 def main(
-    steps: int = 600, every: int = 20, seeds: int = 3, rates: dict[str, list[float]] = RATES, folder: str | Path = "out"
+    steps: int = 400, every: int = 20, seeds: int = 3, rates: dict[str, list[float]] = RATES, folder: str | Path = "out"
 ) -> dict[str, tuple[float, float, float]]:
     """(best rate, last loss, steps to AdamW's last loss) of each optimizer."""
     text, began, runs = read(), time.perf_counter(), []
