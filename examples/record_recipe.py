@@ -47,9 +47,9 @@ def adamw(rate: float, steps: int) -> GradientTransformation:
     return optfx.adamw(flat_then_falling(rate, steps), b2=0.99, weight_decay=0.1, mask=select.ndim(min=2))
 
 
-def others(rate: float, steps: int) -> GradientTransformation:
-    """AdamW for embeddings, the last layer, vectors and biases, at the rate that suits it alone."""
-    return adamw(0.003 if rate else 0.0, steps)
+def others(steps: int) -> GradientTransformation:
+    """AdamW for embeddings, the last layer, vectors and biases."""
+    return adamw(0.008, steps)
 
 
 def muon(rate: float, steps: int) -> GradientTransformation:
@@ -59,7 +59,7 @@ def muon(rate: float, steps: int) -> GradientTransformation:
         optfx.add_decayed_weights(0.1),
         optfx.scale_by_learning_rate(flat_then_falling(rate, steps)),
     )
-    return optfx.partition({"matrix": matrices, "other": others(rate, steps)}, MATRICES)
+    return optfx.partition({"matrix": matrices, "other": others(steps)}, MATRICES)
 
 
 def recipe(rate: float, steps: int) -> GradientTransformation:
@@ -73,15 +73,15 @@ def recipe(rate: float, steps: int) -> GradientTransformation:
         optfx.radial_brake(),
         optfx.keep_norm(),
     )
-    whole = optfx.partition({"matrix": matrices, "other": others(rate, steps)}, MATRICES)
+    whole = optfx.partition({"matrix": matrices, "other": others(steps)}, MATRICES)
     return optfx.chain(optfx.ema_nesterov(whole), optfx.params_ema(0.97))
 
 
 OPTIMIZERS = {"AdamW": adamw, "Muon": muon, "the recipe": recipe}
 RATES = {
-    "AdamW": [2e-3, 4e-3, 8e-3],
-    "Muon": [1e-2, 2e-2, 4e-2],
-    "the recipe": [1e-2, 2e-2, 4e-2],
+    "AdamW": [8e-3, 1.6e-2, 3.2e-2],
+    "Muon": [2e-2, 4e-2, 8e-2],
+    "the recipe": [2e-2, 4e-2, 8e-2],
 }
 COLORS = {"AdamW": "#999999", "Muon": "#0072b2", "the recipe": "#d55e00"}
 

@@ -238,9 +238,12 @@ def sphere(rate: float, radius: float | None = None):
     return make
 
 
-def pinned(start):
-    r = np.linalg.norm(start)
-    return lambda p, step: r * (p + step) / np.linalg.norm(p + step)
+def pinned(radius: float | None = None):
+    def make(start):
+        r = radius or np.linalg.norm(start)
+        return lambda p, step: r * (p + step) / np.linalg.norm(p + step)
+
+    return make
 
 
 # ---- several rules ------------------------------------------------------------------------------------------
@@ -583,7 +586,14 @@ LENGTHS = [
         "keep_norm",
         "after sgd",
         stepped(optfx.keep_norm()),
-        formula(sgd, end=pinned),
+        formula(sgd, end=pinned()),
+        paper="modded-nanogpt",
+    ),
+    Case(
+        "keep_norm",
+        "after adam, radius 2",
+        lambda: optfx.chain(adam_of, optfx.scale_by_learning_rate(RATE), optfx.keep_norm(2.0)),
+        formula(adam(*ADAM), end=pinned(2.0)),
         paper="modded-nanogpt",
     ),
     Case(

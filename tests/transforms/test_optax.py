@@ -227,7 +227,8 @@ CASES = {
 }
 
 OWN_TESTS = {"add_noise", "scale_by_acprop", "scale_by_rprop"}
-ELSEWHERE = {"scale_by_madgrad"}  # tests/parity, since optax takes a root in float32
+# tests/parity, since optax takes a root in float32, and projects in it
+ELSEWHERE = {"scale_by_madgrad", "scale_by_galore"}
 SAME_FIELDS = (
     "mu",
     "nu",
