@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.fx import Node
 
+from optfx.compiler.kernels import writer
 from optfx.compiler.kernels.binding import Unsupported
 from optfx.compiler.kernels.cpp.activations import ACTIVATIONS, SLOPE
 from optfx.compiler.kernels.cpp.elementary import ELEMENTARY
+from optfx.compiler.kernels.writer import arguments_of, name_of
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 IN_MEMORY = {
@@ -130,7 +131,6 @@ PLAIN = {
     "logical_not": "!{0}",
     **ACTIVATIONS,
 }
-COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 TESTS = {
     "isnan": "{0} != {0}",
     "isinf": "op::abs({0}) == T(__builtin_inf())",
@@ -164,27 +164,10 @@ def literal(value: Any, T: str) -> str:
     return f"{T}({value!r})" if not isinstance(value, bool) else f"{T}({int(value)})"
 
 
-def name_of(node: Node) -> str:
-    return getattr(getattr(node.target, "overloadpacket", None), "__name__", str(node.target))
+class Writer(writer.Writer):
+    """Statements for the nodes of a graph, in C++."""
 
-
-def alpha_of(node: Node) -> Any:
-    """What the second argument of a sum is multiplied by; torch rounds it to half precision, where the sum is."""
-    alpha, dtype = [*node.args, node.kwargs.get("alpha", 1)][2], node.meta["val"].dtype
-    return torch.tensor(alpha, dtype=dtype).item() if dtype in HALF else alpha
-
-
-def arguments_of(node: Node) -> list[Any]:
-    """The arguments of an operation, with those that are left out."""
-    known = node.target._schema.arguments[len(node.args) :]  # type: ignore[union-attr]
-    return [*node.args, *(node.kwargs.get(a.name, a.default_value) for a in known if not a.is_out)]
-
-
-class Writer:
-    """Statements for the nodes of a graph."""
-
-    def __init__(self) -> None:
-        self.names: dict[Node, str] = {}
+    tests = TESTS
 
     def value(self, x: Any, T: str) -> str:
         """An argument as a value of type T."""
@@ -211,12 +194,30 @@ class Writer:
         return f"round_{HALF[dtype]}({value})" if dtype in HALF else value
 
     def expression(self, node: Node) -> str:
-        name, T = name_of(node), ctype(node.meta["val"].dtype)
-        write = self.written_by.get(name, Writer.test if name in TESTS and T == "bool" else Writer.plain)
-        text = write(self, node, T)
+        text, T = self.operation(node), ctype(node.meta["val"].dtype)
         if T not in ("float", "double", "bool") and re.search(r"op::(?!abs\b)", text):
             raise Unsupported(f"{node.target} of whole numbers")
         return text
+
+    # ---- words of the language
+
+    def type_of(self, dtype: torch.dtype) -> str:
+        return ctype(dtype)
+
+    def multiply_add(self, a: str, b: str, c: str, T: str) -> str:
+        return f"multiply_add<{T}>({a}, {b}, {c})"
+
+    def divide(self, a: str, b: str) -> str:
+        return f"{a} / {b}"
+
+    def root(self, x: str) -> str:
+        return f"op::sqrt({x})"
+
+    def raised(self, x: str, exponent: str) -> str:
+        return f"op::pow({x}, {exponent})"
+
+    def extreme(self, f: str, a: str, b: str, T: str) -> str:
+        return f"{f}<{T}>({a}, {b})"
 
     # ---- operations ------------------------------------------------------------------------------
 
@@ -234,83 +235,11 @@ class Writer:
         C = ctype(node.args[0].meta["val"].dtype)  # type: ignore[union-attr]
         return TESTS[name_of(node)].replace("T(", f"{C}(").format(*(self.value(x, C) for x in node.args))
 
-    def compare(self, node: Node, T: str) -> str:
-        a, b = (x.meta["val"] if isinstance(x, Node) else x for x in node.args)
-        C = ctype(torch.result_type(a, b))  # pyright: ignore[reportCallIssue, reportArgumentType]
-        return f"{self.value(node.args[0], C)} {COMPARISONS[name_of(node)]} {self.value(node.args[1], C)}"
-
-    def add(self, node: Node, T: str) -> str:
-        a, b = (self.value(x, T) for x in node.args[:2])
-        alpha = alpha_of(node)
-        return f"{a} + {b}" if alpha == 1 else f"multiply_add<{T}>({self.value(alpha, T)}, {b}, {a})"
-
-    def subtract(self, node: Node, T: str) -> str:
-        a, b = (self.value(x, T) for x in node.args[:2])
-        a, b, alpha = (a, b, alpha_of(node)) if name_of(node) == "sub" else (b, a, alpha_of(node))
-        return f"{a} - {b}" if alpha == 1 else f"multiply_add<{T}>(-{self.value(alpha, T)}, {b}, {a})"
-
-    def cast(self, node: Node, T: str) -> str:
-        return self.value(node.args[0], T)
-
-    def where(self, node: Node, T: str) -> str:
-        condition, a, b = node.args
-        return self.choose(condition, a, b, T)
-
-    def masked_fill(self, node: Node, T: str) -> str:
-        x, mask, value = node.args
-        return self.choose(mask, value, x, T)
-
     def choose(self, condition: Any, a: Any, b: Any, T: str) -> str:
         c, a, b = self.value(condition, "bool"), self.value(a, T), self.value(b, T)
         if self.names[condition].startswith("s") and T in ("float", "double"):
             return f"op::choose({c}, {a}, {b})"  # of a branch that all elements take alike, no vectors are made
         return f"{c} ? {a} : {b}"
 
-    def clamp(self, node: Node, T: str) -> str:
-        x, low, high = self.value(node.args[0], T), *[*node.args[1:], None, None][:2]
-        low, high = node.kwargs.get("min", low), node.kwargs.get("max", high)
-        x = x if low is None else f"larger<{T}>({x}, {self.value(low, T)})"
-        return x if high is None else f"smaller<{T}>({x}, {self.value(high, T)})"
-
-    def power(self, node: Node, T: str) -> str:
-        x, exponent = self.value(node.args[0], T), node.args[1]
-        if exponent == 2:
-            return f"{x} * {x}"
-        if exponent == 3:
-            return f"{x} * {x} * {x}"
-        return f"op::sqrt({x})" if exponent == 0.5 else f"op::pow({x}, {self.value(exponent, T)})"
-
-    def add_product(self, node: Node, T: str) -> str:
-        a, b, c = (self.value(x, T) for x in node.args[:3])
-        v = node.kwargs.get("value", 1)
-        return f"multiply_add<{T}>({b if v == 1 else f'{self.value(v, T)} * {b}'}, {c}, {a})"
-
-    def add_quotient(self, node: Node, T: str) -> str:
-        a, b, c = (self.value(x, T) for x in node.args[:3])
-        v = node.kwargs.get("value", 1)
-        return f"{a} + {b if v == 1 else f'{self.value(v, T)} * {b}'} / {c}"
-
-    def constant(self, node: Node, T: str) -> str:
-        return self.value(node.args[0 if name_of(node) == "scalar_tensor" else 1], T)
-
     def bitwise_not(self, node: Node, T: str) -> str:
         return f"{'!' if T == 'bool' else '~'}{self.value(node.args[0], T)}"
-
-    written_by: ClassVar[dict[str, Callable[[Writer, Node, str], str]]] = {
-        "_to_copy": cast,
-        "add": add,
-        "addcdiv": add_quotient,
-        "addcmul": add_product,
-        "bitwise_not": bitwise_not,
-        "clamp": clamp,
-        "convert_element_type": cast,
-        "full": constant,
-        "full_like": constant,
-        "masked_fill": masked_fill,
-        "pow": power,
-        "rsub": subtract,
-        "scalar_tensor": constant,
-        "sub": subtract,
-        "where": where,
-        **dict.fromkeys(COMPARISONS, compare),
-    }

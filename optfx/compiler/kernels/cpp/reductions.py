@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Node
@@ -34,14 +34,20 @@ def first(dtype: torch.dtype, low: bool) -> float | int:
     return torch.iinfo(dtype).max if low else torch.iinfo(dtype).min
 
 
-def accumulator(node: Node, writer: Writer) -> Accumulator:
-    """The accumulator of a reduction, whose elements the writer has a name for."""
+def reduced(node: Node) -> tuple[str, Node, float | None]:
+    """The reduction, what it takes all elements of, and the order of a norm."""
     name, x = name_of(node), node.args[0]
     assert isinstance(x, Node)
-    order = [*node.args, 2][1] if name == "linalg_vector_norm" else None
+    order: Any = [*node.args, 2][1] if name == "linalg_vector_norm" else None
     dims = node.args[2 if order else 1 :]
     if any(d not in (None, [], [0], [-1], False) for d in dims[:1]):
         raise Unsupported(f"{node.target} over {dims}")
+    return name, x, order
+
+
+def accumulator(node: Node, writer: Writer) -> Accumulator:
+    """The accumulator of a reduction, whose elements the writer has a name for."""
+    name, x, order = reduced(node)
     dtype, result = x.meta["val"].dtype, ctype(node.meta["val"].dtype)
     T = ctype(dtype)
     value = writer.value(x, T)

@@ -6,16 +6,15 @@ Half precision is computed in float32 and rounded after each operation, as in ea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.fx import Node
 
+from optfx.compiler.kernels import writer
 from optfx.compiler.kernels.binding import Unsupported
-from optfx.compiler.kernels.cpp.expressions import COMPARISONS, alpha_of, arguments_of, name_of
+from optfx.compiler.kernels.writer import HALF, arguments_of, name_of
 
-HALF = (torch.bfloat16, torch.float16)
 IN_MEMORY = {
     torch.float32: "tl.float32",
     torch.float64: "tl.float64",
@@ -104,11 +103,13 @@ def literal(value: Any, T: str) -> str:
     return f"tl.full((), {int(value) if T not in FLOATS else float(value)!r}, {T})"
 
 
-class Writer:
-    """Statements for the nodes of a graph."""
+class Writer(writer.Writer):
+    """Statements for the nodes of a graph, in the words of Triton."""
 
-    def __init__(self) -> None:
-        self.names: dict[Node, str] = {}
+    tests = TESTS
+
+    def type_of(self, dtype: torch.dtype) -> str:
+        return type_of(dtype)
 
     def value(self, x: Any, T: str) -> str:
         """An argument as a value of type T."""
@@ -131,14 +132,30 @@ class Writer:
         return f"{name} = {value}"
 
     def expression(self, node: Node) -> str:
-        name, T = name_of(node), type_of(node.meta["val"].dtype)
-        write = self.written_by.get(name, Writer.test if name in TESTS and T == "tl.int1" else Writer.plain)
-        text = write(self, node, T)
+        text, T = self.operation(node), type_of(node.meta["val"].dtype)
         if T not in (*FLOATS, "tl.int1") and any(f in text for f in ("tl.exp", "tl.log", "tl.s", "root(", "divide(")):
             raise Unsupported(f"{node.target} of whole numbers")
         return text
 
-    # ---- operations ------------------------------------------------------------------------------
+    # ---- words of the language
+
+    def multiply_add(self, a: str, b: str, c: str, T: str) -> str:
+        return f"{c} + {a} * {b}"
+
+    def divide(self, a: str, b: str) -> str:
+        return f"divide({a}, {b})"
+
+    def root(self, x: str) -> str:
+        return f"root({x})"
+
+    def raised(self, x: str, exponent: str) -> str:
+        return f"power({x}, {exponent})"
+
+    def extreme(self, f: str, a: str, b: str, T: str) -> str:
+        return f"{f}({a}, {b})"
+
+    def choose(self, condition: Any, a: Any, b: Any, T: str) -> str:
+        return f"tl.where({self.value(condition, 'tl.int1')}, {self.value(a, T)}, {self.value(b, T)})"
 
     def plain(self, node: Node, T: str) -> str:
         name, known = name_of(node), PLAIN | (OF_SINGLES if T == "tl.float32" else {})
@@ -153,75 +170,6 @@ class Writer:
         infinity = literal(math.inf, C) if C in FLOATS else ""
         return TESTS[name_of(node)].format(*(self.value(x, C) for x in node.args), infinity=infinity)
 
-    def compare(self, node: Node, T: str) -> str:
-        a, b = (x.meta["val"] if isinstance(x, Node) else x for x in node.args)
-        C = type_of(torch.result_type(a, b))  # pyright: ignore[reportCallIssue, reportArgumentType]
-        return f"{self.value(node.args[0], C)} {COMPARISONS[name_of(node)]} {self.value(node.args[1], C)}"
-
-    def add(self, node: Node, T: str) -> str:
-        a, b = (self.value(x, T) for x in node.args[:2])
-        alpha = alpha_of(node)
-        return f"{a} + {b}" if alpha == 1 else f"{a} + {self.value(alpha, T)} * {b}"
-
-    def subtract(self, node: Node, T: str) -> str:
-        a, b = (self.value(x, T) for x in node.args[:2])
-        a, b = (a, b) if name_of(node) == "sub" else (b, a)
-        alpha = alpha_of(node)
-        return f"{a} - {b}" if alpha == 1 else f"{a} - {self.value(alpha, T)} * {b}"
-
-    def cast(self, node: Node, T: str) -> str:
-        return self.value(node.args[0], T)
-
-    def where(self, node: Node, T: str) -> str:
-        c, a, b = node.args if name_of(node) == "where" else (node.args[1], node.args[2], node.args[0])
-        return f"tl.where({self.value(c, 'tl.int1')}, {self.value(a, T)}, {self.value(b, T)})"
-
-    def clamp(self, node: Node, T: str) -> str:
-        x, low, high = self.value(node.args[0], T), *[*node.args[1:], None, None][:2]
-        low, high = node.kwargs.get("min", low), node.kwargs.get("max", high)
-        x = x if low is None else f"larger({x}, {self.value(low, T)})"
-        return x if high is None else f"smaller({x}, {self.value(high, T)})"
-
-    def power(self, node: Node, T: str) -> str:
-        x, exponent = self.value(node.args[0], T), node.args[1]
-        if exponent == 2:
-            return f"{x} * {x}"
-        if exponent == 3:
-            return f"{x} * {x} * {x}"
-        return f"root({x})" if exponent == 0.5 else f"power({x}, {self.value(exponent, T)})"
-
-    def add_product(self, node: Node, T: str) -> str:
-        a, b, c = (self.value(x, T) for x in node.args[:3])
-        v = node.kwargs.get("value", 1)
-        return f"{a} + {b if v == 1 else f'{self.value(v, T)} * {b}'} * {c}"
-
-    def add_quotient(self, node: Node, T: str) -> str:
-        a, b, c = (self.value(x, T) for x in node.args[:3])
-        v = node.kwargs.get("value", 1)
-        return f"{a} + divide({b if v == 1 else f'{self.value(v, T)} * {b}'}, {c})"
-
-    def constant(self, node: Node, T: str) -> str:
-        return self.value(node.args[0 if name_of(node) == "scalar_tensor" else 1], T)
-
     def bitwise_not(self, node: Node, T: str) -> str:
         x = self.value(node.args[0], T)
         return f"{x} == 0" if T == "tl.int1" else f"~{x}"
-
-    written_by: ClassVar[dict[str, Callable[[Writer, Node, str], str]]] = {
-        "_to_copy": cast,
-        "add": add,
-        "addcdiv": add_quotient,
-        "addcmul": add_product,
-        "bitwise_not": bitwise_not,
-        "clamp": clamp,
-        "convert_element_type": cast,
-        "full": constant,
-        "full_like": constant,
-        "masked_fill": where,
-        "pow": power,
-        "rsub": subtract,
-        "scalar_tensor": constant,
-        "sub": subtract,
-        "where": where,
-        **dict.fromkeys(COMPARISONS, compare),
-    }

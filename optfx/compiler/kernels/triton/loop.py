@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from optfx.compiler.kernels.binding import CELL, Bound, Owned, Unsupported, numbers_in
-from optfx.compiler.kernels.cpp.expressions import name_of
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS
 from optfx.compiler.kernels.triton.build import Table, module
 from optfx.compiler.kernels.triton.expressions import Writer, loaded, pointer, stored, type_of
 from optfx.compiler.kernels.triton.reductions import Accumulator, accumulator
+from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
 

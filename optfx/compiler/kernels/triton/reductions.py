@@ -8,8 +8,7 @@ from typing import NamedTuple
 from torch.fx import Node
 
 from optfx.compiler.kernels.binding import Unsupported
-from optfx.compiler.kernels.cpp.expressions import name_of
-from optfx.compiler.kernels.cpp.reductions import first
+from optfx.compiler.kernels.cpp.reductions import first, reduced
 from optfx.compiler.kernels.triton.expressions import FLOATS, Writer, literal, type_of
 
 
@@ -26,12 +25,7 @@ class Accumulator(NamedTuple):
 
 def accumulator(node: Node, writer: Writer) -> Accumulator:
     """The accumulator of a reduction, whose elements the writer has a name for."""
-    name, x = name_of(node), node.args[0]
-    assert isinstance(x, Node)
-    order = [*node.args, 2][1] if name == "linalg_vector_norm" else None
-    dims = node.args[2 if order else 1 :]
-    if any(d not in (None, [], [0], [-1], False) for d in dims[:1]):
-        raise Unsupported(f"{node.target} over {dims}")
+    name, x, order = reduced(node)
     dtype, result = x.meta["val"].dtype, type_of(node.meta["val"].dtype)
     T = type_of(dtype)
     value = writer.value(x, T)

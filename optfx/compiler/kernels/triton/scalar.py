@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from optfx.compiler.kernels.binding import Bound, Unsupported
-from optfx.compiler.kernels.cpp.expressions import name_of
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS
 from optfx.compiler.kernels.cpp.scalar import SAME
 from optfx.compiler.kernels.triton.build import Table, module
 from optfx.compiler.kernels.triton.expressions import IN_MEMORY, Writer, loaded, pointer, stored, type_of
 from optfx.compiler.kernels.triton.reductions import accumulator
+from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.members import Alone
 
 TOGETHER = 1024  # numbers of a row that are reduced at a time
