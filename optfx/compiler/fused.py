@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than al
     from optfx.compiler.kernels.cpp.calls import Call
     from optfx.compiler.kernels.workshop import Workshop
     from optfx.compiler.plan.plan import Plan
+    from optfx.compiler.record.recording import Recording
 
 SMALL = 32768  # elements up to which a leaf is packed with others, where a kernel does one leaf a call
 
@@ -72,6 +73,7 @@ class fuse:
             self.tx = tree.map(lambda x: x if x.ndim else self._members.every(x), self.tx)
         self._members.check("the optimizer", self.tx)
         self._extra_args = self.tx.extra_args
+        self._recordings: list[tuple[Any, Recording]] = []  # what each is of, and it
         self._plans: dict[Any, Plan] = {}  # by what gradients and extra arguments look like
         self._plan: Plan | None = None  # that of the last step
 
@@ -235,6 +237,17 @@ class fuse:
 
         return explanation(self._plan, self.params, self.state)
 
+    def of_others(self, tx: Any, members: int) -> fuse:
+        """The same optimizer for other members, with numbers of their own: it is not read again.
+
+        Args:
+            tx: theirs.
+            members: how many.
+        """
+        other = fuse(tx, members)
+        other._recordings = self._recordings
+        return other
+
     # ---- how --------------------------------------------------------------------------------------
 
     def _declared(self, extra: dict[str, Any]) -> dict[str, Any]:
@@ -253,14 +266,19 @@ class fuse:
         from optfx.compiler.plan.whole import whole
         from optfx.compiler.record.recording import record
 
-        memory, known, n = self._memory, Known() if known is None else known, self._memory.n
+        again, known = known is not None, Known() if known is None else known
+        memory, n = self._memory, self._memory.n
         forms, kinds, members = [form_of(x) for x in grads], kinds_of(extra, self._members), self._members
         while True:
             one = [*map(members.one, (*grads, *memory.own))]
             gradients, params = unflatten(memory.structure, one[:n]), unflatten(memory.structure, one[n : 2 * n])
             try:
                 tx, given = tree.map(members.one, self.tx), {k: tree.map(members.one, x) for k, x in extra.items()}
-                recording = record(tx, gradients, unflatten(memory.of_state, one[2 * n :]), params, given, known)
+                state = unflatten(memory.of_state, one[2 * n :])
+                of = [flatten(self.tx)[1], memory.structure, memory.of_state, kinds, *map(form_of, one)]
+                recording = next((found for what, found in self._recordings if what == of and not again), None)
+                if recording is None:
+                    recording = record(tx, gradients, state, params, given, known)
                 every = whole(recording, [*grads, *memory.own], flatten(self.tx)[0], leaves_of(extra), members)
                 plan = Plan(recording, every, self._workshop, SMALL, forms, kinds)
             except NotClosed as found:
@@ -276,6 +294,7 @@ class fuse:
                 break
             finally:
                 self._workshop.finish()
+        self._recordings.insert(0, (of, recording))
         if plan.moved:
             memory.replace(plan.values[n : n + len(memory.own)])
             self._plans = {}

@@ -31,7 +31,7 @@ from optfx.tree import Tree
 SECONDS, BYTES = 0.5, 1 << 26  # what a window takes at most, and what its batches do
 MOST = 64  # members in a block: more gain nothing, and leave the cache
 FEWEST = 2  # a product of one matrix is rounded as no other
-SPARE = 1.25  # by how much larger a block may be that is there already
+SPARE, FEW = 1.25, 8  # by how much larger a block may be that is there already, and how large it may be anyhow
 FIXED = 16  # in a block, where the numbers of a member depend on how many there are
 
 
@@ -51,13 +51,17 @@ class Worker:
 
     Args:
         gradients: of the loss.
+        like: a worker for these optimizers, which were read by it; None for the first.
         txs, params, state, given: a block to begin with.
     """
 
-    def __init__(self, gradients: Gradients, txs: Any, params: Tree, state: Tree, given: Any) -> None:
+    def __init__(
+        self, gradients: Gradients, like: Worker | None, txs: Any, params: Tree, state: Tree, given: Any
+    ) -> None:
         self.gradient, self.lock, self.txs = Gradient(gradients), gradients.lock, owned(txs)
         self.given = owned(given)
-        self.opt: fuse | None = fuse(self.txs, members=len(tree.leaves(params)[0]))
+        make = fuse if like is None or like.opt is None else like.opt.of_others
+        self.opt: fuse | None = make(self.txs, len(tree.leaves(params)[0]))
         try:
             self.params, self.state = self.opt.init(params, state)
         except Exception as why:  # vmap has run it before
@@ -159,7 +163,7 @@ class Blocks:
         self.txs, self.params, self.state, self.given = txs, params, state, given
         self.n, threads = len(tree.leaves(params)[0]), torch.get_num_threads()
         wanted = block_size(self.n, threads)
-        self.size = next((k for k in sorted(self.made) if wanted <= k <= wanted * SPARE), wanted)
+        self.size = next((k for k in sorted(self.made) if wanted <= k <= max(wanted * SPARE, FEW)), wanted)
         if self.any_size is None:
             self.any_size = self.gradients.any_size(self._members(), self._first(batch))
         if not self.any_size:
@@ -169,7 +173,8 @@ class Blocks:
         workers = min(threads if captured else 1, math.ceil(self.n / self.size))
         self.workers = self.made.setdefault(self.size, [])
         while len(self.workers) < workers:
-            self.workers.append(Worker(self.gradients, *tree.map(self._block, (txs, params, state, given))))
+            like = next((worker for workers in self.made.values() for worker in workers), None)
+            self.workers.append(Worker(self.gradients, like, *tree.map(self._block, (txs, params, state, given))))
         self.workers = self.workers[:workers]
         self.gradients.finish()
         if captured:  # one worker has a thread too: sums by several threads have other bits

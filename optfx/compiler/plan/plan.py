@@ -224,7 +224,7 @@ class Plan:
         targets = [*(y for x in loaded for y in x.targets), *(x for _, x in taken)]
         targets += [self._place_of(self.recording.filled[k]) for k in filled]
         args = [*self.scalars, *self.partials, *floats]
-        return self._workshop.scalar_work(work, args, targets) if targets else None
+        return self._workshop.scalar_work(work, args, targets, self.recording.traced, level) if targets else None
 
     def _place_of(self, i: Input) -> Tensor:
         """Where the scalar that is input `i` is written: elsewhere first, where a kernel may read the old one: it may

@@ -33,6 +33,7 @@ class Recording(NamedTuple):
     filled: list[Input]  # the inputs that scalar work gives: those that stand between stages, then those of the state
     levels: Levels
     n_state: int  # how many leaves the state has
+    traced: dict[Any, GraphModule]  # the scalar work of stages, once it has been traced
 
 
 def record(
@@ -70,7 +71,7 @@ def record(
     step.inputs.scalars[n:] = [x for _, x in recorder.numbers]
     graph = tracer.finish([*scalars, *(x for x, _ in recorder.numbers), *recorder.partials], outputs)
     levels, filled = Levels(graph, recorder, len(step.inputs.scalars)), [to for _, to in step.filled]
-    return Recording(step.inputs, recorder, graph, step.writes, step.kept, filled, levels, len(flatten(state)[0]))
+    return Recording(step.inputs, recorder, graph, step.writes, step.kept, filled, levels, len(flatten(state)[0]), {})
 
 
 class _Step:
