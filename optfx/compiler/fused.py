@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from optfx import hints, tree
 from optfx.compiler.given import form_of, kinds_of, leaves_of, needed, plain, some_function
 from optfx.compiler.members import Alone, Members
-from optfx.compiler.memory import Memory, check
+from optfx.compiler.memory import Memory, check, check_params
 from optfx.compiler.record.findings import Changed, Drifted, Known, NotClosed, Resting
 from optfx.compiler.record.inputs import AsLeaf, AsScalar, Input
 from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
 from optfx.core.transform import check_extra, check_updates
 from optfx.tree import Tree, flatten, paths, unflatten
-from optfx.tree.nodes import leaves_in
-from optfx.tree.record import is_wrapped
 
 if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
     from optfx.compiler.kernels.cpp.calls import Call
@@ -107,15 +105,7 @@ class fuse:
         if isinstance(params, nn.Module):
             module = params
             params = {name: p for name, p in params.named_parameters() if p.requires_grad}
-        for path, x in zip(paths(params), flatten(params)[0], strict=True):
-            if isinstance(x, Tensor) and (is_wrapped(x) or type(x) not in (Tensor, nn.Parameter)):
-                kind = "inside a function transform" if is_wrapped(x) else f"a {type(x).__name__}"
-                raise TypeError(f"fuse: the parameter at {path!r} is {kind}, expected a plain tensor")
-            if not live and isinstance(x, nn.Parameter):
-                raise ValueError(
-                    f"fuse: the parameter at {path!r} is an nn.Parameter, and a copy of it would be trained: give the "
-                    "module itself, which is trained in place; or tensors, optfx.params(module)"
-                )
+        check_params(params, live, sharded=not isinstance(self._members, Members))
         self._members.check("the parameter", params)
         like = self._members.init(self.tx, params)
         for path, x in zip(paths(like), flatten(like)[0], strict=True):
@@ -160,11 +150,12 @@ class fuse:
         if extra:
             check_extra(self.tx, extra)
         extra = self._declared(extra)
-        leaves = leaves_in(self._memory.structure, grads)
+        leaves = self._memory.of_gradients(grads)
         plan = None if leaves is None else self._plan_for(leaves, extra)
         if leaves is None or plan is None:
             check_updates("fuse", self.params, grads)
-            leaves = [plain(x) for x in flatten(grads)[0]]
+            check("the gradient", self.params, grads)
+            leaves = [plain(x) for x in leaves or ()]
             plan = self._plan_for(leaves, extra) or self._compile(leaves, extra)
         plan.leave_out(resting.params if resting is not None else frozenset())
         while True:
@@ -256,7 +247,7 @@ class fuse:
         memory, known, n = self._memory, Known() if known is None else known, self._memory.n
         forms, kinds, members = [form_of(x) for x in grads], kinds_of(extra, self._members), self._members
         while True:
-            one = [*map(members.one, (*grads, *memory.own))]
+            one = [*map(members.one, memory.seen(grads))]
             gradients, params = unflatten(memory.structure, one[:n]), unflatten(memory.structure, one[n : 2 * n])
             try:
                 tx, given = tree.map(members.one, self.tx), {k: tree.map(members.one, x) for k, x in extra.items()}

@@ -42,7 +42,7 @@ class Notes:
         known: Known,
         tracer: Tracer,
     ):
-        self.inputs: list[Tensor | Form] = [*inputs]  # those given, then those that are met
+        self.inputs = [*map(Form.of, inputs)]  # those given, then those that are met
         self.partials: list[Tensor] = []
         self.slots: list[float | Tensor] = []
         self.log: list[Reduction | Event] = []
