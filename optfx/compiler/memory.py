@@ -234,7 +234,7 @@ def check_params(params: Tree, live: bool, sharded: bool) -> None:
                 "module itself, which is trained in place; or tensors, optfx.params(module)"
             )
         if live and settled(x) is not x:
-            raise ValueError(f"fuse: the parameter at {path!r} is a sum over processes that is pending: redistribute it")
+            raise ValueError(f"fuse: the parameter at {path!r} is a pending sum (Partial): redistribute it")
 
 
 def check(what: str, expected: Tree, given: Tree) -> None:

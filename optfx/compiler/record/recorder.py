@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,11 +25,12 @@ from optfx.compiler.record.lazy import Call, Form, Lazy, Named, Reduction
 from optfx.compiler.record.notes import Notes
 from optfx.compiler.record.operations import Operation, Taken, aten
 from optfx.compiler.record.reasons import is_ours, line, reason_of
+from optfx.compiler.record.spreads import alike, spread_of_result
 from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation, when_due
-from optfx.tree import Tree, flatten, matrices, sharded, share, unflatten, verbs
+from optfx.tree import Tree, flatten, matrices, share, unflatten, verbs
 from optfx.tree.dispatch import DispatchMode
-from optfx.tree.sharded import Spread, spread_of
+from optfx.tree.sharded import spread_of
 from optfx.tree.verbs import Scalars
 from optfx.tree.words import difference
 
@@ -67,7 +68,7 @@ class Recorder(Notes, DispatchMode):
             return verbs.run_leaf(f, tuple(xs), self.here(f, scalars), outs)
         leaves, named, as_pairs = [self.leaf(x) for x in xs], self.named(scalars), scalars.as_pairs
         _check_dtypes(tuple(x.dtype for x in leaves), as_pairs)
-        if whole and _alike(leaves) and (found := self._look_into(f, xs, scalars, outs)) is not None:
+        if whole and alike(leaves) and (found := self._look_into(f, xs, scalars, outs)) is not None:
             return found
         if whole or (not as_pairs and any(x.is_complex() for x in xs)):
 
@@ -78,7 +79,7 @@ class Recorder(Notes, DispatchMode):
             why = "it sees whole leaves" if whole else "it multiplies complex numbers"
             forms = [Form.of(x) for x in leaves[:outs]]
             return self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=whole)
-        parts = self._on_parts(leaves)
+        parts = self.on_parts(leaves)
         call = Call(f, tuple(parts), named, outs)
         new = [Lazy(call, k, Form.of(x)) for k, x in enumerate(parts[:outs])]
         return [self.laid(y, spread_of(x)) for y, x in zip(new, leaves, strict=False)]
@@ -91,20 +92,6 @@ class Recorder(Notes, DispatchMode):
                 return verbs.run_leaf(f, tuple(xs), self.here(f, scalars), outs)
             self._whole.add(kind)
         return None
-
-    def laid(self, x: Tensor, spread: Spread | None) -> Tensor:
-        """A leaf, spread in a certain way over processes."""
-        if spread_of(x) == spread:
-            return x
-        leaf, why = self.leaf(x), "it lies on the processes in another way"
-        form = Form(leaf.shape, leaf.dtype, leaf.device, spread)
-        return self.event("redistribute", why, lambda xs, _: [sharded.laid(xs[0], spread)], [leaf], [], [form])[0]
-
-    def _on_parts(self, xs: list[Lazy]) -> list[Lazy]:
-        """Corresponding leaves, spread like the first of them, so that their parts correspond."""
-        spread = spread_of(xs[0])
-        sharded.check_meshes(xs)
-        return [self.leaf(self.laid(x, spread)) for x in xs]
 
     def run_matrices(
         self, f: Any, rows: list[Sequence[Tensor]], scalars: Scalars, like: Sequence[int]
@@ -148,7 +135,7 @@ class Recorder(Notes, DispatchMode):
         rows = [tuple(map(self.bring, xs)) for xs in rows]
         if not any(isinstance(x, Lazy) for xs in rows for x in xs) or code_of(f) in self.known.opened:
             return verbs.combined(f, combine, rows, self.here(f, scalars))
-        leaves = [tuple(self._on_parts([*map(self.leaf, xs)])) for xs in rows]
+        leaves = [tuple(self.on_parts([*map(self.leaf, xs)])) for xs in rows]
         named, width = self.named(scalars), len(rows[0])
         dtype, device = self._dtype_of(f, rows, scalars), rows[0][0].device
         if any(x.is_complex() for xs in rows for x in xs):
@@ -221,8 +208,7 @@ class Recorder(Notes, DispatchMode):
         leaves = {k: x for k, x in given.items() if isinstance(x, Lazy)}
         others = {k: x for k, x in given.items() if not isinstance(x, Lazy)}
         place = next((x.device for x in leaves.values()), torch.device("cpu"))
-        first = next(iter(leaves.values()), None)
-        forms = [Form(x.shape, x.dtype, given.get("device") or place, _spread_of_result(x, first)) for x in results]
+        forms = [Form(x.shape, x.dtype, given.get("device") or place, spread_of_result(x, flat)) for x in results]
         if any(form.dtype.is_complex and not form.shape for form in forms):
             raise Unfusable("it makes a complex number of a leaf")
         f = Operation(func, tuple(leaves), forms[0].dtype)
@@ -230,10 +216,8 @@ class Recorder(Notes, DispatchMode):
             (x,) = leaves.values()
             if spread_of(x) is None or x.shape == forms[0].shape:  # else the elements may be on other processes
                 return Lazy(Call(same, (x,), (), 1), 0, forms[0])
-        alike = _alike(leaves.values()) and operations.treats_elements_alike(
-            func, [*leaves.values()], [*others.values()], results
-        )
-        if alike and not seeded and f not in self.known.opened:
+        pointwise = operations.treats_elements_alike(func, [*leaves.values()], [*others.values()], results)
+        if pointwise and alike(leaves.values()) and not seeded and f not in self.known.opened:
             return Lazy(Call(f, (*leaves.values(),), self._others(func, others), 1), 0, forms[0])
         is_leaf, is_scalar = [isinstance(x, Lazy) for x in flat], [isinstance(x, Tensor) for x in flat]
 
@@ -318,18 +302,6 @@ class Recorder(Notes, DispatchMode):
                     ones = [torch.ones(1, dtype=d, device=xs[0].device) for d in kinds]
                     known[kinds] = verbs.part_of(f, ones, Scalars(f, values)).dtype
             return functools.reduce(torch.promote_types, known.values())
-
-
-def _alike(xs: Iterable[Tensor]) -> bool:
-    """Whether leaves are spread over processes in one way, so that their parts correspond."""
-    return len({spread_of(x) for x in xs if x.ndim}) < 2
-
-
-def _spread_of_result(y: Tensor, x: Lazy | None) -> Spread | None:
-    """How the result of an operation is spread: as the first leaf, or all of it everywhere if it has another shape."""
-    if x is None or not y.ndim or (spread := spread_of(x)) is None:
-        return None
-    return spread if y.shape == x.shape else sharded.everywhere(spread.mesh)
 
 
 @functools.cache  # torch 2.13 traces torch.promote_types, which would take most of the time of a recording
