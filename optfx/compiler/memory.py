@@ -48,7 +48,7 @@ class Memory:
         self._kept_in = [] if module is None else [_place(module, name) for name in sorted(params)]  # as leaves
         kept, self.of_state = flatten(state)
         self.names, self.live = [*paths(params), *(f"state {p}" for p in paths(state))], given if live else []
-        self._sharded = any_sharded(given)
+        self._sharded = {type(x) for x in given if is_sharded(x)}
         self._refuse_shared()
         self.n = len(given)
         self._leaves = [*(_own(x, not live) for x in given), *(_own(x, copy) for x in kept)]
@@ -166,16 +166,18 @@ class Memory:
         if xs is None or not (self._sharded or any_sharded(xs)):
             return xs
         found = []
-        for x, form in zip(xs, self.forms, strict=False):
-            spread = form.spread
-            if spread is None:
-                if is_sharded(x) and x.ndim:
+        for x, (shape, _, _, spread) in zip(xs, self.forms, strict=False):
+            if type(x) in self._sharded and spread is not None and x.shape == shape:
+                mesh = x.device_mesh
+                if mesh is not spread.mesh and mesh != spread.mesh:
                     return None
+                x = x if x.placements == spread.placements else laid(x, spread)
+                part = x._local_tensor  # as quick as can be: it is done in each step
+                found.append(part if type(part) is Tensor else local_of(x))
+            elif spread is None and not (is_sharded(x) and x.ndim):
                 found.append(local_of(settled(x)))
-            elif not is_sharded(x) or x.shape != form.shape or x.device_mesh != spread.mesh:
-                return None
             else:
-                found.append(local_of(x if x.placements == spread.placements else laid(x, spread)))
+                return None
         return found
 
     def seen(self, grads: list[Tensor]) -> list[Tensor]:

@@ -49,10 +49,14 @@ class Exchange:
         self.others, self._places = others, list(places)
         cells = [-(-x.shape[1] * x.element_size() // CELL) for x in self._places]
         self._mine = torch.zeros(CELL * sum(cells), dtype=torch.uint8, device=self._places[0].device)
-        self._found = self._mine.new_empty(others.count, self._mine.numel(), device=others.mesh.device_type)
+        self._sent = found = self._mine.to(others.mesh.device_type)  # else where it is: gradients may be offloaded
+        self._steps: list[tuple[Tensor, Tensor, Any]] = []
+        for d in reversed(others.dims):
+            mine, found = found, found.new_empty(others.mesh.size(d) * found.numel())
+            self._steps.append((found, mine, others.mesh.get_group(d)))
         self.mine = [_numbers(x, like)[0] for x, like in self._parts(self._mine[None], cells)]
         """Where the kernels here leave them: for each partial (numbers,)."""
-        self._sources = [_numbers(x, like) for x, like in self._parts(self._found, cells)]
+        self._sources = [_numbers(x, like) for x, like in self._parts(found.view(others.count, -1), cells)]
         self.numbers = sum(x.shape[1] for x in self._places)
 
     def _parts(self, x: Tensor, cells: list[int]) -> Iterable[tuple[Tensor, Tensor]]:
@@ -60,13 +64,10 @@ class Exchange:
 
     def run(self) -> None:
         """One collective for each dimension of the mesh along which leaves are sharded."""
-        mesh, dims = self.others
-        x = self._mine.to(self._found.device)
-        for d in reversed(dims[1:]):
-            every = x.new_empty(mesh.size(d) * x.numel())
-            gather(every, x, mesh.get_group(d))
-            x = every
-        gather(self._found.view(-1), x, mesh.get_group(dims[0]))
+        if self._sent is not self._mine:
+            self._sent.copy_(self._mine)
+        for every, mine, group in self._steps:
+            gather(every, mine, group)
         torch._foreach_copy_(self._places, self._sources)  # pyright: ignore[reportPrivateImportUsage]
 
 
