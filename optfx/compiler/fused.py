@@ -17,6 +17,7 @@ from optfx.compiler.record.inputs import AsLeaf, AsScalar, Input
 from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
 from optfx.core.transform import check_extra, check_updates
 from optfx.tree import Tree, flatten, paths, unflatten
+from optfx.tree.sharded import laid, spread_of
 
 if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
     from optfx.compiler.kernels.cpp.calls import Call
@@ -113,7 +114,8 @@ class fuse:
                 raise TypeError(f"fuse: the state at {path!r} is a {type(x).__name__}, expected a tensor")
         if state is not None:
             check("the state", like, state)
-        self._memory = Memory(params, like if state is None else state, live, copy, module)
+            like = tree.map(lambda x, own: laid(own, spread_of(x)), like, state)
+        self._memory = Memory(params, like, live, copy, module)
         self._workshop, self._plans, self._plan = Workshop(self._members), {}, None
         # only the kind of an argument matters here, and that of the common ones is known
         guessed = dict.fromkeys(EXTRA_ARGS, some_function) | {"value": 0.0, "grad": self.params}

@@ -57,7 +57,7 @@ class Exchange:
         self.mine = [_numbers(x, like)[0] for x, like in self._parts(self._mine[None], cells)]
         """Where the kernels here leave them: for each partial (numbers,)."""
         self._sources = [_numbers(x, like) for x, like in self._parts(found.view(others.count, -1), cells)]
-        self.numbers = sum(x.shape[1] for x in self._places)
+        self.numbers, self.collectives = sum(x.shape[1] for x in self._places), len(self._steps)
 
     def _parts(self, x: Tensor, cells: list[int]) -> Iterable[tuple[Tensor, Tensor]]:
         return zip(x.split([CELL * n for n in cells], 1), self._places, strict=True)

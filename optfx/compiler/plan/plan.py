@@ -147,10 +147,9 @@ class Plan:
     def _unbound(self) -> Iterator[Unbound]:
         for group, owners in groups_of(self.recording).items():
             full = {o: [m for m in members if self.values[m.inputs[0]].numel()] for o, members in owners.items()}
-            members = [m for ms in full.values() for m in ms]
-            # also where this process alone has no elements: it gives as many numbers as the others
-            some = any(self._recorder.inputs[m.inputs[0]].shape.numel() for ms in owners.values() for m in ms)
-            kernels = [self._workshop.kernel(w.program, group.device) if some else None for w in group.stages]
+            # also those of which only others have elements: every process gives as many numbers
+            members = [m for ms in owners.values() for m in ms if self._recorder.inputs[m.inputs[0]].shape.numel()]
+            kernels = [self._workshop.kernel(w.program, group.device) if members else None for w in group.stages]
             together = all(kernel is None or kernel.together for kernel in kernels)
             together |= isinstance(self._members, Members)  # whose leaves are not packed either
             places = {owner: self._layout.places(ms, together) for owner, ms in full.items()}

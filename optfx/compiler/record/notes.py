@@ -197,7 +197,7 @@ class Notes:
         """A leaf, spread over processes in a certain way."""
         if spread_of(x) == spread:
             return x
-        leaf, why = self.leaf(x), "it lies on the processes in another way"
+        leaf, why = self.leaf(x), "a leaf is spread in another way"
         form = Form(leaf.shape, leaf.dtype, leaf.device, spread)
         return self.event("redistribute", why, lambda xs, _: [sharded.laid(xs[0], spread)], [leaf], [], [form])[0]
 
