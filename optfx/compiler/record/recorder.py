@@ -25,10 +25,12 @@ from optfx.compiler.record.lazy import Call, Form, Lazy, Named, Reduction
 from optfx.compiler.record.notes import Notes
 from optfx.compiler.record.operations import Operation, Taken, aten
 from optfx.compiler.record.reasons import is_ours, line, reason_of
+from optfx.compiler.record.spreads import alike, spread_of_result
 from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation, when_due
 from optfx.tree import Tree, flatten, matrices, share, unflatten, verbs
 from optfx.tree.dispatch import DispatchMode
+from optfx.tree.sharded import spread_of
 from optfx.tree.verbs import Scalars
 from optfx.tree.words import difference
 
@@ -66,19 +68,21 @@ class Recorder(Notes, DispatchMode):
             return verbs.run_leaf(f, tuple(xs), self.here(f, scalars), outs)
         leaves, named, as_pairs = [self.leaf(x) for x in xs], self.named(scalars), scalars.as_pairs
         _check_dtypes(tuple(x.dtype for x in leaves), as_pairs)
-        if whole and (found := self._look_into(f, xs, scalars, outs)) is not None:
+        if whole and alike(leaves) and (found := self._look_into(f, xs, scalars, outs)) is not None:
             return found
         if whole or (not as_pairs and any(x.is_complex() for x in xs)):
 
             def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
                 now = Scalars(f, dict(zip(scalars.values, values, strict=True)), as_pairs)
-                return verbs.run_leaf(f, tuple(leaves), now, outs)
+                return verbs.run_anywhere(f, tuple(leaves), now, outs, whole)
 
             why = "it sees whole leaves" if whole else "it multiplies complex numbers"
             forms = [Form.of(x) for x in leaves[:outs]]
             return self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=whole)
-        call = Call(f, tuple(leaves), named, outs)
-        return [Lazy(call, k, Form.of(x)) for k, x in enumerate(leaves[:outs])]
+        parts = self.on_parts(leaves)
+        call = Call(f, tuple(parts), named, outs)
+        new = [Lazy(call, k, Form.of(x)) for k, x in enumerate(parts[:outs])]
+        return [self.laid(y, spread_of(x)) for y, x in zip(new, leaves, strict=False)]
 
     def _look_into(self, f: Any, xs: Sequence[Tensor], scalars: Scalars, outs: int) -> list[Tensor] | None:
         """Run a leafwise function operation by operation; None if that would take an event, or fails."""
@@ -103,7 +107,7 @@ class Recorder(Notes, DispatchMode):
         def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
             now = Scalars(f, dict(zip(scalars.values, values, strict=True)))
             rows = [leaves[i : i + width] for i in range(0, len(leaves), width)]
-            return [y for ys in matrices.run_matrices(f, rows, now, like) for y in ys]
+            return [y for ys in matrices.run_anywhere(f, rows, now, like) for y in ys]
 
         forms = [Form.of(row[k]) for row in rows for k in like]
         why = "it multiplies matrices"
@@ -131,7 +135,7 @@ class Recorder(Notes, DispatchMode):
         rows = [tuple(map(self.bring, xs)) for xs in rows]
         if not any(isinstance(x, Lazy) for xs in rows for x in xs) or code_of(f) in self.known.opened:
             return verbs.combined(f, combine, rows, self.here(f, scalars))
-        leaves = [tuple(map(self.leaf, xs)) for xs in rows]
+        leaves = [tuple(self.on_parts([*map(self.leaf, xs)])) for xs in rows]
         named, width = self.named(scalars), len(rows[0])
         dtype, device = self._dtype_of(f, rows, scalars), rows[0][0].device
         if any(x.is_complex() for xs in rows for x in xs):
@@ -204,15 +208,16 @@ class Recorder(Notes, DispatchMode):
         leaves = {k: x for k, x in given.items() if isinstance(x, Lazy)}
         others = {k: x for k, x in given.items() if not isinstance(x, Lazy)}
         place = next((x.device for x in leaves.values()), torch.device("cpu"))
-        forms = [Form(x.shape, x.dtype, given.get("device") or place) for x in results]
+        forms = [Form(x.shape, x.dtype, given.get("device") or place, spread_of_result(x, flat)) for x in results]
         if any(form.dtype.is_complex and not form.shape for form in forms):
             raise Unfusable("it makes a complex number of a leaf")
         f = Operation(func, tuple(leaves), forms[0].dtype)
         if name in RESHAPING and [x.dtype for x in leaves.values()] == [forms[0].dtype]:  # `view` may change the dtype
             (x,) = leaves.values()
-            return Lazy(Call(same, (x,), (), 1), 0, forms[0])
-        alike = operations.treats_elements_alike(func, [*leaves.values()], [*others.values()], results)
-        if alike and not seeded and f not in self.known.opened:
+            if spread_of(x) is None or x.shape == forms[0].shape:  # else the elements may be on other processes
+                return Lazy(Call(same, (x,), (), 1), 0, forms[0])
+        pointwise = operations.treats_elements_alike(func, [*leaves.values()], [*others.values()], results)
+        if pointwise and alike(leaves.values()) and not seeded and f not in self.known.opened:
             return Lazy(Call(f, (*leaves.values(),), self._others(func, others), 1), 0, forms[0])
         is_leaf, is_scalar = [isinstance(x, Lazy) for x in flat], [isinstance(x, Tensor) for x in flat]
 
