@@ -75,7 +75,7 @@ class Recorder(Meeting, DispatchMode):
 
     def _look_into(self, f: Any, xs: Sequence[Tensor], scalars: Scalars, outs: int) -> list[Tensor] | None:
         """Run a leafwise function operation by operation; None if that would take an event, or fails."""
-        kind = code_of(f), tuple(x.ndim for x in xs)
+        kind = code_of(f), tuple((x.ndim, 0 in x.shape) for x in xs)
         if kind not in self._whole:
             with contextlib.suppress(Exception), self.looking():  # what is wrong with it, the event will say
                 return verbs.run_leaf(f, tuple(xs), self.here(f, scalars), outs)

@@ -27,7 +27,7 @@ from optfx.compiler.kernels.binding import CELL, Bound, Owned, Unsupported, numb
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.calls import FAULTLESS, Call
 from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Writer, ctype, load, name_of, stored
-from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, Accumulator, accumulator
+from optfx.compiler.kernels.cpp.reductions import EXTREMES, REDUCTIONS, Accumulator, accumulator
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.spaces import Mask
@@ -217,7 +217,7 @@ class Loop(Writer):
     def source(self) -> str:
         every, fresh, keep = self.accumulators()
         kept = ", kept = chunks + owners" if self.sums else ""
-        text = f"""{HEAD}
+        text = f"""{HEAD}{EXTREMES}
 extern "C" int run(int64_t members, int64_t leaves, const int64_t* ends, void* const* P, const int64_t* dP,
                     int64_t owners, const int64_t* until, void* const* scalars, int64_t dS,
                     void* const* parts, const int64_t* dR, int64_t threads) {{

@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node
 from optfx.compiler.kernels.binding import Owned
 from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, ctype, load, name_of, stored
 from optfx.compiler.kernels.cpp.loop import AHEAD, BLOCK, LINE, THREADS, Loop, _lines
-from optfx.compiler.kernels.cpp.reductions import ALONG, Accumulator, accumulator
+from optfx.compiler.kernels.cpp.reductions import ALONG, EXTREMES, Accumulator, accumulator
 from optfx.compiler.record.spaces import Mask, Sizes
 
 PART = 32768  # elements that a part has at least
@@ -222,7 +222,7 @@ class Nest(Loop):
         outer = ["for (int64_t i0 = from; i0 < to; ++i0)"] if ndim > 1 else []
         outer += [f"for (int64_t i{d} = 0; i{d} < n{d}; ++i{d})" for d in range(1, ndim - 1)]
         ends = ("0", f"n{ndim - 1}") if ndim > 1 else ("from", "to")
-        text = f"""{HEAD}
+        text = f"""{HEAD}{EXTREMES}
 extern "C" int run(int64_t members, int64_t leaves, const int64_t* G, void* const* P, const int64_t* dP,
                     int64_t owners, const int64_t* until, void* const* scalars, int64_t dS,
                     void* const* parts, const int64_t* dR, int64_t threads) {{

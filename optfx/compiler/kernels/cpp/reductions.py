@@ -15,6 +15,13 @@ REDUCTIONS = ("sum", "any", "all", "amax", "amin", "max", "min", "linalg_vector_
 ALONG = ("sum", "mean", "any", "all", "amax", "amin", "linalg_vector_norm")  # to a number for each row
 
 
+EXTREMES = "".join(
+    f"#pragma omp declare reduction({f} : float, double : omp_out = {f}(omp_in, omp_out)) "
+    "initializer(omp_priv = omp_orig)\n"
+    for f in ("larger", "smaller")  # in which a NaN wins
+)
+
+
 class Accumulator(NamedTuple):
     """A reduction to one number. `{0}` stands for the accumulator, and LENGTH for how many numbers it has taken."""
 
@@ -57,7 +64,7 @@ def accumulator(node: Node, writer: Writer) -> Accumulator:
         f, begin = "smaller" if low else "larger", literal(first(dtype, low), T)
         value = f"op::abs({value})" if order else value
         take, merge = f"{{0}} = {f}<{T}>({value}, {{0}});", f"{{0}} = {f}<{T}>({{1}}, {{0}});"
-        return Accumulator(T, begin, take, merge, f"{result}({{0}})", None)  # a NaN wins, which OpenMP does not know
+        return Accumulator(T, begin, take, merge, f"{result}({{0}})", f if T in ("float", "double") else None)
     if name in ("any", "all"):
         begin, clause = ("0", "|") if name == "any" else ("1", "&")
         take, merge = f"{{0}} {clause}= int({value} != 0);", f"{{0}} {clause}= {{1}};"
