@@ -213,17 +213,18 @@ class fuse:
 
         Example:
             >>> import torch, optfx
-            >>> opt = optfx.fuse(optfx.chain(optfx.clip_by_global_norm(1.0), optfx.centralize(), optfx.sgd(0.1)))
+            >>> opt = optfx.fuse(optfx.chain(optfx.centralize(), optfx.muon(0.1)))
             >>> params, state = opt.init({"w": torch.ones(2, 2), "v": torch.ones(2, 3)})
             >>> print(opt.explain())
             2 leaves, 3 stages
             stage 0
-                norm [C++]: v, w
+                row mean [C++]: v, w
             stage 1
-                mul [C++]: v, w
-                center, as it is, for it sees whole leaves: 2 times
+                sub > ahead [C++]: v, w
+                newton_schulz, as it is, for it multiplies matrices: 2 times
             stage 2
-                mul > add [C++]: v, w
+                sub > ahead [C++]: v, w
+                mul > decay > mul > add [C++]: v, w
         """
         if self._plan is None:
             raise RuntimeError("fuse: call init before explain, and step where a step needs extra arguments")
@@ -249,14 +250,13 @@ class fuse:
             self._plan = self._plans.get((*forms, *kinds))
         return self._plan
 
-    def _compile(self, grads: list[Tensor], extra: dict[str, Any], known: Known | None = None) -> Plan:
+    def _compile(self, grads: list[Tensor], extra: dict[str, Any], again: Known | None = None) -> Plan:
         """Compile the step for such gradients and extra arguments."""
         from optfx.compiler.plan.plan import Plan
         from optfx.compiler.plan.whole import whole
         from optfx.compiler.record.recording import record
 
-        again, known = known is not None, Known() if known is None else known
-        memory, n = self._memory, self._memory.n
+        known, memory, n = again or Known(), self._memory, self._memory.n
         forms, kinds, members = [form_of(x) for x in grads], kinds_of(extra, self._members), self._members
         while True:
             one = [*map(members.one, memory.seen(grads))]
@@ -266,7 +266,7 @@ class fuse:
                 state = unflatten(memory.of_state, one[2 * n :])
                 of = [flatten(tx)[1], memory.structure, memory.of_state, kinds, *map(form_of, one[:n])]
                 of += map(Form.of, one)
-                found = next((x for what, x in self._recordings if what == of and not again), None)
+                found = next((x for what, x in self._recordings if what == of and again is None), None)
                 recording = found or record(tx, gradients, state, params, given, known)
                 every = whole(recording, [*grads, *memory.own], flatten(self.tx)[0], leaves_of(extra), members)
                 plan = Plan(recording, every, self._workshop, SMALL, forms, kinds)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from optfx.compiler.kernels.program import of_nothing
 from optfx.compiler.members import Alone
 from optfx.compiler.plan.groups import Member
 from optfx.compiler.record.inputs import AsLeaf, Input
@@ -76,8 +77,20 @@ class Layout:
 
     def _is_small(self, member: Member) -> bool:
         """Whether a leaf may be packed: not a part of one, whose memory is somebody else's."""
+        return self.length(member) <= self._small and self._forms[member.inputs[0]].spread is None
+
+    def length(self, member: Member) -> int:
+        """How many elements a leaf has in this process."""
         i = member.inputs[0]
-        return self.values[i].numel() <= self._small and self._forms[i].spread is None
+        return member.length if self._forms[i].spread is None else self.values[i].numel()
+
+    def fill_empty(self, members: list[Member]) -> None:
+        """Write the numbers of rows that have no elements: they are the same in each step."""
+        for program, inputs, _, sizes in [placed for m in members for placed in m.placed if placed.program.rows]:
+            found, _ = of_nothing(program, self.values[inputs[0]].device, sizes)
+            for y, store in zip(found, program.stores, strict=True):
+                place, form = self.values[inputs[store.to]], self._forms[inputs[store.to]]
+                place.copy_(y.reshape(place.shape[place.ndim - len(form.shape) :]))
 
     def _packed(self, column: list[Input]) -> Tensor:
         """One buffer for what many leaves have in the same role: their own memory where they are neighbors already."""

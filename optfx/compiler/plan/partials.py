@@ -14,6 +14,7 @@ from optfx.compiler.members import Alone
 from optfx.compiler.plan.others import Exchange, Others
 from optfx.compiler.record.lazy import Partial, Slot
 from optfx.compiler.record.levels import Level
+from optfx.compiler.record.spaces import Sizes
 
 
 class Share(NamedTuple):
@@ -23,6 +24,7 @@ class Share(NamedTuple):
     partials: tuple[Partial, ...]
     others: Others | None
     rows: list[Row]  # none where its leaves have no elements
+    sizes: list[Sizes]  # of their dimensions
     numbers: int  # how many numbers it gives to each partial
 
 

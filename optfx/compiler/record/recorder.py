@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from optfx.compiler.record import operations
+from optfx.compiler.record.along import Along, Meeting, same, taken_along
 from optfx.compiler.record.findings import Again, Known, Place, code_of
 from optfx.compiler.record.inputs import FromCaller, Given, Input, Unfusable, index_of
-from optfx.compiler.record.lazy import Call, Form, Lazy, Named, Reduction
-from optfx.compiler.record.notes import Notes
-from optfx.compiler.record.operations import Operation, Taken, aten
+from optfx.compiler.record.lazy import Form, Lazy, Named, Reduction
+from optfx.compiler.record.operations import Operation, aten
 from optfx.compiler.record.reasons import is_ours, line, reason_of
 from optfx.compiler.record.spreads import alike, spread_of_result
 from optfx.compiler.record.tracer import Tracer
@@ -35,16 +35,10 @@ from optfx.tree.verbs import Scalars
 from optfx.tree.words import difference
 
 READING = {"_local_scalar_dense", "equal", "is_nonzero"}
-RESHAPING = {"view", "_unsafe_view", "_reshape_alias", "alias"}  # of leaves, whose memory is contiguous
 LITERALS = {"lift", "lift_fresh", "lift_fresh_copy"}  # what `torch.tensor` does with a new tensor
 
 
-def same(x: Tensor) -> Tensor:
-    """A leaf in another shape is the same to a kernel."""
-    return x
-
-
-class Recorder(Notes, DispatchMode):
+class Recorder(Meeting, DispatchMode):
     """Is asked by the verbs, and by torch, what to do, and notes it."""
 
     def __init__(
@@ -55,7 +49,7 @@ class Recorder(Notes, DispatchMode):
         tracer: Tracer,
     ):
         DispatchMode.__init__(self)
-        Notes.__init__(self, inputs, of_state, known, tracer)
+        Meeting.__init__(self, inputs, of_state, known, tracer)
         self._whole: set[Any] = set()  # leafwise functions with an event in them, and the dimensions of their leaves
         self._place: Place = ()
         self._calls = 0  # of transforms, by the one at `_place`
@@ -80,13 +74,12 @@ class Recorder(Notes, DispatchMode):
             forms = [Form.of(x) for x in leaves[:outs]]
             return self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=whole)
         parts = self.on_parts(leaves)
-        call = Call(f, tuple(parts), named, outs)
-        new = [Lazy(call, k, Form.of(x)) for k, x in enumerate(parts[:outs])]
+        new = self.call(f, parts, named, [Form.of(x) for x in parts[:outs]])
         return [self.laid(y, spread_of(x)) for y, x in zip(new, leaves, strict=False)]
 
     def _look_into(self, f: Any, xs: Sequence[Tensor], scalars: Scalars, outs: int) -> list[Tensor] | None:
         """Run a leafwise function operation by operation; None if that would take an event, or fails."""
-        kind = code_of(f), tuple(x.ndim for x in xs)
+        kind = code_of(f), tuple((x.ndim, 0 in x.shape) for x in xs)
         if kind not in self._whole:
             with contextlib.suppress(Exception), self.looking():  # what is wrong with it, the event will say
                 return verbs.run_leaf(f, tuple(xs), self.here(f, scalars), outs)
@@ -148,6 +141,7 @@ class Recorder(Notes, DispatchMode):
             every, form = [x for xs in leaves for x in xs], Form(torch.Size(()), dtype, device)
             why = "it reduces complex numbers"
             return self.event(verbs.name_of(f), why, run, every, [v for _, v in named], [form])[0]
+        leaves = [tuple(self.meet([*map(self.full, xs)])) for xs in leaves]
         partial = self.partial(Form(torch.Size((2,)), dtype, device))
         self.log.append(Reduction(f, leaves, named, partial))
         numbers = self.partials[partial]
@@ -202,7 +196,11 @@ class Recorder(Notes, DispatchMode):
             args, kwargs = pytree.tree_unflatten(flat, spec)
         given = operations.named(func, args, kwargs)
         if (taken := operations.taken_of_all(func, given)) is not None and taken not in self.known.opened:
-            return self._take(taken, given["self"], name == "mean", given.get("keepdim", False))
+            return self.taken(taken, self.full(given["self"]), name == "mean", given.get("keepdim", False))
+        if (rows := taken_along(func, given)) is not None and spread_of(given["self"]) is None:
+            if all(given["self"].shape[d] == 1 for d in rows.dims):
+                return self._of_one(rows, given["self"], given.get("keepdim", False))
+            return self.along(rows, given["self"], given.get("keepdim", False))
         found = operations.results_of(func, args, kwargs)
         results = list(found) if isinstance(found, (tuple, list)) else [found]
         leaves = {k: x for k, x in given.items() if isinstance(x, Lazy)}
@@ -212,13 +210,16 @@ class Recorder(Notes, DispatchMode):
         if any(form.dtype.is_complex and not form.shape for form in forms):
             raise Unfusable("it makes a complex number of a leaf")
         f = Operation(func, tuple(leaves), forms[0].dtype)
-        if name in RESHAPING and [x.dtype for x in leaves.values()] == [forms[0].dtype]:  # `view` may change the dtype
-            (x,) = leaves.values()
-            if spread_of(x) is None or x.shape == forms[0].shape:  # else the elements may be on other processes
-                return Lazy(Call(same, (x,), (), 1), 0, forms[0])
-        pointwise = operations.treats_elements_alike(func, [*leaves.values()], [*others.values()], results)
-        if pointwise and alike(leaves.values()) and not seeded and f not in self.known.opened:
-            return Lazy(Call(f, (*leaves.values(),), self._others(func, others), 1), 0, forms[0])
+        whole, xs = isinstance(found, Tensor), [*leaves.values()]
+        here = all(spread_of(x) is None for x in xs)  # else elements may be on other processes
+        here |= all(x.shape == forms[0].shape for x in xs) and alike(xs)
+        if here and whole and len(xs) == 1 and operations.reshapes(func, xs[0], results[0]):
+            return self.reshaped(xs[0], forms[0])
+        if here and name == "expand":
+            return self.broadcast(same, xs, (), forms[0])
+        pointwise = operations.treats_elements_alike(func, xs, [*others.values()], results)
+        if here and pointwise and not seeded and f not in self.known.opened:
+            return self.broadcast(f, xs, self._others(func, others), forms[0])
         is_leaf, is_scalar = [isinstance(x, Lazy) for x in flat], [isinstance(x, Tensor) for x in flat]
 
         def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
@@ -240,14 +241,17 @@ class Recorder(Notes, DispatchMode):
         new = self.event(name, reason + line(Recorder.update.__code__), run, whole, scalars, forms, ordered=seeded)
         return type(found)(new) if isinstance(found, (tuple, list)) else new[0]
 
-    def _take(self, f: Taken, x: Lazy, mean: bool, keepdim: bool) -> Tensor:
-        """The number that an operation makes of a whole leaf."""
-        partial = self.partial(Form(torch.Size((2,)), f.dtype, x.device))
-        self.log.append(Reduction(f, [(x,)], (), partial))
-        y = self.tracer.call(f.f, (self.partials[partial], *(() if f.order is None else (f.order,))), {})
-        if mean:
-            y = self.tracer.call(aten.div.Tensor, (y, x.numel()), {})
-        return self.tracer.call(aten.view.default, (y, [1] * x.ndim), {}) if keepdim and x.ndim else y
+    def _of_one(self, f: Along, x: Lazy, keepdim: bool) -> Tensor:
+        """What an operation makes of rows of one element: it sees no more than that."""
+        y, ask = x, self.__torch_dispatch__
+        if f.order is not None:
+            y = ask(aten.abs.default, (), (x,))
+        elif f.dtype == torch.bool:
+            y = ask(aten.ne.Scalar, (), (x, 0))
+        elif f.dtype != x.dtype:
+            y = ask(aten._to_copy.default, (), (x,), {"dtype": f.dtype})
+        shape = [n for d, n in enumerate(x.shape) if d not in f.dims]
+        return y if keepdim else ask(aten.view.default, (), (y, shape))
 
     def _as_number(self, x: Any, beside: list[Any]) -> Any:
         """The number in a tensor of one element, such as a sum that kept its dimensions, where that changes nothing."""
