@@ -541,6 +541,8 @@ ROWS = [
     # ---- cleaner gradients -------------------------------------------------------------------------
     Row("centralize", optfx.centralize),
     Row("zero_nans", optfx.zero_nans),
+    Row("compensate", lambda rate=0.1: optfx.chain(optfx.sgd(rate), optfx.compensate()), {"rate": 0.1}),
+    Row("round_stochastically", lambda: optfx.round_stochastically(key=1)),
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=1), {"eta": 0.1, "gamma": 0.55}),
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=optfx.random.key(7)), {"eta": 0.1, "gamma": 0.55}, "key"),
     Row("clip_spikes", optfx.clip_spikes, {"threshold": 2.0, "b2": 0.9, "start": 1.0}),
