@@ -217,17 +217,18 @@ class fuse:
 
         Example:
             >>> import torch, optfx
-            >>> opt = optfx.fuse(optfx.chain(optfx.clip_by_global_norm(1.0), optfx.centralize(), optfx.sgd(0.1)))
+            >>> opt = optfx.fuse(optfx.chain(optfx.centralize(), optfx.muon(0.1)))
             >>> params, state = opt.init({"w": torch.ones(2, 2), "v": torch.ones(2, 3)})
             >>> print(opt.explain())
             2 leaves, 3 stages
             stage 0
-                norm [C++]: v, w
+                row mean [C++]: v, w
             stage 1
-                mul [C++]: v, w
-                center, as it is, for it sees whole leaves: 2 times
+                sub > ahead [C++]: v, w
+                newton_schulz, as it is, for it multiplies matrices: 2 times
             stage 2
-                mul > add [C++]: v, w
+                sub > ahead [C++]: v, w
+                mul > decay > mul > add [C++]: v, w
         """
         if self._plan is None:
             raise RuntimeError("fuse: call init before explain, and step where a step needs extra arguments")

@@ -17,8 +17,8 @@ from torch.func import vmap
 
 import optfx
 from optfx import core, tree
-from optfx.compiler.kernels import cpp
-from optfx.compiler.kernels.binding import Bound, flat
+from optfx.compiler.kernels import cpp, mapped
+from optfx.compiler.kernels.binding import Bound, seen
 
 STEPS = 3
 
@@ -373,7 +373,11 @@ def compare(expected: Any, got: Any, way: str) -> None:
 def interpreted():
     """Kernels as graphs that torch runs: what is recorded and planned is as always, and no compiler is waited for."""
 
-    def launcher(loop, n, k, compilers):
+    def launcher(loop, masks, k, compilers):
+        n, is_flat = len(masks), all(map(all, masks))
+        shapes = lambda sizes: [tuple(s if own else 1 for s, own in zip(sizes, m, strict=True)) for m in masks]
+        if not is_flat:  # leaf by leaf, unless there is a number to be made of them all
+            return before[0](loop, masks, k, compilers) if k else mapped.launcher(loop, shapes)
         written = {
             x.args[0] for x in loop.graph.nodes if x.op == "call_function" and x.target is torch.ops.aten.copy_.default
         }
@@ -381,8 +385,8 @@ def interpreted():
 
         def launch(owners, values, rebound, members):
             def run():
-                for rows, scalars, partials in owners:
-                    columns = [[flat(values[i], members) for i in column] for column in zip(*rows, strict=True)]
+                for rows, _, scalars, partials in owners:
+                    columns = [[seen(values[i], (-1,), members) for i in column] for column in zip(*rows, strict=True)]
                     joined = [torch.cat(column, -1) for column in columns]
                     members.run(loop, *joined, *(p[..., 0] for p in partials), *scalars)
                     for column, whole, stored in zip(columns, joined, at, strict=True):

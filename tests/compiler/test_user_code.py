@@ -80,7 +80,6 @@ NUMBERS = {
 }
 WHOLE = {
     "a matrix product": lambda x: 0.9 * x + (x @ x.T @ x if x.ndim == 2 else x),
-    "means of rows": lambda x: x - x.mean(-1, keepdim=True),
     "its order": lambda x: x.flip(0).sort().values,
     "its shape": lambda x: x.reshape(-1).cumsum(0).view(x.shape),
     "a decomposition": lambda x: torch.linalg.svd(x, full_matrices=False)[0] @ torch.eye(2, 3) if x.ndim == 2 else x,

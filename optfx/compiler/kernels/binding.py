@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
+from optfx.compiler.record.spaces import Sizes
 
 if TYPE_CHECKING:  # it stands on this file
     from optfx.compiler.kernels.cpp.calls import Call
@@ -29,6 +30,7 @@ class Owned(NamedTuple):
     """Leaves that take the same scalars, and what they take."""
 
     rows: list[Row]
+    sizes: list[Sizes]  # of the dimensions of each row
     scalars: list[Tensor]  # from `cells`
     partials: list[Tensor]  # where the parts of reductions go: a number for each call of compiled code
 
@@ -49,10 +51,10 @@ def cells(dtypes: Sequence[torch.dtype], device: torch.device, members: Alone) -
     return [cell[..., : dtype.itemsize].view(dtype)[..., 0] for cell, dtype in zip(rows, dtypes, strict=True)]
 
 
-def flat(x: Tensor, members: Alone) -> Tensor:
-    """The real numbers of a leaf in a row: the leaf's own memory, where it is contiguous."""
+def seen(x: Tensor, shape: Sizes, members: Alone) -> Tensor:
+    """The real numbers of a leaf in a shape: the leaf's own memory, where it is contiguous."""
     x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-    return x.reshape(members.shape(torch.Size((-1,))))
+    return x.reshape(members.shape(torch.Size(shape)))
 
 
 def numbers_in(x: Any) -> int:

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.fx import GraphModule
 
-from optfx.compiler.kernels.binding import Bound, Owned, flat
+from optfx.compiler.kernels.binding import Bound, Owned, seen
 from optfx.compiler.kernels.cpp.build import folder
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
+from optfx.compiler.record.spaces import Sizes
 
 T = TypeVar("T")
 
@@ -98,27 +99,28 @@ def compiled(gm: GraphModule, args: Sequence[Tensor]) -> Callable[[list[Any]], N
     raise RuntimeError("Inductor's compiled graph was not found where torch 2.13 keeps it")
 
 
-def launcher(loop: GraphModule, args: Sequence[Tensor]) -> Callable[..., Bound]:
+def launcher(loop: GraphModule, args: Sequence[Tensor], views: Callable[[Sizes], list[Sizes]]) -> Callable[..., Bound]:
     """The `launch` of a kernel: a call for each leaf."""
     run = compiled(loop, args)
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
-        calls: list[tuple[list[Any], list[tuple[int, Input]], list[tuple[int, Input]]]] = []
-        for rows, scalars, partials in owners:
+        calls: list[tuple[list[Any], list[tuple[int, Input, Sizes]], list[tuple[int, Input, Sizes]]]] = []
+        for rows, sizes, scalars, partials in owners:
             for k, row in enumerate(rows):
-                moving = [(j, i) for j, i in enumerate(row) if i in rebound]
-                resting = [(j, i) for j, i in enumerate(row) if i not in rebound]
+                leaves = [(j, i, shape) for j, (i, shape) in enumerate(zip(row, views(sizes[k]), strict=True))]
+                moving = [leaf for leaf in leaves if leaf[1] in rebound]
+                resting = [leaf for leaf in leaves if leaf[1] not in rebound]
                 calls.append(([*(None for _ in row), *(p[k] for p in partials), *scalars], moving, resting))
 
         def look_up() -> None:
             for given, _, resting in calls:
-                for j, i in resting:
-                    given[j] = flat(values[i], members)
+                for j, i, shape in resting:
+                    given[j] = seen(values[i], shape, members)
 
         def call() -> None:
             for given, moving, _ in calls:
-                for j, i in moving:
-                    given[j] = flat(values[i], members)
+                for j, i, shape in moving:
+                    given[j] = seen(values[i], shape, members)
                 run(given)
 
         return Bound(call, look_up)

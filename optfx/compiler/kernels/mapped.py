@@ -7,19 +7,20 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.fx import GraphModule
 
-from optfx.compiler.kernels.binding import Bound, Owned, flat
+from optfx.compiler.kernels.binding import Bound, Owned, seen
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
+from optfx.compiler.record.spaces import Sizes
 
 
-def launcher(loop: GraphModule) -> Callable[..., Bound]:
+def launcher(loop: GraphModule, views: Callable[[Sizes], list[Sizes]]) -> Callable[..., Bound]:
     """The `launch` of a kernel: a call for each leaf of one member, under `vmap` over all members."""
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
         def run() -> None:
-            for rows, scalars, partials in owners:
+            for rows, sizes, scalars, partials in owners:
                 for k, row in enumerate(rows):
-                    leaves = [flat(values[i], members) for i in row]
+                    leaves = [seen(values[i], s, members) for i, s in zip(row, views(sizes[k]), strict=True)]
                     members.run(loop, *leaves, *(p[..., k] for p in partials), *scalars)
 
         return Bound(run, lambda: None)

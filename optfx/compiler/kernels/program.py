@@ -1,21 +1,25 @@
 """What happens to one leaf, without saying which.
 
-A `Program` is a pure function of flat tensors and () scalars. It is hashable, and leaves with equal programs share one
-kernel, whatever their number and length. Its parts are named tuples because those are hashed and compared in C.
+A `Program` is a pure function of leaves and () scalars. Leaves are flat, or have dimensions in common where some are
+broadcast, or become a number for each row. It is hashable, and leaves with equal programs share one kernel, whatever
+their number and sizes. Its parts are named tuples because those are hashed and compared in C.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NewType
 
 import torch
 from torch import Tensor
 
+from optfx.compiler.record.along import Along
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.lazy import Call, Lazy, Named, Reduction, Slot, called
 from optfx.compiler.record.operations import Operation
 from optfx.compiler.record.recorder import Recorder
+from optfx.compiler.record.spaces import Mask, Sizes, cut, masked, refined
 from optfx.tree import verbs
 from optfx.tree.verbs import Scalars
 
@@ -62,9 +66,10 @@ class Part(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A function of flat leaves."""
+    """A function of leaves."""
 
     dtypes: tuple[torch.dtype, ...]  # of the leaves it takes
+    masks: tuple[Mask, ...]  # of these, along which dimensions each has elements of its own: all have the same number
     scalars: tuple[torch.dtype, ...]  # of the scalars
     calls: tuple[Apply, ...]
     stores: tuple[Store, ...]
@@ -82,7 +87,9 @@ class Program(NamedTuple):
 
         for f, args, named, outs in self.calls:
             leaves = tuple(map(get, args))
-            if isinstance(f, Operation):
+            if isinstance(f, Along):
+                done.append([f(*leaves)])
+            elif isinstance(f, Operation):
                 done.append([f(*leaves, **{k: ss[v.index] if isinstance(v, Slot) else v for k, v in named})])
             else:
                 done.append(verbs.run_leaf(f, leaves, given(f, named), outs))
@@ -93,10 +100,31 @@ class Program(NamedTuple):
         named = lambda values: tuple(v if isinstance(v, Result) else f"x{v}" for v in values)
         short = lambda dtypes: ", ".join(str(d).removeprefix("torch.") for d in dtypes) or "none"
         lines = [f"leaves x: {short(self.dtypes)}", f"scalars s: {short(self.scalars)}"]
+        if not self.is_flat:
+            shapes = [f"({', '.join('n' if own else '1' for own in mask)})" for mask in self.masks]
+            lines.insert(1, f"shapes: {', '.join(shapes)}")
         lines += [f"r{i} = {called(c.f, named(c.args), c.scalars)}" for i, c in enumerate(self.calls)]
         lines += [f"x{to} <- {named([value])[0]}" for value, to in self.stores]
         lines += [f"part {i} = {called(p.f, named(p.args), p.scalars)}" for i, p in enumerate(self.parts)]
         return "\n".join(lines)
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it treats all elements alike, but for reductions of whole leaves."""
+        return all(map(all, self.masks))
+
+    @property
+    def rows(self) -> list[Store]:
+        """The stores of numbers that are made of rows."""
+        return [s for s in self.stores if isinstance(s.value, Result) and isinstance(self.calls[s.value.call].f, Along)]
+
+    def shapes(self, sizes: Sizes) -> list[Sizes]:
+        """Those of its leaves, where dimensions have these sizes."""
+        return [tuple(n if own else 1 for n, own in zip(sizes, mask, strict=True)) for mask in self.masks]
+
+    def views(self, sizes: Sizes) -> list[Sizes]:
+        """The shapes in which its leaves are seen: flat, where nothing else is asked for."""
+        return [(-1,)] * len(self.masks) if self.is_flat else self.shapes(sizes)
 
     @property
     def functions(self) -> list[Callable[..., Any]]:
@@ -116,6 +144,31 @@ class Placed(NamedTuple):
     program: Program
     inputs: tuple[Input, ...]
     slots: tuple[Slot, ...]
+    sizes: Sizes  # of the dimensions that its leaves have in common
+
+
+class _View(NamedTuple):
+    """How an input is seen: with a mask over dimensions of these sizes, or in full."""
+
+    input: Input
+    sizes: Sizes = ()
+    mask: Mask = ()
+
+
+def _seen(call: Call, x: Lazy) -> _View:
+    """How an argument that is an input is seen by a call."""
+    if not call.is_slim(x):
+        return _View(x.source)  # type: ignore[arg-type]
+    sizes, (mask, *_) = cut(call.over or (), x.shape, *(a.shape for a in call.args if call.is_slim(a)))
+    return _View(x.source, sizes, mask)  # type: ignore[arg-type]
+
+
+def _given(x: Lazy, to: Input) -> _View:
+    """How the input is seen that a leaf is written to."""
+    if not (isinstance(x.source, Call) and isinstance(x.source.f, Along)):
+        return _View(to)
+    sizes, (mask,) = cut(x.source.args[0].shape, x.shape)
+    return _View(to, sizes, mask)
 
 
 def program_of(wanted: Sequence[Wanted], recorder: Recorder) -> Placed:
@@ -124,7 +177,7 @@ def program_of(wanted: Sequence[Wanted], recorder: Recorder) -> Placed:
     shares = [(w.leaves, w.to) for w in wanted if isinstance(w.to, Reduction)]
     calls: dict[Call, int] = {}
     slots: dict[Slot, Slot] = {}
-    inputs = {to for _, to in writes}
+    views = {_given(x, to): x.numel() for x, to in writes}
 
     def local(named: Named) -> Named:
         for _, v in named:
@@ -132,36 +185,63 @@ def program_of(wanted: Sequence[Wanted], recorder: Recorder) -> Placed:
                 slots.setdefault(v, Slot(len(slots)))
         return tuple((name, slots[v] if isinstance(v, Slot) else v) for name, v in named)
 
-    def visit(x: Lazy) -> None:
+    def visit(x: Lazy, by: Call | None = None) -> None:
         if not isinstance(x.source, Call):
-            inputs.add(x.source)
+            views[_View(x.source) if by is None else _seen(by, x)] = x.numel()
         elif x.source not in calls:
             for a in x.source.args:
-                visit(a)
+                visit(a, x.source)
             calls[x.source] = len(calls)
 
     for w in [*(x for x, _ in writes), *(x for xs, _ in shares for x in xs)]:
         visit(w)
-    at = {i: Leaf(n) for n, i in enumerate(sorted(inputs))}
+    order = sorted(views)
+    sizes, masks = _common(order, max(views.values()))
+    at = {view: Leaf(n) for n, view in enumerate(order)}
 
-    def value(x: Lazy) -> Value:
-        return Result(calls[x.source], x.k) if isinstance(x.source, Call) else at[x.source]
+    def value(x: Lazy, by: Call | None = None) -> Value:
+        if isinstance(x.source, Call):
+            return Result(calls[x.source], x.k)
+        return at[_View(x.source) if by is None else _seen(by, x)]
 
-    applied = tuple(Apply(c.f, tuple(map(value, c.args)), local(c.scalars), c.outs) for c in calls)
+    def applied(c: Call) -> Apply:
+        f, args = c.f, tuple(value(a, c) for a in c.args)
+        if isinstance(f, Along):
+            kept, (mask,) = cut(c.args[0].shape, f.kept(c.args[0].shape))
+            dims = tuple(d for d, own in enumerate(masked(mask, kept, sizes)) if not own)
+            f = dataclasses.replace(f, dims=dims, ndim=len(sizes))
+        return Apply(f, args, local(c.scalars), c.outs)
+
+    every = tuple(map(applied, calls))
     parts = tuple(
         Part(to.f, tuple(map(value, xs)), local(to.scalars), recorder.partials[to.partial].dtype) for xs, to in shares
     )
     program = Program(
-        tuple(verbs.real_dtype(recorder.inputs[i].dtype) for i in at),
+        tuple(verbs.real_dtype(recorder.inputs[view.input].dtype) for view in order),
+        tuple(masks),
         tuple(getattr(recorder.slots[u.index], "dtype", torch.float64) for u in slots),
-        applied,
-        tuple(Store(value(x), at[to]) for x, to in writes),
+        every,
+        tuple(Store(value(x), at[_given(x, to)]) for x, to in writes),
         parts,
     )
-    return Placed(program, tuple(at), tuple(slots))
+    return Placed(program, tuple(view.input for view in order), tuple(slots), sizes)
 
 
-def of_nothing(program: Program, device: torch.device) -> list[Tensor]:
-    """The parts of a leaf without elements."""
-    xs = [torch.empty(0, dtype=d, device=device) for d in program.dtypes]
-    return program(xs, [torch.ones((), dtype=d, device=device) for d in program.scalars])[1]
+def _common(views: Sequence[_View], length: int) -> tuple[Sizes, list[Mask]]:
+    """The fewest dimensions in which all of these can be seen, and their masks."""
+    finest: Sizes | None = ()
+    for view in views:
+        finest = refined(finest, view.sizes)
+        assert finest is not None, "leaves of one loop fit each other"
+    if not finest:
+        return (length,), [(True,)] * len(views)
+    masks = [masked(v.mask, v.sizes, finest) if v.sizes else (True,) * len(finest) for v in views]
+    shapes = [tuple(n if own else 1 for n, own in zip(finest, mask, strict=True)) for mask in masks]
+    return cut(finest, *shapes)
+
+
+def of_nothing(program: Program, device: torch.device, sizes: Sizes = (0,)) -> tuple[list[Tensor], list[Tensor]]:
+    """The stores and the parts of a leaf without elements."""
+    shapes = program.shapes(sizes if len(sizes) == len(program.masks[0]) else (0,) * len(program.masks[0]))
+    xs = [torch.empty(s, dtype=d, device=device) for s, d in zip(shapes, program.dtypes, strict=True)]
+    return program(xs, [torch.ones((), dtype=d, device=device) for d in program.scalars])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from optfx.core.donate import fresh
 
 LENGTH = 1 << 20  # of the leaves that Inductor sees: it tunes kernels for it, and it is long enough to need threads
 SHAPES = ((16,), (4, 6))  # of those that are traced for C++: what is the same for both is so for all
+SIZES = ((2, 3, 5, 4, 2, 3, 5, 4), (3, 2, 2, 3, 4, 5, 3, 2))  # of dimensions, where leaves have some in common
 
 
 class Split(NamedTuple):
@@ -29,12 +31,25 @@ class Split(NamedTuple):
 
 
 def example(
-    program: Program, device: torch.device, shape: tuple[int, ...]
+    program: Program, device: torch.device, shapes: Sequence[tuple[int, ...]]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Leaves, places of parts and scalars as a program takes them."""
-    leaves = [torch.zeros(shape, dtype=d, device=device) for d in program.dtypes]
+    """Leaves of some shapes, places of parts and scalars as a program takes them."""
+    leaves = [torch.zeros(s, dtype=d, device=device) for s, d in zip(shapes, program.dtypes, strict=True)]
     parts = [torch.empty((), dtype=p.dtype, device=device) for p in program.parts]
     return leaves, parts, [torch.ones((), dtype=d, device=device) for d in program.scalars]
+
+
+def traced_shapes(program: Program) -> list[list[tuple[int, ...]]]:
+    """Those of the leaves that a program is traced with."""
+    if program.is_flat:
+        return [[shape] * len(program.dtypes) for shape in SHAPES]
+    return [program.shapes(sizes[: len(program.masks[0])]) for sizes in SIZES]
+
+
+def large(program: Program) -> list[tuple[int, ...]]:
+    """The shapes of leaves that Inductor is shown."""
+    ndim = len(program.masks[0])
+    return program.shapes((LENGTH >> 8 * (ndim - 1), *[1 << 8] * (ndim - 1)) if ndim < 3 else SIZES[0][:ndim])
 
 
 @functools.lru_cache(maxsize=128)  # tracing takes as long as all else, and optimizers have programs in common
@@ -63,9 +78,9 @@ def split(program: Program, device: torch.device, decomposed: bool = False) -> S
 
     try:
         if decomposed:
-            graph = inductor.traced(run, [x for xs in example(program, device, (LENGTH,)) for x in xs])
+            graph = inductor.traced(run, [x for xs in example(program, device, large(program)) for x in xs])
         else:
-            examples = [[x for xs in example(program, device, shape) for x in xs] for shape in SHAPES]
+            examples = [[x for xs in example(program, device, s) for x in xs] for s in traced_shapes(program)]
             graph, other = (traced(run, xs) for xs in examples)
             if str(graph.graph) != str(other.graph):
                 raise NotClosed(program.functions)
@@ -109,12 +124,19 @@ def _check_closed(gm: GraphModule, program: Program) -> None:
         pointwise = torch.Tag.pointwise in x.target.tags or _name(x) in ALSO_POINTWISE
         if (value.ndim and pointwise) or not of_leaf:
             continue
-        if value.ndim or not _ends_in_a_part(x):
+        if not (_ends_in_a_slim_leaf(x) if value.ndim else _ends_in_a_part(x)):
             raise NotClosed(program.functions)
 
 
 def _name(x: Node) -> str:
     return x.target.overloadpacket.__name__  # type: ignore[union-attr]
+
+
+def _ends_in_a_slim_leaf(x: Node) -> bool:
+    """Whether numbers that were made of rows are used for nothing but to be stored as such."""
+    shape = x.meta["val"].shape
+    stored = [u for u in x.users if u.op == "call_function" and _name(u) == "copy_" and u.args[1] is x]
+    return 1 in shape and len(stored) == len(x.users) and all(u.args[0].meta["val"].shape == shape for u in stored)  # type: ignore[union-attr]
 
 
 def _ends_in_a_part(x: Node) -> bool:

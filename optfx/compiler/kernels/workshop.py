@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from optfx.compiler.kernels import cpp, inductor, mapped
 from optfx.compiler.kernels.binding import Bound, Owned, Unsupported
 from optfx.compiler.kernels.program import Program
-from optfx.compiler.kernels.split import LENGTH, example, split
+from optfx.compiler.kernels.split import example, large, split
 from optfx.compiler.members import Alone, Members
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.tracer import traced
@@ -66,22 +66,21 @@ class Workshop:
         return self._kernels[key]
 
     def _make(self, program: Program, device: torch.device) -> Kernel:
-        n, k = len(program.dtypes), len(program.parts)
+        masks, k = program.masks, len(program.parts)
         prelude, loop, dtypes = split(program, device)
         reason, writer = "", writer_for(device)
         if writer is not None:
             try:
-                return Kernel(prelude, dtypes, writer.launcher(loop, n, k, self._compilers), True, writer.NAME)
+                return Kernel(prelude, dtypes, writer.launcher(loop, masks, k, self._compilers), True, writer.NAME)
             except Unsupported as why:
                 reason = f", for {why} is not written in {writer.NAME}"
         if isinstance(self.members, Members):
-            return Kernel(prelude, dtypes, mapped.launcher(loop), False, f"vmap{reason}")
+            return Kernel(prelude, dtypes, mapped.launcher(loop, program.views), False, f"vmap{reason}")
         prelude, loop, dtypes = split(program, device, decomposed=True)
-        leaves, places, _ = example(program, device, (LENGTH,))
+        leaves, places, _ = example(program, device, large(program))
         scalars = [torch.ones((), dtype=d, device=device) for d in dtypes]
-        return Kernel(
-            prelude, dtypes, inductor.launcher(loop, [*leaves, *places, *scalars]), False, f"Inductor{reason}"
-        )
+        launch = inductor.launcher(loop, [*leaves, *places, *scalars], program.views)
+        return Kernel(prelude, dtypes, launch, False, f"Inductor{reason}")
 
     def scalar_work(self, f: Callable[..., list[Tensor]], args: list[Tensor], targets: list[Tensor]) -> Bound:
         """`f(*args)` written to `targets`, compiled as one function."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -28,6 +29,11 @@ class Group(NamedTuple):
     stages: tuple[Work, ...]
     device: torch.device
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether no leaf is seen as rows and columns."""
+        return all(work.program.is_flat for work in self.stages)
+
 
 class Owner(NamedTuple):
     """Whose leaves they are: what they take and give beside the work of their group, stage by stage. The parameter
@@ -38,10 +44,15 @@ class Owner(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One leaf, more exactly: the inputs that meet in its computation, all of one shape."""
+    """One leaf, more exactly: the inputs that meet in its computation, all of one size, and those broadcast to it."""
 
     inputs: list[Input]
     placed: list[Placed]  # its program in each stage of its group
+
+    @property
+    def length(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.placed[0].sizes)
 
 
 Groups = dict[Group, dict[Owner, list[Member]]]
@@ -58,7 +69,7 @@ def groups_of(recording: Recording) -> Groups:
     """The groups of a step, each with its owners and their leaves in order."""
     recorder = recording.recorder
     groups: Groups = defaultdict(lambda: defaultdict(list))
-    for own in _tied(list(_roots(recording))):
+    for own in _tied(list(_roots(recording)), {to for _, to in recorder.stored}):
         stages, placed, partials = [], [], []
         for level in sorted({r.level for r in own}):
             wanted = [r.wanted for r in own if r.level == level]
@@ -81,8 +92,9 @@ def _roots(recording: Recording) -> Iterator[_Root]:
     yield from (_Root(levels.last, Wanted((x,), to)) for x, to in recording.writes)
 
 
-def _tied(roots: list[_Root]) -> list[list[_Root]]:
-    """The roots of each leaf: those whose inputs meet, directly or through others."""
+def _tied(roots: list[_Root], between: set[Input]) -> list[list[_Root]]:
+    """The roots of each leaf: those whose inputs meet, directly or through others. What is written to stand between
+    stages is read by other loops."""
     parent: dict[Input, Input] = {}  # of a forest with a tree for each leaf
 
     def top(i: Input) -> Input:
@@ -93,8 +105,8 @@ def _tied(roots: list[_Root]) -> list[list[_Root]]:
     seen: dict[Call, frozenset[Input]] = {}
     firsts = []
     for _, (leaves, to) in roots:
-        meeting = set().union(*(sources_of(x, seen) for x in leaves))
-        if not isinstance(to, Reduction):
+        meeting = set().union(*(sources_of(x, seen, slim=False) for x in leaves))
+        if not isinstance(to, Reduction) and (to not in between or not meeting):
             meeting.add(to)
         first, *others = sorted(meeting)
         firsts.append(first)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from optfx.compiler.kernels.program import of_nothing
 from optfx.compiler.members import Alone
 from optfx.compiler.plan.groups import Member
 from optfx.compiler.record.inputs import AsLeaf, Input
@@ -56,6 +57,7 @@ class Layout:
         self.moved: set[Input] = set()  # those that have been given other memory
         self.packings: dict[Level, Packing] = defaultdict(lambda: Packing([], []))  # what is packed before a stage
         self._levels, self._small = recording.levels, small
+        self._ndims = [len(x.shape) for x in recorder.inputs]
 
     def places(self, members: list[Member], together: bool) -> list[tuple[Member, dict[Input, Input]]]:
         """The leaves that kernels see, each as a member and what stands in the place of its inputs.
@@ -71,6 +73,14 @@ class Layout:
             self.values.append(self._packed(list(column)))
         large = [m for m in members if self.values[m.inputs[0]].numel() > self._small]
         return [(small[0], packed), *((m, {i: i for i in m.inputs}) for m in large)]
+
+    def fill_empty(self, members: list[Member]) -> None:
+        """Write the numbers of rows that have no elements: they are the same in each step."""
+        for program, inputs, _, sizes in [placed for m in members for placed in m.placed if placed.program.rows]:
+            found, _ = of_nothing(program, self.values[inputs[0]].device, sizes)
+            for y, store in zip(found, program.stores, strict=True):
+                place = self.values[inputs[store.to]]
+                place.copy_(y.reshape(place.shape[place.ndim - self._ndims[inputs[store.to]] :]))
 
     def _packed(self, column: list[Input]) -> Tensor:
         """One buffer for what many leaves have in the same role: their own memory where they are neighbors already."""

@@ -28,6 +28,7 @@ from optfx.compiler.record.inputs import FromCaller, Input
 from optfx.compiler.record.lazy import Event, Form, Partial, Slot, storage_of
 from optfx.compiler.record.levels import Level
 from optfx.compiler.record.recording import Recording
+from optfx.compiler.record.spaces import Sizes
 
 PLAIN = torch.contiguous_format
 
@@ -57,6 +58,7 @@ class Share(NamedTuple):
     slots: tuple[Slot, ...]
     partials: tuple[Partial, ...]
     rows: list[Row]  # none where its leaves have no elements
+    sizes: list[Sizes]  # of their dimensions
     numbers: int  # how many numbers it gives to each partial
 
 
@@ -144,13 +146,13 @@ class Plan:
             for share in shares:
                 partials = [next(places[p]) for p in share.partials]
                 if kernel is None or not share.rows:
-                    for place, number in zip(partials, of_nothing(work.program, device), strict=True):
+                    for place, number in zip(partials, of_nothing(work.program, device)[1], strict=True):
                         place.copy_(number)
                 else:
                     if share.slots not in loaded:
                         loaded[share.slots] = cells(kernel.dtypes, device, self._members)
                         self._loaded.append(Loaded(work.level, kernel.prelude, share.slots, loaded[share.slots]))
-                    owners.append(Owned(share.rows, loaded[share.slots], partials))
+                    owners.append(Owned(share.rows, share.sizes, loaded[share.slots], partials))
             if kernel is not None:
                 bound = kernel.launch(owners, self.values, self._layout.rebound, self._members)
                 calls = 1 if kernel.together else sum(len(o.rows) for o in owners)
@@ -159,18 +161,20 @@ class Plan:
 
     def _unbound(self) -> Iterator[Unbound]:
         for group, owners in groups_of(self.recording).items():
-            full = {o: [m for m in members if self.values[m.inputs[0]].numel()] for o, members in owners.items()}
+            full = {o: [m for m in members if m.length] for o, members in owners.items()}
+            self._layout.fill_empty([m for members in owners.values() for m in members if not m.length])
             members = [m for ms in full.values() for m in ms]
             kernels = [self._workshop.kernel(w.program, group.device) if members else None for w in group.stages]
             together = all(kernel is None or kernel.together for kernel in kernels)
-            together |= isinstance(self._members, Members)  # whose leaves are not packed either
+            together |= not group.is_flat or isinstance(self._members, Members)  # whose leaves are not packed either
             places = {owner: self._layout.places(ms, together) for owner, ms in full.items()}
             for k, (work, kernel) in enumerate(zip(group.stages, kernels, strict=True)):
                 shares = []
                 for owner, leaves in places.items():
                     rows = [[at[i] for i in m.placed[k].inputs] for m, at in leaves]
-                    calls = len(rows) if kernel is not None and not kernel.together else 1
-                    shares.append(Share(owner.slots[k], owner.partials[k], rows, max(calls, 1)))
+                    sizes = [m.placed[k].sizes for m, _ in leaves]
+                    calls = 1 if kernel is None or kernel.together else max(len(rows), 1)
+                    shares.append(Share(owner.slots[k], owner.partials[k], rows, sizes, calls))
                 yield Unbound(work, group.device, kernel, members, shares)
 
     # ---- events and scalar work ------------------------------------------------------------------
@@ -243,9 +247,8 @@ class Plan:
     def look_up(self, addresses: list[int]) -> None:
         """Find out where params, state and numbers are in memory now: at these addresses, among others."""
         self.addresses = addresses
-        for _, work, units, _ in self.stages:
-            for bound in (*((work,) if work is not None else ()), *(unit.bound for unit in units)):
-                bound.look_up()
+        for bound in [b for s in self.stages for b in (s.scalars, *(u.bound for u in s.units)) if b is not None]:
+            bound.look_up()
 
     def leave_out(self, params: Set[int]) -> None:
         """Take the steps from now on without these parameters, by number.

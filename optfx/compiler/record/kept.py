@@ -1,4 +1,4 @@
-"""What periodic work leaves as it was: such a leaf of the state is not written, nor copied on the way."""
+"""What need not be written: a leaf of the state that periodic work leaves as it was, and what nobody reads."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ class Kept(NamedTuple):
 
     results: frozenset[Input]
     writes: list[tuple[Input, Input]]  # of such results to leaves of the state, when all else is done
+
+
+def needed(notes: Notes, writes: Sequence[Write]) -> list[Write]:
+    """Of the leaves that stand between two stages, those that are read."""
+    read: list[Lazy] = [w.leaf for w in writes]
+    for e in notes.log:
+        read += e.leaves if isinstance(e, Event) else [x for row in e.rows for x in row]
+    seen: dict[Call, frozenset[Input]] = {}
+    inputs, found = {i for x in read for i in sources_of(x, seen)}, []
+    for w in reversed(notes.stored):
+        if w.to in inputs:
+            inputs |= sources_of(w.leaf, seen)
+            found.append(w)
+    return found[::-1]
 
 
 def kept_of(notes: Notes, writes: Sequence[Write], state: int) -> tuple[list[Write], Kept]:

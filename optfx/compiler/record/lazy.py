@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optfx.compiler.record.inputs import Input, Unfusable
+from optfx.compiler.record.spaces import padded
 from optfx.tree.verbs import name_of
 
 Partial = NewType("Partial", int)
@@ -31,12 +32,21 @@ Named = tuple[tuple[str, Any], ...]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """An elementwise function of leaves."""
+    """An elementwise function of leaves, or an `Along`, which makes a number of each row.
+
+    Attributes:
+        over: the shape that it is computed over, where leaves of other shapes are broadcast to it.
+    """
 
     f: Callable[..., Any]
     args: tuple[Lazy, ...]
     scalars: Named
     outs: int
+    over: torch.Size | None = None
+
+    def is_slim(self, x: Lazy) -> bool:
+        """Whether an argument is broadcast: such a leaf is an input, and has a loop of its own."""
+        return self.over is not None and padded(x.shape, len(self.over)) != tuple(self.over)
 
     def __repr__(self) -> str:
         return called(self.f, self.args, self.scalars)
@@ -124,13 +134,14 @@ class Event(NamedTuple):
         return [k for k, number in zip(self.to, self.numbers, strict=True) if number]
 
 
-def sources_of(x: Lazy, seen: dict[Call, frozenset[Input]]) -> frozenset[Input]:
-    """The inputs that a leaf is computed from."""
-    if not isinstance(x.source, Call):
-        return frozenset([x.source])
-    if x.source not in seen:
-        seen[x.source] = frozenset().union(*(sources_of(a, seen) for a in x.source.args))
-    return seen[x.source]
+def sources_of(x: Lazy, seen: dict[Call, frozenset[Input]], slim: bool = True) -> frozenset[Input]:
+    """The inputs that a leaf is computed from, perhaps without those that are broadcast."""
+    call = x.source
+    if not isinstance(call, Call):
+        return frozenset([call])
+    if call not in seen:
+        seen[call] = frozenset().union(*(sources_of(a, seen, slim) for a in call.args if slim or not call.is_slim(a)))
+    return seen[call]
 
 
 def called(f: Callable[..., Any], args: tuple[Any, ...], scalars: Named) -> str:

@@ -1,7 +1,7 @@
 """When something can be computed: the stage of each leaf, scalar, reduction and event of a recording.
 
 A stage does its scalar work, then its kernels, then its events. What a reduction or an event leaves can be used from
-the next stage on.
+the next stage on, and so can a leaf that is stored for kernels; an event reads what is stored in its own stage.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Levels:
                 self._of_result |= dict.fromkeys(entry.results, Level(level + 1))
             partials = entry.partials if isinstance(entry, Event) else [entry.partial]
             self._of_partial |= dict.fromkeys(partials, Level(level + 1))
-        self.last = Level(max(self.log, default=-1) + 1)  # in which params and state are written
+        stored = [self.leaf(x) for x in self._stored.values()]
+        self.last = Level(max([*self.log, *stored], default=-1) + 1)  # in which params and state are written
         n = len(recorder.filled)
         self.filled = [*map(self._after, of_filled[:n]), *[self.last] * len(of_filled[n:])]  # as in the recording
 
@@ -63,7 +64,7 @@ class Levels:
     def input(self, i: Input) -> Level:
         if i in self._of_between:
             return self._after(self._of_between[i])
-        return self.leaf(self._stored[i]) if i in self._stored else self._of_result.get(i, Level(0))
+        return Level(self.leaf(self._stored[i]) + 1) if i in self._stored else self._of_result.get(i, Level(0))
 
     def _after(self, partials: Iterable[Partial]) -> Level:
         return max((self._of_partial[p] for p in partials), default=Level(0))
@@ -74,5 +75,5 @@ class Levels:
 
     def _of_entry(self, entry: Reduction | Event) -> Level:
         if isinstance(entry, Event):
-            return self._of_work(entry.leaves, entry.scalars)
+            return self._of_work([self._stored.get(x.source, x) for x in entry.leaves], entry.scalars)  # type: ignore[arg-type]
         return self._of_work([x for xs in entry.rows for x in xs], [v for _, v in entry.scalars])

@@ -46,7 +46,7 @@ class Notes:
         self.partials: list[Tensor] = []
         self.slots: list[float | Tensor] = []
         self.log: list[Reduction | Event] = []
-        self.stored: list[Write] = []  # leaves that an event reads
+        self.stored: list[Write] = []  # leaves that an event reads, or a kernel of a later stage
         self.filled: list[Filled] = []  # traced scalars that are used as leaves
         self.as_leaves: set[Input] = set()  # inputs that are scalars, and were used as leaves
         self.outside: list[tuple[Input, Tensor]] = []  # leaves that no step is given
@@ -55,7 +55,7 @@ class Notes:
         self._of_state = of_state
         self._brought: dict[int, Tensor] = {}  # tensors from outside, as the step has them
         self._aside = self._looking = False
-        self._stores: dict[tuple[int, int], Lazy] = {}
+        self._stores: dict[tuple[Any, int], Lazy] = {}
         self._own = {storage_of(x) for x in inputs}
 
     @contextlib.contextmanager
@@ -94,7 +94,7 @@ class Notes:
     def looking(self) -> Iterator[None]:
         """Inside the `with`, an event is an error, and after any error what was written down is struck out. What was
         brought from outside stays an input."""
-        written: list[list[Any]] = [self.log, self.partials, self.slots, self.filled]
+        written: list[list[Any]] = [self.log, self.partials, self.slots, self.filled, self.stored]
         before, lengths = self._looking, [*map(len, written)]
         self._looking = True
         try:
@@ -102,6 +102,7 @@ class Notes:
         except BaseException:
             for entries, n in zip(written, lengths, strict=True):
                 del entries[n:]
+            self._stores = dict(list(self._stores.items())[: len(self.stored)])
             raise
         finally:
             self._looking = before
@@ -193,9 +194,11 @@ class Notes:
 
     def _stored(self, x: Lazy) -> Lazy:
         """A leaf that exists when an event reads it."""
-        if not isinstance(x.source, Call):
-            return x
-        key = id(x.source), x.k
+        return self.copied(x) if isinstance(x.source, Call) else x
+
+    def copied(self, x: Lazy) -> Lazy:
+        """What a leaf is, in memory of its own."""
+        key = x.source, x.k
         if key not in self._stores:
             self.stored.append(Write(x, self.between(Form.of(x))))
             self._stores[key] = Lazy(self.stored[-1].to, 0, Form.of(x))

@@ -94,11 +94,11 @@ def results_of(f: OpOverload, args: Any, kwargs: Any) -> Any:
 
 
 def treats_elements_alike(f: OpOverload, leaves: list[Tensor], others: list[Any], results: list[Tensor]) -> bool:
-    """Whether a kernel may do the operation: on leaves of one shape and one floating dtype, and on bools."""
+    """Whether a kernel may do the operation: on leaves of one floating dtype, and on bools."""
     name, result = name_of(f), results[0]
     floating = {x.dtype for x in leaves if x.dtype != torch.bool}
     dtypes = floating | {result.dtype} - {torch.bool}
-    if name not in POINTWISE or not leaves or len(floating) > 1 or any(x.shape != result.shape for x in leaves):
+    if name not in POINTWISE or not leaves or len(floating) > 1:
         return False
     if not (dtypes <= {*FLOATING, *HALF}) or (dtypes & {*HALF} and name not in IN_HALF):
         return False
@@ -111,6 +111,13 @@ def treats_elements_alike(f: OpOverload, leaves: list[Tensor], others: list[Any]
         or (isinstance(x, torch.device) and x.type == leaves[0].device.type)
         for x in others
     )
+
+
+def reshapes(f: OpOverload, x: Tensor, result: Tensor) -> bool:
+    """Whether an operation gives a contiguous leaf in another shape, with its elements in their order."""
+    view = name_of(f) == "_unsafe_view" or f._schema.returns[0].alias_info is not None
+    in_order = result.is_contiguous() and not result.storage_offset() and result.numel() == x.numel()
+    return view and in_order and result.dtype == x.dtype and not result.is_conj() and not result.is_neg()
 
 
 @dataclasses.dataclass(frozen=True)

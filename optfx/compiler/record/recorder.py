@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from optfx.compiler.record import operations
+from optfx.compiler.record.along import Along, Meeting, same, taken_along
 from optfx.compiler.record.findings import Again, Known, Place, code_of
 from optfx.compiler.record.inputs import FromCaller, Given, Input, Unfusable, index_of
-from optfx.compiler.record.lazy import Call, Form, Lazy, Named, Reduction
-from optfx.compiler.record.notes import Notes
+from optfx.compiler.record.lazy import Form, Lazy, Named, Reduction
 from optfx.compiler.record.operations import Operation, Taken, aten
 from optfx.compiler.record.reasons import is_ours, line, reason_of
 from optfx.compiler.record.tracer import Tracer
@@ -33,16 +33,10 @@ from optfx.tree.verbs import Scalars
 from optfx.tree.words import difference
 
 READING = {"_local_scalar_dense", "equal", "is_nonzero"}
-RESHAPING = {"view", "_unsafe_view", "_reshape_alias", "alias"}  # of leaves, whose memory is contiguous
 LITERALS = {"lift", "lift_fresh", "lift_fresh_copy"}  # what `torch.tensor` does with a new tensor
 
 
-def same(x: Tensor) -> Tensor:
-    """A leaf in another shape is the same to a kernel."""
-    return x
-
-
-class Recorder(Notes, DispatchMode):
+class Recorder(Meeting, DispatchMode):
     """Is asked by the verbs, and by torch, what to do, and notes it."""
 
     def __init__(
@@ -53,7 +47,7 @@ class Recorder(Notes, DispatchMode):
         tracer: Tracer,
     ):
         DispatchMode.__init__(self)
-        Notes.__init__(self, inputs, of_state, known, tracer)
+        Meeting.__init__(self, inputs, of_state, known, tracer)
         self._whole: set[Any] = set()  # leafwise functions with an event in them, and the dimensions of their leaves
         self._place: Place = ()
         self._calls = 0  # of transforms, by the one at `_place`
@@ -77,8 +71,7 @@ class Recorder(Notes, DispatchMode):
             why = "it sees whole leaves" if whole else "it multiplies complex numbers"
             forms = [Form.of(x) for x in leaves[:outs]]
             return self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=whole)
-        call = Call(f, tuple(leaves), named, outs)
-        return [Lazy(call, k, Form.of(x)) for k, x in enumerate(leaves[:outs])]
+        return self.call(f, leaves, named, [Form.of(x) for x in leaves[:outs]])
 
     def _look_into(self, f: Any, xs: Sequence[Tensor], scalars: Scalars, outs: int) -> list[Tensor] | None:
         """Run a leafwise function operation by operation; None if that would take an event, or fails."""
@@ -144,6 +137,7 @@ class Recorder(Notes, DispatchMode):
             every, form = [x for xs in leaves for x in xs], Form(torch.Size(()), dtype, device)
             why = "it reduces complex numbers"
             return self.event(verbs.name_of(f), why, run, every, [v for _, v in named], [form])[0]
+        leaves = [tuple(self.meet([*map(self.full, xs)])) for xs in leaves]
         partial = self.partial(Form(torch.Size((2,)), dtype, device))
         self.log.append(Reduction(f, leaves, named, partial))
         numbers = self.partials[partial]
@@ -198,7 +192,11 @@ class Recorder(Notes, DispatchMode):
             args, kwargs = pytree.tree_unflatten(flat, spec)
         given = operations.named(func, args, kwargs)
         if (taken := operations.taken_of_all(func, given)) is not None and taken not in self.known.opened:
-            return self._take(taken, given["self"], name == "mean", given.get("keepdim", False))
+            return self._take(taken, self.full(given["self"]), name == "mean", given.get("keepdim", False))
+        if (rows := taken_along(func, given)) is not None:
+            if all(given["self"].shape[d] == 1 for d in rows.dims):
+                return self._of_one(rows, given["self"], given.get("keepdim", False))
+            return self.along(rows, given["self"], given.get("keepdim", False))
         found = operations.results_of(func, args, kwargs)
         results = list(found) if isinstance(found, (tuple, list)) else [found]
         leaves = {k: x for k, x in given.items() if isinstance(x, Lazy)}
@@ -208,12 +206,13 @@ class Recorder(Notes, DispatchMode):
         if any(form.dtype.is_complex and not form.shape for form in forms):
             raise Unfusable("it makes a complex number of a leaf")
         f = Operation(func, tuple(leaves), forms[0].dtype)
-        if name in RESHAPING and [x.dtype for x in leaves.values()] == [forms[0].dtype]:  # `view` may change the dtype
-            (x,) = leaves.values()
-            return Lazy(Call(same, (x,), (), 1), 0, forms[0])
+        if len(leaves) == 1 and isinstance(found, Tensor) and operations.reshapes(func, *leaves.values(), found):
+            return self.reshaped(*leaves.values(), forms[0])
+        if name == "expand":
+            return self.broadcast(same, [*leaves.values()], (), forms[0])
         alike = operations.treats_elements_alike(func, [*leaves.values()], [*others.values()], results)
         if alike and not seeded and f not in self.known.opened:
-            return Lazy(Call(f, (*leaves.values(),), self._others(func, others), 1), 0, forms[0])
+            return self.broadcast(f, [*leaves.values()], self._others(func, others), forms[0])
         is_leaf, is_scalar = [isinstance(x, Lazy) for x in flat], [isinstance(x, Tensor) for x in flat]
 
         def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
@@ -243,6 +242,18 @@ class Recorder(Notes, DispatchMode):
         if mean:
             y = self.tracer.call(aten.div.Tensor, (y, x.numel()), {})
         return self.tracer.call(aten.view.default, (y, [1] * x.ndim), {}) if keepdim and x.ndim else y
+
+    def _of_one(self, f: Along, x: Lazy, keepdim: bool) -> Tensor:
+        """What an operation makes of rows of one element: it sees no more than that."""
+        y, ask = x, self.__torch_dispatch__
+        if f.order is not None:
+            y = ask(aten.abs.default, (), (x,))
+        elif f.dtype == torch.bool:
+            y = ask(aten.ne.Scalar, (), (x, 0))
+        elif f.dtype != x.dtype:
+            y = ask(aten._to_copy.default, (), (x,), {"dtype": f.dtype})
+        shape = [n for d, n in enumerate(x.shape) if d not in f.dims]
+        return y if keepdim else ask(aten.view.default, (), (y, shape))
 
     def _as_number(self, x: Any, beside: list[Any]) -> Any:
         """The number in a tensor of one element, such as a sum that kept its dimensions, where that changes nothing."""

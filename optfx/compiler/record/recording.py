@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 
 from optfx.compiler.record.findings import Again, Drifted, Known
 from optfx.compiler.record.inputs import AsLeaf, AsScalar, Constant, Given, Input, Inputs, gather
-from optfx.compiler.record.kept import Kept, kept_of
+from optfx.compiler.record.kept import Kept, kept_of, needed
 from optfx.compiler.record.lazy import Form, Lazy, Write
 from optfx.compiler.record.levels import Levels
 from optfx.compiler.record.notes import Filled
@@ -119,7 +119,8 @@ class _Step:
             new = [*map(recorder.bring, [*flatten(new_params)[0], *flatten(new_state)[0]])]
             new = [(x if not x.ndim else recorder.leaf(x), Input(i)) for i, x in enumerate(new, n)]
         _check_forms(new, inputs)
-        writes = [Write(x, i) for x, i in new if isinstance(x, Lazy) and x.source != i]
+        writes = [Write(recorder.written(x, i), i) for x, i in new if isinstance(x, Lazy) and x.source != i]
+        recorder.stored[:] = needed(recorder, writes)
         self.writes, self.kept = kept_of(recorder, writes, 2 * n)
         own = [Filled(x, i) for x, i in new if not isinstance(x, Lazy) and x is not leaves[i]]
         self.filled = [*recorder.filled, *own]

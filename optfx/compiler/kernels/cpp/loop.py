@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from optfx.compiler.kernels.cpp.expressions import HALF, HEAD, IN_MEMORY, Writer
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, Accumulator, accumulator
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
+from optfx.compiler.record.spaces import Mask
 
 CHUNK = 4096  # elements that one thread does in one go
 BLOCK = 64  # elements between two fetches ahead
@@ -38,19 +39,19 @@ LINE = 64  # bytes that memory is fetched in
 THREADS = 32768  # elements from which on threads are worth their start
 
 
-def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Callable[..., Bound]:
+def launcher(gm: GraphModule, masks: Sequence[Mask], k: int, compilers: build.Compilers) -> Callable[..., Bound]:
     """The `launch` of a kernel: one call for the leaves of all owners."""
-    P, N = ctypes.c_void_p, ctypes.c_int64
-    library = compilers.library(
-        Loop(gm, n, k).source(), "-O3", *(N, N, P, P, P, N, P, P, N, P, P, N), gives=ctypes.c_int
-    )
+    from optfx.compiler.kernels.cpp.nest import Nest  # which is a loop, too
+
+    P, N, is_flat = ctypes.c_void_p, ctypes.c_int64, all(map(all, masks))
+    loop = Loop(gm, len(masks), k) if is_flat else Nest(gm, masks, k)
+    library = compilers.library(loop.source(), "-O3", *(N, N, P, P, P, N, P, P, N, P, P, N), gives=ctypes.c_int)
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
         rows = [row for owner in owners for row in owner.rows]
-        count, lengths = len(rows), [numbers_in(values[row[0]]) // members.count for row in rows]
-        for row, length in zip(rows, lengths, strict=True):  # C++ does not look: it would write anywhere
-            assert all(numbers_in(values[i]) == length * members.count for i in row)
-        ends = (N * count)(*itertools.accumulate(lengths))
+        count, numbers = len(rows), [[numbers_in(values[i]) // members.count for i in row] for row in rows]
+        extent = loop.extent(numbers, owners)
+        ends = (N * len(extent))(*extent)
         until = (N * len(owners))(*itertools.accumulate(len(owner.rows) for owner in owners))
         columns = list(zip(*rows, strict=True))
         leaves = (P * (len(columns) * count))()
@@ -82,10 +83,10 @@ def launcher(gm: GraphModule, n: int, k: int, compilers: build.Compilers) -> Cal
 
         def leave_out(inputs: Set[Input]) -> None:
             """Those rows have no elements, as far as the loop knows."""
-            now = [n if inputs.isdisjoint(row) else 0 for row, n in zip(rows, lengths, strict=True)]
-            ends[:] = list(itertools.accumulate(now))
+            now = [own if inputs.isdisjoint(row) else [0] for row, own in zip(rows, numbers, strict=True)]
+            ends[:] = loop.extent(now, owners)
 
-        return Bound(run, look_up, leave_out, call)
+        return Bound(run, look_up, leave_out if is_flat else None, call)
 
     return launch
 
@@ -120,6 +121,11 @@ class Loop(Writer):
         self.names |= {x: f"x{j}" for j, x in enumerate(self.leaves) if x in self.read}
         for x in work:
             self.add_statement(x)
+
+    def extent(self, numbers: list[list[int]], owners: list[Owned]) -> list[int]:
+        """Where the leaves end, of which these are the numbers of elements, in each role the same."""
+        assert all(len({*own}) == 1 for own in numbers)  # C++ does not look: it would write anywhere
+        return list(itertools.accumulate(own[0] for own in numbers))
 
     def add_statement(self, x: Node) -> None:
         value = x.meta["val"]

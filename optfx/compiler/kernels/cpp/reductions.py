@@ -1,4 +1,4 @@
-"""C++ for reductions to one number. Sums are taken in double."""
+"""C++ for reductions: to one number, or to a number for each row. Sums are taken in double."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from optfx.compiler.kernels.binding import Unsupported
 from optfx.compiler.kernels.cpp.expressions import Writer, ctype, literal, name_of
 
 REDUCTIONS = ("sum", "any", "all", "amax", "amin", "max", "min", "linalg_vector_norm")
+ALONG = ("sum", "mean", "any", "all", "amax", "amin", "linalg_vector_norm")  # to a number for each row
 
 
 class Accumulator(NamedTuple):
-    """A reduction to one number. `{0}` stands for the accumulator."""
+    """A reduction to one number. `{0}` stands for the accumulator, and LENGTH for how many numbers it has taken."""
 
     type: str
     begin: str  # its first value
@@ -40,7 +41,7 @@ def reduced(node: Node) -> tuple[str, Node, float | None]:
     assert isinstance(x, Node)
     order: Any = [*node.args, 2][1] if name == "linalg_vector_norm" else None
     dims = node.args[2 if order else 1 :]
-    if any(d not in (None, [], [0], [-1], False) for d in dims[:1]):
+    if not node.meta["val"].ndim and any(d not in (None, [], [0], [-1], False) for d in dims[:1]):
         raise Unsupported(f"{node.target} over {dims}")
     return name, x, order
 
@@ -61,10 +62,10 @@ def accumulator(node: Node, writer: Writer) -> Accumulator:
         begin, clause = ("0", "|") if name == "any" else ("1", "&")
         take, merge = f"{{0}} {clause}= int({value} != 0);", f"{{0}} {clause}= {{1}};"
         return Accumulator("int", begin, take, merge, f"{result}({{0}} != 0)", clause)
-    if name == "sum" or order in (1, 2):
+    if name in ("sum", "mean") or order in (1, 2):
         wide = "double" if dtype.is_floating_point else "int64_t"
         value = f"{wide}({value})"
-        value = value if name == "sum" else f"op::abs({value})" if order == 1 else f"{value} * {value}"
-        end = "op::sqrt({0})" if order == 2 else "{0}"
+        value = value if order is None else f"op::abs({value})" if order == 1 else f"{value} * {value}"
+        end = "op::sqrt({0})" if order == 2 else "{0} / LENGTH" if name == "mean" else "{0}"
         return Accumulator(wide, "0", f"{{0}} += {value};", "{0} += {1};", f"{result}({end})", "+")
     raise Unsupported(f"{node.target} of order {order}" if order else f"{node.target}")

@@ -8,7 +8,7 @@ depend on which block was done first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import torch
@@ -23,15 +23,18 @@ from optfx.compiler.kernels.triton.reductions import Accumulator, accumulator
 from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
+from optfx.compiler.record.spaces import Mask
 
 BLOCK = 1024  # elements that an instance does
 TOGETHER = 1024  # blocks whose sums are added at a time
 ALIGNED = 16  # bytes
 
 
-def launcher(gm: GraphModule, n: int, k: int, compilers: Any) -> Callable[..., Bound]:
+def launcher(gm: GraphModule, masks: Sequence[Mask], k: int, compilers: Any) -> Callable[..., Bound]:
     """The `launch` of a kernel: one call for the leaves of all owners."""
-    loop = Loop(gm, n, k)
+    if not all(map(all, masks)):
+        raise Unsupported("a loop over rows and columns")
+    loop = Loop(gm, len(masks), k)
     kernels = module(loop.source())
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:

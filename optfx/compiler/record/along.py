@@ -1,0 +1,147 @@
+"""Numbers of rows, columns and blocks, and leaves of other shapes that these are broadcast to.
+
+What makes a number of each row of a leaf ends a stage, as what makes one of the whole leaf does. The result is a *slim*
+leaf: an input that a kernel of a later stage reads. What is made of slim leaves alone is computed once, in loops of its
+own, however large the leaves are that it meets later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from optfx.compiler.record.inputs import Input
+from optfx.compiler.record.lazy import Call, Form, Lazy, Named
+from optfx.compiler.record.notes import Notes
+from optfx.compiler.record.operations import aten, name_of, taken_of_all
+from optfx.compiler.record.spaces import Spaces, cut, padded
+
+OPERATIONS = {
+    "sum": aten.sum.dim_IntList,
+    "mean": aten.mean.dim,
+    "any": aten.any.dims,
+    "all": aten.all.dims,
+    "amax": aten.amax.default,
+    "amin": aten.amin.default,
+    "linalg_vector_norm": aten.linalg_vector_norm.default,
+}
+"""Operations that kernels take along dimensions, each as the one that is given these, and whether they stay."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Along:
+    """An operation that makes one number of each row, column or block, as the function of a call. The dimensions that
+    it takes together stay, with size 1."""
+
+    f: OpOverload
+    order: float | None  # of a norm
+    dtype: torch.dtype  # of its result
+    dims: tuple[int, ...]
+    ndim: int
+
+    @property
+    def __name__(self) -> str:
+        name = self.f.overloadpacket.__name__
+        ends = {(self.ndim - 1,): f"row {name}", (0,): f"column {name}"}
+        return ends.get(self.dims, f"slice {name}")
+
+    def kept(self, shape: Sequence[int]) -> torch.Size:
+        """The shape of its result."""
+        return torch.Size([1 if d in self.dims else n for d, n in enumerate(shape)])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.f(x, *(() if self.order is None else (self.order,)), self.dims, True)
+
+
+def taken_along(f: OpOverload, given: dict[str, Any]) -> Along | None:
+    """The operation along some dimensions that this one is with these arguments."""
+    x, name, dims = given.get("self"), name_of(f), given.get("dim")
+    if name not in OPERATIONS or not isinstance(x, Lazy) or not x.ndim:
+        return None
+    if (taken := taken_of_all(f, given | {"dim": None})) is None:
+        return None
+    dims = tuple(sorted({d % x.ndim for d in ([dims] if isinstance(dims, int) else dims or range(x.ndim))}))
+    if len(dims) == x.ndim or (name in ("amax", "amin") and 0 in x.shape):
+        return None
+    return Along(OPERATIONS[name], taken.order, taken.dtype, dims, x.ndim)
+
+
+def same(x: Tensor) -> Tensor:
+    """A leaf in another shape is the same to a kernel."""
+    return x
+
+
+class Meeting(Notes):
+    """Notes which leaves meet in one loop, and sees to it that they can."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._spaces = Spaces()
+        self._thin: set[Call] = set()  # those whose results a program need not have in full, only what is broadcast
+        self._given = len(self.inputs)
+
+    def call(self, f: Any, leaves: Sequence[Lazy], scalars: Named, forms: Sequence[Form]) -> list[Tensor]:
+        """A call of an elementwise function of leaves of one shape, and its results."""
+        leaves = self.meet([*map(self.full, leaves)])
+        call = Call(f, tuple(leaves), scalars, len(forms))
+        self._spaces.join([call, *(x.source for x in leaves)])
+        return [Lazy(call, k, form) for k, form in enumerate(forms)]
+
+    def broadcast(self, f: Any, leaves: Sequence[Lazy], scalars: Named, form: Form) -> Lazy:
+        """An elementwise operation on leaves that are broadcast to the shape of its result."""
+        whole = [padded(x.shape, len(form.shape)) == tuple(form.shape) for x in leaves]
+        sizes = () if all(whole) else cut(form.shape, *(x.shape for x in leaves))[0]
+        large = iter(self.meet([x for x, is_whole in zip(leaves, whole, strict=True) if is_whole], sizes))
+        args = [next(large) if is_whole else self._slim(x) for x, is_whole in zip(leaves, whole, strict=True)]
+        call = Call(f, tuple(args), scalars, 1, None if all(whole) else form.shape)
+        own = [x.source for x, is_whole in zip(args, whole, strict=True) if is_whole]
+        self._spaces.join([call, *own], sizes)
+        if (f is same and not own) or (own and all(x in self._thin for x in own)):
+            self._thin.add(call)
+        return Lazy(call, 0, form)
+
+    def reshaped(self, x: Lazy, form: Form) -> Lazy:
+        """A leaf in another shape."""
+        call = Call(same, (x,), (), 1)
+        self._spaces.join([call, x.source])
+        if x.source in self._thin:
+            self._thin.add(call)
+        return Lazy(call, 0, form)
+
+    def along(self, f: Along, x: Lazy, keepdim: bool) -> Lazy:
+        """The slim leaf of numbers that are made of rows, columns or blocks."""
+        kept = f.kept(x.shape)
+        (x,) = self.meet([self.full(x)], cut(x.shape, kept)[0])
+        call = Call(f, (x,), (), 1)
+        self._spaces.join([call, x.source])
+        slim = self._stored(Lazy(call, 0, Form.of(x)._replace(shape=kept, dtype=f.dtype)))
+        if keepdim:
+            return slim
+        shape = torch.Size([n for d, n in enumerate(x.shape) if d not in f.dims])
+        return self.reshaped(slim, Form.of(slim)._replace(shape=shape))
+
+    def written(self, x: Lazy, to: Input) -> Lazy:
+        """What is written to a parameter or to the state, in the loop that its own leaf has."""
+        x = self.full(x)
+        return x if self._spaces.join([x.source, to]) else self.copied(x)
+
+    def meet(self, leaves: Sequence[Lazy], sizes: tuple[int, ...] = ()) -> list[Lazy]:
+        """Leaves that one loop goes over, with dimensions of these sizes. If other loops do that need dimensions which
+        do not fit these, it goes over copies."""
+        if not leaves or self._spaces.join([x.source for x in leaves], sizes):
+            return list(leaves)
+        return self.meet([*map(self.copied, leaves)], sizes)
+
+    def full(self, x: Lazy) -> Lazy:
+        """A leaf that has all its elements in a program, too."""
+        return self.copied(x) if x.source in self._thin else x
+
+    def _slim(self, x: Lazy) -> Lazy:
+        """A leaf that is broadcast. A kernel of the same stage may write to what the step was given."""
+        between = not isinstance(x.source, Call) and x.source >= self._given
+        return x if between else self.copied(x)
