@@ -178,7 +178,7 @@ class Loop(Writer):
             for line in range(0, BLOCK * x.meta["val"].dtype.itemsize, LINE)
         ]
 
-    def element(self, place: Callable[[int], str], keep: Callable[[int, str], str]) -> list[str]:
+    def one(self, place: Callable[[int], str], keep: Callable[[int, str], str]) -> list[str]:
         """What is done with an element: leaf j is read from `place(j)`, and `keep(j, value)` writes it."""
         loads = []
         for j, x in enumerate(self.leaves):
@@ -189,24 +189,19 @@ class Loop(Writer):
 
     def loop(self) -> list[str]:
         """From element `at` to `e`."""
-        one = _indented(self.element("a{}[i]".format, "a{}[i] = {};".format))
+        one = _indented(self.one("a{}[i]".format, "a{}[i] = {};".format))
         if not all(x.meta["val"].dtype in HALF for x in self.leaves):
             return [self.simd(), "for (int64_t i = at; i < e; ++i) {", *one, "}"]
         last = ["if ((e - at) % 2) {", "  const int64_t i = e - 1;", *one, "}"]
-        return [
-            self.simd("simdlen(16)"),
-            "for (int64_t i = at; i < e - 1; i += 2) {",
-            *_indented(self.pair()),
-            "}",
-            *last,
-        ]
+        simd = self.simd().replace("omp simd", "omp simd simdlen(16)")
+        return [simd, "for (int64_t i = at; i < e - 1; i += 2) {", *_indented(self.pair()), "}", *last]
 
     def pair(self) -> list[str]:
         """Two elements in half precision, which are one word in memory: so vectors of words need not be taken apart."""
         read = [j for j, x in enumerate(self.leaves) if x in self.read]
         written = [j for j, x in enumerate(self.leaves) if x in self.written]
-        low = self.element("uint16_t(w{})".format, "v{} = {};".format)
-        high = self.element("uint16_t(w{} >> 16)".format, "v{} |= uint32_t({}) << 16;".format)
+        low = self.one("uint16_t(w{})".format, "v{} = {};".format)
+        high = self.one("uint16_t(w{} >> 16)".format, "v{} |= uint32_t({}) << 16;".format)
         loads = [f"const uint32_t w{j} = *(const pair*)(a{j} + i);" for j in read]
         words = [f"uint32_t {', '.join(f'v{j}' for j in written)};"] if written else []
         return [
@@ -214,11 +209,10 @@ class Loop(Writer):
             *(f"*(pair*)(a{j} + i) = v{j};" for j in written),
         ]
 
-    def simd(self, how: str = "") -> str:
+    def simd(self) -> str:
         if any(r.clause is None for r in self.sums):
             return ""
-        sums = [f"reduction({r.clause} : r{j})" for j, r in enumerate(self.sums)]
-        return " ".join(["#pragma omp simd", *filter(None, [how]), *sums])
+        return "#pragma omp simd" + "".join(f" reduction({r.clause} : r{j})" for j, r in enumerate(self.sums))
 
     def accumulators(self) -> tuple[list[str], list[str], list[str]]:
         """Those of all chunks and owners, that of some elements, and how this one is kept.
