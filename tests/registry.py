@@ -14,6 +14,7 @@ import torch
 
 import optfx
 from optfx import select
+from optfx.combinators.codecs import eight_bits, four_bits, fp8, half
 from optfx.combinators.views import as_matrix, blocks
 from optfx.optimizers.schedule_free import rectified  # noqa: F401  which a repr names
 
@@ -48,6 +49,8 @@ NOVOGRAD = {**ADAM, "weight_decay": 0.2}
 STABLE = {"b1": 0.9, "b2": 0.99, "eps": 1e-6, "weight_decay": 0.2}
 CAME = {"b1": 0.9, "b2": 0.99, "b3": 0.95, "eps1": 1e-12, "eps2": 1e-6}
 VALUE = {"value": torch.tensor(1.5)}
+BYTES = {"mu": eight_bits(block=2, least=2), "nu": eight_bits(False, block=2, least=2)}
+NIBBLES = {"mu": four_bits(block=2, least=2), "nu": four_bits(False, block=2, least=2)}
 LOGITS = {"max_logits": torch.tensor(150.0)}
 
 
@@ -538,6 +541,8 @@ ROWS = [
     # ---- cleaner gradients -------------------------------------------------------------------------
     Row("centralize", optfx.centralize),
     Row("zero_nans", optfx.zero_nans),
+    Row("compensate", lambda rate=0.1: optfx.chain(optfx.sgd(rate), optfx.compensate()), {"rate": 0.1}),
+    Row("round_stochastically", lambda: optfx.round_stochastically(key=1)),
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=1), {"eta": 0.1, "gamma": 0.55}),
     Row("add_noise", lambda **h: optfx.add_noise(**h, key=optfx.random.key(7)), {"eta": 0.1, "gamma": 0.55}, "key"),
     Row("clip_spikes", optfx.clip_spikes, {"threshold": 2.0, "b2": 0.9, "start": 1.0}),
@@ -645,6 +650,15 @@ ROWS = [
     Row("partition", two_groups, {"rate": 0.1, "decay": 0.2, "momentum": 0.8}),
     Row("inject_hyperparams", lambda: optfx.inject_hyperparams(clipped_adam())),
     Row("apply_if_finite", lambda **h: optfx.apply_if_finite(clipped_adam(**h), 2), {"rate": 0.1, "limit": 0.5}),
+    Row("stored", lambda **h: optfx.stored(clipped_adam(**h), BYTES), {"rate": 0.1, "b1": 0.9}),
+    Row("stored", lambda rate=0.1: optfx.stored(optfx.adam(rate), NIBBLES), {"rate": 0.1}, "four bits"),
+    Row(
+        "stored",
+        lambda rate=0.1: optfx.stored(optfx.adam(rate), fp8(block=2, least=2), MATRICES),
+        {"rate": 0.1},
+        "fp8",
+    ),
+    Row("stored", lambda rate=0.1: optfx.stored(optfx.adam(rate), half()), {"rate": 0.1}, "half"),
     Row("master_weights", lambda **h: optfx.master_weights(clipped_adam(**h)), {"rate": 0.1, "limit": 0.5}),
     # ---- combinators in time -----------------------------------------------------------------------
     Row("accumulate", lambda every=2.0, rate=0.1: optfx.accumulate(optfx.adam(rate), every), {"every": 2.0}),

@@ -412,6 +412,7 @@ LOOKS = {
     "viewed": "it shows leaves in another shape",
     "scale_by_apollo": "it makes smaller leaves",
     "scale_by_galore": "it makes smaller leaves",
+    "stored": "it makes leaves of another dtype, and of another shape",
     "reset_every": "it makes a state anew, as `init` does",
 }
 

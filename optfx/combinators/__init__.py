@@ -16,6 +16,7 @@
 | all leaves as one | `flatten` | `flatten` |
 | numbers in the state | `inject` | `inject_hyperparams` |
 | parameters in a wider dtype | `master` | `master_weights` |
+| states in fewer bits | `stored`, `codecs` | `stored` |
 | parameters from elsewhere | `anchored` | `anchored` |
 """
 
@@ -34,6 +35,7 @@ from optfx.combinators.primal import gpa, schedule_free
 from optfx.combinators.reset import reset_every
 from optfx.combinators.sam import sam
 from optfx.combinators.skips import skip_large_updates, skip_not_finite
+from optfx.combinators.stored import stored
 from optfx.combinators.viewed import viewed
 from optfx.combinators.weight_norm import weight_norm
 from optfx.combinators.when import when
@@ -59,6 +61,7 @@ __all__ = [
     "schedule_free",
     "skip_large_updates",
     "skip_not_finite",
+    "stored",
     "viewed",
     "weight_norm",
     "when",

@@ -16,6 +16,7 @@
 | dual averaging | `madgrad` | `scale_by_madgrad` |
 | limits | `clipping` | `clip`, `clip_by_block_rms`, `clip_by_global_norm`, `adaptive_grad_clip` |
 | limits on the parameters | `constraints`, `attention` | `keep_params_nonnegative`, `qk_clip` |
+| half precision | `rounding` | `compensate`, `round_stochastically` |
 | averages of the parameters | `averages` | `params_ema`, `params_average` |
 | cleaner gradients | `centralize`, `nans`, `noise`, `spikes` | `centralize`, `zero_nans`, `add_noise`, `clip_spikes` |
 | other gradients | `mars`, `grokfast`, `orthograd` | `mars`, `grokfast`, `orthograd` |
@@ -93,6 +94,7 @@ from optfx.transforms.normalize import normalize, normalize_by_update_norm
 from optfx.transforms.optimistic import scale_by_optimistic_gradient
 from optfx.transforms.orthograd import orthograd
 from optfx.transforms.plateau import reduce_on_plateau
+from optfx.transforms.rounding import compensate, round_stochastically
 from optfx.transforms.scaling import (
     freeze,
     identity,
@@ -120,6 +122,7 @@ __all__ = [
     "clip_by_block_rms",
     "clip_by_global_norm",
     "clip_spikes",
+    "compensate",
     "ema",
     "equilibrate_rows",
     "freeze",
@@ -146,6 +149,7 @@ __all__ = [
     "reduce_on_plateau",
     "relative_update",
     "renormalize",
+    "round_stochastically",
     "scale",
     "scale_by_acprop",
     "scale_by_adadelta",

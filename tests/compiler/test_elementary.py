@@ -85,3 +85,35 @@ def test_the_same_wherever_an_element_stands(call, name, dtype):
     for start, n in ((1, 1), (1, 30), (3, 7), (7, 100), (64, 17)):
         got = call(name, x[start : start + n])
         assert torch.equal(got.nan_to_num(7.0), want[start : start + n].nan_to_num(7.0))
+
+
+CONVERSIONS = """
+extern "C" void run(int64_t to, void* const* P, int64_t n) {{
+  const uint16_t* h = (const uint16_t*)P[0]; uint16_t* g = (uint16_t*)P[1];
+  const float* x = (const float*)P[0]; float* y = (float*)P[1];
+  for (int64_t i = 0; i < n; ++i) if (to) g[i] = to_{0}(x[i]); else y[i] = load_{0}(h[i]);
+}}"""
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_is_converted_as_torch_does(name, dtype):
+    compilers = Compilers()
+    library = compilers.library(CORE + CONVERSIONS.format(name), "-O3", ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
+    compilers.finish()
+    halves = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    wide = torch.empty(len(halves))
+    library.run(0, pointers([halves, wide]), len(halves))
+    assert same(wide, halves.float())
+    bits = [
+        halves.float().view(torch.int32) + k for k in (-(2**15), -(2**12), -1, 0, 1, 2**12, 2**15)
+    ]  # ties, and near
+    wide = torch.cat([torch.cat(bits).view(torch.float32), numbers(torch.float32)])
+    narrow = torch.empty(len(wide), dtype=dtype)
+    library.run(1, pointers([wide, narrow]), len(wide))
+    assert same(narrow, wide.to(dtype))
+
+
+def same(x, y):
+    """Bit for bit, but for the bits of a NaN."""
+    whole = torch.int32 if x.dtype == torch.float32 else torch.int16
+    return bool(((x.view(whole) == y.view(whole)) | (x.isnan() & y.isnan())).all())

@@ -23,7 +23,7 @@ ALL = {
 
 
 @pytest.mark.skipif("Free Software Foundation" not in build.compiler()[1], reason="only g++ tells")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("tx", ALL.values(), ids=ALL)
 def test_the_loop_over_elements_is_made_of_vectors(tx, dtype, monkeypatch, tmp_path):
     if tx is ALL["a cube root"] and dtype == torch.float64:

@@ -33,7 +33,7 @@ IN_MEMORY = {
     torch.uint8: "uint8_t",
     torch.bool: "bool",
     torch.bfloat16: "uint16_t",
-    torch.float16: "_Float16",
+    torch.float16: "uint16_t",
 }
 
 _TYPES = """typedef __INT64_TYPE__ int64_t;
@@ -44,15 +44,34 @@ typedef __UINT64_TYPE__ uint64_t;
 typedef __UINT32_TYPE__ uint32_t;
 typedef __UINT16_TYPE__ uint16_t;
 typedef __UINT8_TYPE__ uint8_t;
-static inline float load_bf16(uint16_t b) {
-  uint32_t x = uint32_t(b) << 16; float y; __builtin_memcpy(&y, &x, 4); return y;
+typedef uint32_t pair __attribute__((aligned(2), may_alias));
+static inline uint32_t word_of(float y) { uint32_t x; __builtin_memcpy(&x, &y, 4); return x; }
+static inline float of_word(uint32_t x) { float y; __builtin_memcpy(&y, &x, 4); return y; }
+static inline uint32_t nearest(uint32_t x, uint32_t bits) {  // without its last bits; halfway, the even one
+  return (x + ((1u << (bits - 1)) - 1) + ((x >> bits) & 1)) & ~((1u << bits) - 1);
 }
-static inline uint16_t to_bf16(float y) {
-  uint32_t x; __builtin_memcpy(&x, &y, 4);
-  return y != y ? uint16_t(0x7fc0) : uint16_t((x + 0x7fff + ((x >> 16) & 1)) >> 16);
+static inline float load_bf16(uint16_t b) { return of_word(uint32_t(b) << 16); }
+static inline float round_bf16(float y) { return of_word(y != y ? 0x7fc00000u : nearest(word_of(y), 16)); }
+static inline uint16_t cut_bf16(float y) { return uint16_t(word_of(y) >> 16); }
+static inline float load_fp16(uint16_t h) {
+  const uint32_t x = uint32_t(h & 0x7fff) << 13, y = x + 0x38000000u;
+  const float small = of_word(x + 0x38800000u) - of_word(0x38800000u);  // has no leading one
+  const uint32_t large = x < 0x0f800000u ? y : y + 0x38000000u;
+  return of_word((x < 0x00800000u ? word_of(small) : large) | uint32_t(h & 0x8000) << 16);
 }
-static inline float round_bf16(float y) { return load_bf16(to_bf16(y)); }
-static inline float round_fp16(float y) { return float(_Float16(y)); }
+static inline float round_fp16(float y) {
+  const uint32_t x = word_of(y) & 0x7fffffffu, near = nearest(x, 13);
+  const float small = of_word(x) + 0.5f - 0.5f;
+  const uint32_t large = x > 0x7f800000u ? 0x7fc00000u : near > 0x477fe000u ? 0x7f800000u : near;
+  return of_word((x < 0x38800000u ? word_of(small) : large) | (word_of(y) & 0x80000000u));
+}
+static inline uint16_t cut_fp16(float y) {
+  const uint32_t x = word_of(y) & 0x7fffffffu, small = word_of(of_word(x) + 0.5f) - 0x3f000000u;
+  const uint32_t large = x < 0x7f800000u ? (x - 0x38000000u) >> 13 : 0x7c00u | (x >> 13 & 0x3ff);
+  return uint16_t((x < 0x38800000u ? small : large) | (word_of(y) >> 16 & 0x8000));
+}
+static inline uint16_t to_bf16(float y) { return cut_bf16(round_bf16(y)); }
+static inline uint16_t to_fp16(float y) { return cut_fp16(round_fp16(y)); }
 template <class T> static inline T larger(T a, T b) { const T m = a > b ? a : b; return a != a ? a : m; }
 template <class T> static inline T smaller(T a, T b) { const T m = a < b ? a : b; return a != a ? a : m; }
 template <class T> static inline T sign_of(T a) { return T(T(0) < a) - T(a < T(0)); }
@@ -150,11 +169,12 @@ def ctype(dtype: torch.dtype) -> str:
 
 
 def load(place: str, dtype: torch.dtype) -> str:
-    return f"load_bf16({place})" if dtype == torch.bfloat16 else f"{ctype(dtype)}({place})"
+    return f"load_{HALF[dtype]}({place})" if dtype in HALF else f"{ctype(dtype)}({place})"
 
 
-def stored(value: str, dtype: torch.dtype) -> str:
-    return f"to_bf16({value})" if dtype == torch.bfloat16 else f"{IN_MEMORY[dtype]}({value})"
+def stored(value: str, dtype: torch.dtype, rounded: bool = False) -> str:
+    """A value as it lies in memory. One that is rounded already needs only be cut."""
+    return f"{'cut' if rounded else 'to'}_{HALF[dtype]}({value})" if dtype in HALF else f"{IN_MEMORY[dtype]}({value})"
 
 
 def literal(value: Any, T: str) -> str:

@@ -26,7 +26,7 @@ from torch.fx import GraphModule, Node
 from optfx.compiler.kernels.binding import CELL, Bound, Owned, Unsupported, numbers_in
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.calls import FAULTLESS, Call
-from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Writer, ctype, load, name_of, stored
+from optfx.compiler.kernels.cpp.expressions import HALF, HEAD, IN_MEMORY, Writer, ctype, load, name_of, stored
 from optfx.compiler.kernels.cpp.reductions import EXTREMES, REDUCTIONS, Accumulator, accumulator
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
@@ -114,7 +114,7 @@ class Loop(Writer):
         self.written = {x.args[0] for x in work if name_of(x) == "copy_"}
         self.read = [x for x in self.leaves if any(name_of(u) != "copy_" or u.args[0] is not x for u in x.users)]
         self.body: list[str] = []  # of an element
-        self.stores: list[str] = []  # after it, for another leaf may be read from what is written
+        self.stores: list[tuple[Node, str]] = []  # after it, for another leaf may be read from what is written
         self.sums: list[Accumulator] = []
         self.ends: list[str] = []  # what is made of an owner's sums
         self.names |= {x: f"s{j}" for j, x in enumerate(self.scalars)}
@@ -142,12 +142,13 @@ class Loop(Writer):
 
     def add_store(self, to: Node, y: Node) -> None:
         dtype = to.meta["val"].dtype
-        value = stored(self.value(y, ctype(dtype)), dtype)
+        value = self.value(y, ctype(dtype))
         if to in self.leaves:
-            self.stores.append(f"a{self.leaves.index(to)}[i] = {value};")
+            rounded = isinstance(y, Node) and y.meta["val"].dtype == dtype
+            self.stores.append((to, stored(value, dtype, rounded)))
         else:
             k = f"o * {len(self.places)} + {self.places.index(to)}"
-            self.ends.append(f"*({IN_MEMORY[dtype]}*)((char*)parts[{k}] + j * dR[{k}]) = {value};")
+            self.ends.append(f"*({IN_MEMORY[dtype]}*)((char*)parts[{k}] + j * dR[{k}]) = {stored(value, dtype)};")
 
     # ---- the parts of the function ---------------------------------------------------------------
 
@@ -177,13 +178,36 @@ class Loop(Writer):
             for line in range(0, BLOCK * x.meta["val"].dtype.itemsize, LINE)
         ]
 
-    def element(self) -> list[str]:
+    def one(self, place: Callable[[int], str], keep: Callable[[int, str], str]) -> list[str]:
+        """What is done with an element: leaf j is read from `place(j)`, and `keep(j, value)` writes it."""
         loads = []
         for j, x in enumerate(self.leaves):
             if x in self.read:
                 dtype = x.meta["val"].dtype
-                loads.append(f"const {ctype(dtype)} x{j} = {load(f'a{j}[i]', dtype)};")
-        return [*loads, *self.body, *self.stores]
+                loads.append(f"const {ctype(dtype)} x{j} = {load(place(j), dtype)};")
+        return [*loads, *self.body, *(keep(self.leaves.index(to), value) for to, value in self.stores)]
+
+    def loop(self) -> list[str]:
+        """From element `at` to `e`."""
+        one = _indented(self.one("a{}[i]".format, "a{}[i] = {};".format))
+        if not all(x.meta["val"].dtype in HALF for x in self.leaves):
+            return [self.simd(), "for (int64_t i = at; i < e; ++i) {", *one, "}"]
+        last = ["if ((e - at) % 2) {", "  const int64_t i = e - 1;", *one, "}"]
+        simd = self.simd().replace("omp simd", "omp simd simdlen(16)")
+        return [simd, "for (int64_t i = at; i < e - 1; i += 2) {", *_indented(self.pair()), "}", *last]
+
+    def pair(self) -> list[str]:
+        """Two elements in half precision, which are one word in memory: so vectors of words need not be taken apart."""
+        read = [j for j, x in enumerate(self.leaves) if x in self.read]
+        written = [j for j, x in enumerate(self.leaves) if x in self.written]
+        low = self.one("uint16_t(w{})".format, "v{} = {};".format)
+        high = self.one("uint16_t(w{} >> 16)".format, "v{} |= uint32_t({}) << 16;".format)
+        loads = [f"const uint32_t w{j} = *(const pair*)(a{j} + i);" for j in read]
+        words = [f"uint32_t {', '.join(f'v{j}' for j in written)};"] if written else []
+        return [
+            *(*loads, *words, "{", *_indented(low), "} {", *_indented(high), "}"),
+            *(f"*(pair*)(a{j} + i) = v{j};" for j in written),
+        ]
 
     def simd(self) -> str:
         if any(r.clause is None for r in self.sums):
@@ -240,10 +264,7 @@ extern "C" int run(int64_t members, int64_t leaves, const int64_t* ends, void* c
         while (at < stop) {{
           const int64_t e = at + {BLOCK} < stop ? at + {BLOCK} : stop;
           {_lines(10, self.fetches())}
-          {self.simd()}
-          for (int64_t i = at; i < e; ++i) {{
-            {_lines(12, self.element())}
-          }}
+          {_lines(10, self.loop())}
           at = e;
         }}
         {_lines(8, keep)}
@@ -255,6 +276,10 @@ extern "C" int run(int64_t members, int64_t leaves, const int64_t* ends, void* c
 }}
 """
         return "\n".join(line for line in text.splitlines() if line.strip())
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
 
 
 def _lines(indent: int, lines: list[str]) -> str:
