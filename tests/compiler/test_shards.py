@@ -188,7 +188,8 @@ def seen(rank, world):
     flip = optfx.stateless(lambda u, p: tree.map(lambda x: x - x.flip(0), u))
     rows = optfx.stateless(lambda u, p: tree.map(lambda x: x - x.mean(0, keepdim=True), u))
     noise = optfx.add_noise(0.1, 0.5, key=3)
-    for tx in (half, flip, rows, noise):
+    drawn = optfx.stateless(lambda u, p: tree.add(u, optfx.random.random_like(optfx.random.key(3), u)))
+    for tx in (half, flip, rows, noise, drawn):
         tx = optfx.chain(tx, optfx.adam(0.1))
         mine, _ = fused(tx, spread, grads)
         compare(str(tx), tx, mine, run(tx, plain[0], plain[1:]), spread)
