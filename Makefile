@@ -41,6 +41,7 @@ docs: .venv/.dev  ## the documentation, strict, into site/
 bench: .venv/.bench  ## side by side with torch.optim, optax and others (an hour)
 	$(BIN)/python -W ignore benchmarks/step.py
 	$(BIN)/python benchmarks/recipe.py
+	$(BIN)/python -W ignore benchmarks/shards.py
 	$(BIN)/python benchmarks/compile.py
 	$(BIN)/python -W ignore benchmarks/matrix.py
 	$(BIN)/python benchmarks/parts.py

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optfx.tree.recording import recorder
 from optfx.tree.words import LeafError
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
@@ -200,9 +199,7 @@ def run_on_shares(
 
 def spread_like(x: Any, y: Tensor) -> Tensor:
     """A tensor that every process holds, sharded like the leaf `x`; unchanged if `x` is plain."""
-    if not is_sharded(x):
-        return y
-    return laid(y, _spread(x)) if (reader := recorder()) is None else reader.laid(y, _spread(x))
+    return laid(y, _spread(x)) if is_sharded(x) else y
 
 
 def numbers_of(part_of: Callable[[Sequence[Tensor]], Tensor], rows: Sequence[Sequence[Any]]) -> list[Tensor]:

@@ -301,6 +301,11 @@ def combined(f: Callable[..., Tensor], combine: Callable[..., Tensor], rows: lis
         parts = torch.cat([x.reshape(-1) for x in numbers_of(lambda xs: part_of(f, xs, scalars), rows)]).unbind()
     else:
         parts = [part_of(f, xs, scalars) for xs in rows]
+    return of_all(parts, combine, scalars)
+
+
+def of_all(parts: Sequence[Tensor], combine: Callable[..., Tensor], scalars: Scalars) -> Tensor:
+    """The result of a reduction, from the numbers of all leaves."""
     dtype = functools.reduce(torch.promote_types, [p.dtype for p in parts])
     stacked = torch.stack([p.to(parts[0].device, dtype) for p in parts])
     return combine(stacked, **scalars.kind_of([stacked]).scalars)

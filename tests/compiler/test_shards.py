@@ -8,6 +8,7 @@ import torch
 import optfx
 from optfx import tree
 from optfx.tree.sharded import is_sharded
+from tests.compiler.harness import units
 from tests.interop import ranks
 from tests.interop.test_sharded import compare, draw, layouts, run, whole
 from tests.registry import ROWS
@@ -189,7 +190,8 @@ def seen(rank, world):
     flip = optfx.stateless(lambda u, p: tree.map(lambda x: x - x.flip(0), u))
     rows = optfx.stateless(lambda u, p: tree.map(lambda x: x - x.mean(0, keepdim=True), u))
     noise = optfx.add_noise(0.1, 0.5, key=3)
-    for tx in (half, flip, rows, noise):
+    drawn = optfx.stateless(lambda u, p: tree.add(u, optfx.random.random_like(optfx.random.key(3), u)))
+    for tx in (half, flip, rows, noise, drawn):
         tx = optfx.chain(tx, optfx.adam(0.1))
         mine, _ = fused(tx, spread, grads)
         compare(str(tx), tx, mine, run(tx, plain[0], plain[1:]), spread)
@@ -213,3 +215,54 @@ stage 2
 
 def test_what_is_said():
     assert ranks.run(seen, 2) == [SAID] * 2
+
+
+# ---- rarer -----------------------------------------------------------------------------------------------------------
+
+
+def backwards(x):
+    """No kernel does this to many leaves as one."""
+    return x.flip(0).sum()
+
+
+def rarely(rank, world):
+    from torch.distributed.tensor import Replicate, distribute_tensor
+
+    from optfx.compiler.kernels import triton, workshop
+
+    plain = [draw(k) for k in range(3)]
+    _, lay = next(layouts(world))
+    spread, *grads = [{k: lay(k, x) for k, x in t.items()} for t in plain]
+    line = spread["w"].device_mesh
+
+    total = optfx.stateless(lambda u, p: tree.scale(tree.reduce(backwards, torch.sum, u, empty=0.0), u))
+    tx = optfx.chain(total, optfx.adam(0.1))
+    compare("backwards", tx, fused(tx, spread, grads)[0], run(tx, plain[0], plain[1:]), spread)
+
+    numbers = [{"w": t["w"], "n": t["bias"].reshape(())} for t in plain]
+    on_line = lambda x: lay("w", x) if x.ndim else distribute_tensor(x, line, [Replicate()], src_data_rank=None)
+    params, *some = [tree.map(on_line, t) for t in numbers]
+    mine, _ = fused(RECIPE, params, some)  # a leaf () is whole on every process, and counts once
+    assert type(mine[0]["n"]) is type(params["n"])
+    for x, y in zip(tree.leaves(mine), tree.leaves(run(RECIPE, numbers[0], numbers[1:])), strict=True):
+        torch.testing.assert_close(whole(x), y, rtol=1e-9, atol=1e-12)
+
+    tx, before, calls = optfx.chain(optfx.clip_by_global_norm(0.1), optfx.sgd(0.1)), workshop.writer_for, {}
+    for writer in (None, triton):  # Inductor, and the interpreter of Triton
+        try:
+            workshop.writer_for = lambda device, writer=writer: writer
+            mine, opt = fused(tx, spread, grads)
+        finally:
+            workshop.writer_for = before
+        compare(opt.explain(), tx, mine, run(tx, plain[0], plain[1:]), spread)
+        (exchange,) = opt._plan.stages[0].exchanges
+        calls["Inductor" if writer is None else "Triton"] = exchange.numbers, [u.calls for u in units(opt)]
+    return calls
+
+
+def test_what_is_rare():
+    """The second process has no part of a leaf of one element, and still gives a number for it."""
+    pytest.importorskip("triton")
+    first, second = ranks.run(rarely, 2)
+    assert first == {"Inductor": (5, [5, 5]), "Triton": (1, [1, 1])}
+    assert second == {"Inductor": (5, [4, 4]), "Triton": (1, [1, 1])}

@@ -27,6 +27,28 @@ def train_fused(net, steps=6):
     return params, state
 
 
+def moved(net):
+    """Steps between which memory goes elsewhere, for which torch and FSDP may have reasons."""
+    opt = optfx.fuse(recipe())
+    params, state = opt.init(net)
+    for k in range(4):
+        if k == 2:
+            for p in net.parameters():
+                local = getattr(p, "_local_tensor", p)
+                local.data = local.detach().clone()
+            net.cpu()
+        net.zero_grad()
+        net(batch(k)).square().mean().backward()
+        params, state = opt.step(optfx.grads(net), state, params)
+    for name, p in net.named_parameters():
+        assert torch.equal(whole(params[name]), whole(p.detach()))
+    grads = optfx.grads(net)
+    net.float()
+    with pytest.raises(ValueError, match=r"'first\.bias' is .* torch.float32 .*, and was .* torch.float64"):
+        opt.step(grads, state, params)
+    return net.double()
+
+
 def alone():
     """What one process finds, in eager code."""
     net = Net()
@@ -64,6 +86,8 @@ def fsdp(rank, world):
     assert_same_module(net, reference)
     for x, y in zip(tree.leaves(state), tree.leaves(expected_state), strict=True):
         torch.testing.assert_close(whole(x), y, rtol=1e-9, atol=1e-12)
+
+    assert_same_module(moved(sharded(Net())), moved(Net()), rtol=1e-6)  # back from float32
 
     reference = alone()
     for shard in (sharded, offloaded):

@@ -127,7 +127,8 @@ class Recorder(Meeting, DispatchMode):
     def reduce(self, f: Any, combine: Any, rows: list[tuple[Tensor, ...]], scalars: Scalars) -> Tensor:
         rows = [tuple(map(self.bring, xs)) for xs in rows]
         if not any(isinstance(x, Lazy) for xs in rows for x in xs) or code_of(f) in self.known.opened:
-            return verbs.combined(f, combine, rows, self.here(f, scalars))
+            now = self.here(f, scalars)
+            return verbs.of_all([verbs.part_of(f, xs, now) for xs in rows], combine, now)
         leaves = [tuple(self.on_parts([*map(self.leaf, xs)])) for xs in rows]
         named, width = self.named(scalars), len(rows[0])
         dtype, device = self._dtype_of(f, rows, scalars), rows[0][0].device
