@@ -1,4 +1,4 @@
-"""Numbers of rows, columns and blocks, and leaves that are broadcast: all of it in kernels, with eager code's numbers."""
+"""Numbers of rows, columns and blocks, and leaves that are broadcast: in kernels, with the numbers of eager code."""
 
 import pytest
 import torch
