@@ -88,7 +88,7 @@ LEAF = [
     "{a} * ({a}.square().mean(-1, keepdim=True) * {b}.square().mean(0) + 1).rsqrt() if {a}.ndim else {b}",
     "{a} - 0.1 * torch.linalg.vector_norm({b}, dim=-1).unsqueeze(-1) if {b}.ndim else {b}",
     "({a}.reshape(-1, 2) - {b}.reshape(-1, 2).mean(1, keepdim=True)).view({a}.shape) if {a}.numel() % 2 == 0 else {a}",
-    "{b} * {a}.view(3, -1).sum(1, True).expand(3, {a}.numel() // 3).reshape({a}.shape) if {a}.numel() % 3 == 0 else {a}",
+    "{b} * {a}.view(3, -1).sum(1, True).expand(3, {a}.numel() // 3).view({a}.shape) if {a}.numel() % 3 == 0 else {a}",
     "{a} / (1 + {a}.norm())",
     "{a}.reshape(-1).cumsum(0).view({a}.shape)",
     "{a}.clone().mul_(0.5).add_({b})",
