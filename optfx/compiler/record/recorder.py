@@ -25,6 +25,7 @@ from optfx.compiler.record.inputs import FromCaller, Given, Input, Unfusable, in
 from optfx.compiler.record.lazy import Form, Lazy, Named, Reduction
 from optfx.compiler.record.operations import Operation, Taken, aten
 from optfx.compiler.record.reasons import is_ours, line, reason_of
+from optfx.compiler.record.tables import in_table
 from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation, when_due
 from optfx.tree import Tree, flatten, matrices, share, unflatten, verbs
@@ -191,6 +192,9 @@ class Recorder(Meeting, DispatchMode):
             flat = [self.leaf(x) if id(x) in self._of_state and x.is_floating_point() else x for x in flat]
             args, kwargs = pytree.tree_unflatten(flat, spec)
         given = operations.named(func, args, kwargs)
+        if (table := in_table(func, given, self.tracer)) is not None:
+            func, args, kwargs, name = *table, {}, operations.name_of(table[0])
+            given = operations.named(func, args, {})
         if (taken := operations.taken_of_all(func, given)) is not None and taken not in self.known.opened:
             return self._take(taken, self.full(given["self"]), name == "mean", given.get("keepdim", False))
         if (rows := taken_along(func, given)) is not None:

@@ -57,7 +57,8 @@ def accumulator(node: Node, writer: Writer) -> Accumulator:
         f, begin = "smaller" if low else "larger", literal(first(dtype, low), T)
         value = f"op::abs({value})" if order else value
         take, merge = f"{{0}} = {f}<{T}>({value}, {{0}});", f"{{0}} = {f}<{T}>({{1}}, {{0}});"
-        return Accumulator(T, begin, take, merge, f"{result}({{0}})", None)  # a NaN wins, which OpenMP does not know
+        known = f if T in ("float", "double") else None
+        return Accumulator(T, begin, take, merge, f"{result}({{0}})", known)
     if name in ("any", "all"):
         begin, clause = ("0", "|") if name == "any" else ("1", "&")
         take, merge = f"{{0}} {clause}= int({value} != 0);", f"{{0}} {clause}= {{1}};"
