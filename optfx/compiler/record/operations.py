@@ -29,7 +29,6 @@ POINTWISE = IN_HALF | {
 
 FLOATING = (torch.float32, torch.float64)
 WHOLE = (torch.uint8, torch.int32)
-TABLES = ("look_up", "place")  # our own, for tables that are constants
 
 aten = torch.ops.aten
 REDUCTIONS = {
@@ -98,8 +97,6 @@ def results_of(f: OpOverload, args: Any, kwargs: Any) -> Any:
 def treats_elements_alike(f: OpOverload, leaves: list[Tensor], others: list[Any], results: list[Tensor]) -> bool:
     """Whether a kernel may do the operation: on leaves of one floating dtype, and on bools."""
     name, result = name_of(f), results[0]
-    if name in TABLES:
-        return True
     if name == "_to_copy" and leaves[0].dtype in WHOLE:
         return result.dtype in WHOLE or result.dtype in FLOATING
     floating = {x.dtype for x in leaves if x.dtype != torch.bool}

@@ -76,7 +76,7 @@ class Recorder(Meeting, DispatchMode):
 
     def _look_into(self, f: Any, xs: Sequence[Tensor], scalars: Scalars, outs: int) -> list[Tensor] | None:
         """Run a leafwise function operation by operation; None if that would take an event, or fails."""
-        kind = code_of(f), tuple(x.ndim for x in xs)
+        kind = code_of(f), tuple((x.ndim, 0 in x.shape) for x in xs)
         if kind not in self._whole:
             with contextlib.suppress(Exception), self.looking():  # what is wrong with it, the event will say
                 return verbs.run_leaf(f, tuple(xs), self.here(f, scalars), outs)
@@ -193,8 +193,7 @@ class Recorder(Meeting, DispatchMode):
             args, kwargs = pytree.tree_unflatten(flat, spec)
         given = operations.named(func, args, kwargs)
         if (table := in_table(func, given, self.tracer)) is not None:
-            func, args, kwargs, name = *table, {}, operations.name_of(table[0])
-            given = operations.named(func, args, {})
+            return self.broadcast(*table)
         if (taken := operations.taken_of_all(func, given)) is not None and taken not in self.known.opened:
             return self._take(taken, self.full(given["self"]), name == "mean", given.get("keepdim", False))
         if (rows := taken_along(func, given)) is not None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from optfx.compiler.record.lazy import Lazy
+from optfx.compiler.record.lazy import Form, Lazy, Named
+from optfx.compiler.record.operations import Operation
 from optfx.compiler.record.tracer import Tracer
 
 LIBRARY = torch.library.Library("optfx", "FRAGMENT")
@@ -35,19 +36,28 @@ LIBRARY.impl("look_up", look_up, "CompositeExplicitAutograd")
 LIBRARY.impl("place", place, "CompositeExplicitAutograd")
 
 
-def in_table(f: OpOverload, given: dict[str, Any], tracer: Tracer) -> tuple[OpOverload, tuple[Any, ...]] | None:
-    """An operation of torch as one of these, and its arguments; None if it is none, or if its table may change."""
+def in_table(f: OpOverload, given: dict[str, Any], tracer: Tracer) -> tuple[Operation, list[Lazy], Named, Form] | None:
+    """What is noted of an operation of torch that is one of these: its call, leaves and scalars, and the form of its
+    result. None if it is none, or if its table may change."""
     name = f.overloadpacket.__name__
     if name == "index" and isinstance(given["indices"], (list, tuple)) and len(given["indices"]) == 1:
         table, (x,) = given["self"], given["indices"]
         if isinstance(x, Lazy) and x.dtype == torch.int32 and _is_table(table, tracer):
-            return torch.ops.optfx.look_up.default, (x, tuple(table.tolist()), table.dtype)
+            named = ("table", tuple(table.tolist())), ("dtype", table.dtype)
+            return _noted(torch.ops.optfx.look_up.default, "at", x, named, table.dtype)
     if name == "bucketize" and given.get("right") and given.get("out_int32"):
         x, limits = given["self"], given["boundaries"]
-        if isinstance(x, Lazy) and x.dtype == limits.dtype and _is_table(limits, tracer):
-            whole = (len(limits) + 1).bit_count() == 1  # a search by halves ends for all at once
-            return (torch.ops.optfx.place.default, (x, tuple(limits.tolist()))) if whole else None
+        whole = isinstance(limits, Tensor) and (limits.numel() + 1).bit_count() == 1  # a search by halves ends alike
+        if isinstance(x, Lazy) and whole and x.dtype == limits.dtype and _is_table(limits, tracer):
+            named = (("limits", tuple(limits.tolist())),)
+            return _noted(torch.ops.optfx.place.default, "self", x, named, torch.int32)
     return None
+
+
+def _noted(
+    f: OpOverload, leaf: str, x: Lazy, named: Named, dtype: torch.dtype
+) -> tuple[Operation, list[Lazy], Named, Form]:
+    return Operation(f, (leaf,), dtype), [x], named, Form(x.shape, dtype, x.device)
 
 
 def _is_table(x: Any, tracer: Tracer) -> bool:

@@ -21,35 +21,31 @@ class ScaleBySM3State(NamedTuple):
 
     count: Tensor  # () int64, steps taken
     mean: Tree  # like params, running mean of the preconditioned gradient
-    maxima: Tree  # (sum of the shape,) for each leaf, the accumulators of its slices, one dimension after another
+    maxima: Tree  # for each leaf a tuple with the accumulators along each dimension; the other dimensions have size 1
 
 
-def lengths(x: Tensor) -> list[int]:
-    """How many slices there are along each dimension; a number is one slice."""
-    return list(x.shape) or [1]
+def rank(x: Tensor) -> int:
+    """In how many slices an element is; a number is one slice."""
+    return max(x.ndim, 1)
 
 
-def least_of(maxima: Tensor, x: Tensor) -> Tensor:
-    """For each element of `x`, the least accumulator of the slices that it is in."""
-    found = [
-        part.reshape([len(part) if k == dim else 1 for k in range(x.ndim)])
-        for dim, part in enumerate(maxima.split(lengths(x)))
-    ]
-    return functools.reduce(torch.minimum, found)
+def slices(x: Tensor, dim: int) -> tuple[int, ...]:
+    """The shape of the accumulators along a dimension."""
+    return tuple(n if k == dim else 1 for k, n in enumerate(x.shape))
 
 
-def largest_of(v: Tensor) -> Tensor:
-    """The largest element of each slice, one dimension after another."""
-    v = v.reshape(lengths(v))
-    if not v.numel():
-        return v.new_zeros(sum(v.shape))
-    return torch.cat([v.movedim(dim, 0).reshape(n, -1).amax(1) for dim, n in enumerate(v.shape)])
+def largest_of(v: Tensor) -> tuple[Tensor, ...]:
+    """The largest element of each slice, along each dimension."""
+    if v.ndim < 2:
+        return (v,)
+    take = torch.amax if v.numel() else torch.sum  # of no elements, zero
+    return tuple(take(v, [k for k in range(v.ndim) if k != dim], keepdim=True) for dim in range(v.ndim))
 
 
-def sm3(g: Tensor, m: Tensor, maxima: Tensor, b1, b2, eps) -> tuple[Tensor, Tensor, Tensor]:
-    v = b2 * least_of(maxima, g) + (1 - b2) * squared(g)
+def sm3(g: Tensor, m: Tensor, *maxima: Tensor, b1, b2, eps) -> tuple[Tensor, ...]:
+    v = b2 * functools.reduce(torch.minimum, maxima) + (1 - b2) * squared(g)
     m = tree.mean(m, g / tree.safe_sqrt(v + eps), b1)
-    return m, m, largest_of(v)
+    return m, m, *largest_of(v)
 
 
 @tree.record
@@ -82,8 +78,8 @@ class scale_by_sm3(GradientTransformation):
         >>> tx = optfx.scale_by_sm3(b1=0.0)
         >>> g = {"w": torch.tensor([[3.0, 1.0], [0.0, 0.0]])}
         >>> updates, state = tx.update(g, tx.init(g))
-        >>> updates["w"], state.maxima["w"]
-        (tensor([[1., 1.], [0., 0.]]), tensor([9., 0., 9., 1.]))
+        >>> updates["w"], [x.tolist() for x in state.maxima["w"]]
+        (tensor([[1., 1.], [0., 0.]]), [[[9.0], [0.0]], [[9.0, 1.0]]])
     """
 
     b1: Decay = 0.9
@@ -95,14 +91,25 @@ class scale_by_sm3(GradientTransformation):
     def begin(self, params: Tree) -> ScaleBySM3State:
         count, mean = core.counter(params), tree.zeros_like(params, self.mu_dtype)
 
-        def slices(p: Tensor) -> Tensor:
-            return p.new_zeros(sum(lengths(p)), dtype=self.accumulator_dtype or real_dtype(p.dtype))
+        def zeros(p: Tensor) -> tuple[Tensor, ...]:
+            dtype = self.accumulator_dtype or real_dtype(p.dtype)
+            return tuple(p.new_zeros(slices(p, dim), dtype=dtype) for dim in range(rank(p)))
 
-        return ScaleBySM3State(count, mean, tree.map(slices, params))
+        return ScaleBySM3State(count, mean, tree.unflatten_like(params, [*map(zeros, tree.leaves(params))]))
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         now = self.at(state.count)
         b2 = now["b2"]
         now["b2"] = tree.Share(b2.kept, torch.where(b2.kept == 1, 1.0, b2.new))
-        updates, mean, maxima = tree.leafwise(sm3, updates, state.mean, state.maxima, outs=3, same_shapes=False, **now)
-        return updates, ScaleBySM3State(state.count + 1, mean, maxima)
+        ranks, every = [*map(rank, tree.leaves(updates))], iter(tree.leaves(state.maxima))
+        maxima = [[next(every) for _ in range(n)] for n in ranks]
+        new, mean = (tree.split(updates, [False for _ in ranks])[0] for _ in range(2))
+        for n in sorted({*ranks}):  # a function takes as many leaves as there are dimensions
+            keep = [other == n for other in ranks]
+            g, m = (tree.split(x, keep)[0] for x in (updates, state.mean))
+            columns = zip(*(row for row in maxima if len(row) == n), strict=True)
+            old = [tree.unflatten_like(g, column) for column in columns]
+            g, m, *found = tree.leafwise(sm3, g, m, *old, outs=2 + n, same_shapes=False, **now)
+            new, mean, rows = tree.merge(new, g), tree.merge(mean, m), zip(*map(tree.leaves, found), strict=True)
+            maxima = [[*next(rows)] if kept else row for kept, row in zip(keep, maxima, strict=True)]
+        return new, ScaleBySM3State(state.count + 1, mean, tree.unflatten_like(updates, [*map(tuple, maxima)]))

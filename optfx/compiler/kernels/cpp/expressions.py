@@ -76,10 +76,6 @@ static inline uint16_t to_bf16(float y) { return cut_bf16(round_bf16(y)); }
 static inline uint16_t to_fp16(float y) { return cut_fp16(round_fp16(y)); }
 template <class T> static inline T larger(T a, T b) { const T m = a > b ? a : b; return a != a ? a : m; }
 template <class T> static inline T smaller(T a, T b) { const T m = a < b ? a : b; return a != a ? a : m; }
-#pragma omp declare reduction(larger : float, double : omp_out = larger(omp_out, omp_in)) \\
-  initializer(omp_priv = omp_orig)
-#pragma omp declare reduction(smaller : float, double : omp_out = smaller(omp_out, omp_in)) \\
-  initializer(omp_priv = omp_orig)
 template <class T> static inline T sign_of(T a) { return T(T(0) < a) - T(a < T(0)); }
 template <class T> static inline T multiply_add(T a, T b, T c) { return a * b + c; }
 #if defined(__FMA__) || defined(__aarch64__)

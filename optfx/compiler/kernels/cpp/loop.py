@@ -27,13 +27,13 @@ from optfx.compiler.kernels.binding import CELL, Bound, Owned, Unsupported, numb
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.calls import FAULTLESS, Call
 from optfx.compiler.kernels.cpp.expressions import HALF, HEAD, IN_MEMORY, Writer, ctype, load, name_of, stored
-from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, Accumulator, accumulator
+from optfx.compiler.kernels.cpp.reductions import LANES, REDUCTIONS, Accumulator, accumulator
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.spaces import Mask
 
 CHUNK = 4096  # elements that one thread does in one go
-BLOCK = 64  # elements between two fetches ahead
+BLOCK = LANES  # elements between two fetches ahead
 AHEAD = 1024  # bytes
 LINE = 64  # bytes that memory is fetched in
 THREADS = 32768  # elements from which on threads are worth their start
@@ -135,7 +135,7 @@ class Loop(Writer):
             j, found = len(self.sums), accumulator(x, self)
             self.sums.append(found)
             self.names[x] = f"e{j}"
-            self.body.append(found.take.format(f"r{j}"))
+            self.body.append(found.taken(f"r{j}"))
             self.ends.append(f"const {ctype(value.dtype)} e{j} = {found.end.format(f'm{j}')};")
         else:
             (self.body if value.ndim else self.ends).append(self.define(x))
@@ -210,9 +210,8 @@ class Loop(Writer):
         ]
 
     def simd(self) -> str:
-        if any(r.clause is None for r in self.sums):
-            return ""
-        return "#pragma omp simd" + "".join(f" reduction({r.clause} : r{j})" for j, r in enumerate(self.sums))
+        sums = [f" reduction({r.clause} : r{j})" for j, r in enumerate(self.sums) if r.clause is not None]
+        return "#pragma omp simd" + "".join(sums)
 
     def accumulators(self) -> tuple[list[str], list[str], list[str]]:
         """Those of all chunks and owners, that of some elements, and how this one is kept.
@@ -220,8 +219,8 @@ class Loop(Writer):
         Chunks and owners follow each other, so c + o is another number for each pair of which there are elements.
         """
         every = [f"std::vector<{r.type}> p{k}(members * kept, {r.begin});" for k, r in enumerate(self.sums)]
-        fresh = [f"{r.type} r{k} = {r.begin};" for k, r in enumerate(self.sums)]
-        keep = [r.merge.format(f"p{k}[j * kept + c + o]", f"r{k}") for k, r in enumerate(self.sums)]
+        fresh = [r.begun(f"r{k}") for k, r in enumerate(self.sums)]
+        keep = [r.merged(f"p{k}[j * kept + c + o]", f"r{k}") for k, r in enumerate(self.sums)]
         return every, fresh, keep
 
     def finish(self) -> str:

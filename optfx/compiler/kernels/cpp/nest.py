@@ -81,7 +81,7 @@ class Nest(Loop):
         if name_of(x) in ALONG and x.meta["val"].ndim:
             (store,) = x.users
             self.along.append(Sums(accumulator(x, self), self.leaves.index(store.args[0])))  # type: ignore[arg-type]
-            self.body.append(self.along[-1].of.take.format(self._sum(len(self.along) - 1)))
+            self.body.append(self._take(len(self.along) - 1))
         elif not (name_of(x) == "copy_" and name_of(x.args[1]) in ALONG and x.args[1].meta["val"].ndim):  # type: ignore[union-attr, arg-type]
             super().add_statement(x)
 
@@ -91,9 +91,10 @@ class Nest(Loop):
         dtype = to.meta["val"].dtype
         self.keeps.append(f"b{self.leaves.index(to)}[i] = {stored(self.value(y, ctype(dtype)), dtype)};")
 
-    def _sum(self, k: int) -> str:
-        """Where sum k of an element is added up."""
-        return f"c{k}[i]" if self.masks[self.along[k].to][-1] else f"y{k}"
+    def _take(self, k: int) -> str:
+        """What sum k does with an element."""
+        r, to = self.along[k]
+        return r.take.format(f"c{k}[i]") if self.masks[to][-1] else r.taken(f"y{k}")
 
     # ---- the parts of the function ---------------------------------------------------------------
 
@@ -144,11 +145,11 @@ class Nest(Loop):
         for k, (r, to) in enumerate(self.along):
             lines.append(f"{r.type}* const c{k} = q{k} + {self.offset(self.masks[to], '(i0 - from)')};")
             if not self.masks[to][-1]:
-                lines.append(f"{r.type} y{k} = {r.begin};")
+                lines.append(r.begun(f"y{k}"))
         return lines
 
     def row_ends(self) -> list[str]:
-        return [r.merge.format(f"*c{k}", f"y{k}") for k, (r, to) in enumerate(self.along) if not self.masks[to][-1]]
+        return [r.merged(f"*c{k}", f"y{k}") for k, (r, to) in enumerate(self.along) if not self.masks[to][-1]]
 
     def _is_sum(self, j: int) -> bool:
         return any(s.to == j for s in self.along)
@@ -170,12 +171,9 @@ class Nest(Loop):
         ]
 
     def simd(self) -> str:
-        """Loops over rows that are added up in one number, and others."""
-        sums = [(f"r{k}", r) for k, r in enumerate(self.sums)]
-        sums += [(f"y{k}", r) for k, (r, to) in enumerate(self.along) if not self.masks[to][-1]]
-        if any(r.clause is None for _, r in sums):
-            return ""
-        return "#pragma omp simd" + "".join(f" reduction({r.clause} : {name})" for name, r in sums)
+        rows = [(f"y{k}", r) for k, (r, to) in enumerate(self.along) if not self.masks[to][-1]]
+        sums = [f" reduction({r.clause} : {name})" for name, r in rows if r.clause is not None]
+        return super().simd() + "".join(sums)
 
     def finish_rows(self) -> str:
         """What is made of sums when all parts are done."""
@@ -210,7 +208,7 @@ class Nest(Loop):
     def source(self) -> str:
         ndim = self.ndim
         every = [f"std::vector<{r.type}> p{k}(members * parts_of, {r.begin});" for k, r in enumerate(self.sums)]
-        keep = [f"p{k}[j * parts_of + n] = r{k};" for k in range(len(self.sums))]
+        keep = [r.merged(f"p{k}[j * parts_of + n]", f"r{k}") for k, r in enumerate(self.sums)]
         tables = [
             f"const int64_t* const at{k} = todo + 5 * parts_of + {k} * (leaves + 1);" for k in range(len(self.along))
         ]
@@ -218,7 +216,7 @@ class Nest(Loop):
             f"{r.type}* const w{k} = new {r.type}[members * at{k}[leaves]];" for k, (r, _) in enumerate(self.along)
         ]
         free = [f"delete[] w{k};" for k in range(len(self.along))]
-        fresh = [f"{r.type} r{k} = {r.begin};" for k, r in enumerate(self.sums)]
+        fresh = [r.begun(f"r{k}") for k, r in enumerate(self.sums)]
         outer = ["for (int64_t i0 = from; i0 < to; ++i0)"] if ndim > 1 else []
         outer += [f"for (int64_t i{d} = 0; i{d} < n{d}; ++i{d})" for d in range(1, ndim - 1)]
         ends = ("0", f"n{ndim - 1}") if ndim > 1 else ("from", "to")

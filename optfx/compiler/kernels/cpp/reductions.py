@@ -15,6 +15,9 @@ REDUCTIONS = ("sum", "any", "all", "amax", "amin", "max", "min", "linalg_vector_
 ALONG = ("sum", "mean", "any", "all", "amax", "amin", "linalg_vector_norm")  # to a number for each row
 
 
+LANES = 64  # numbers that an extreme is kept in, while a loop goes over as many elements
+
+
 class Accumulator(NamedTuple):
     """A reduction to one number. `{0}` stands for the accumulator, and LENGTH for how many numbers it has taken."""
 
@@ -23,7 +26,25 @@ class Accumulator(NamedTuple):
     take: str  # a statement that takes an element
     merge: str  # a statement that takes another accumulator, {1}
     end: str  # the result
-    clause: str | None  # what OpenMP calls it; None for what it does not know
+    clause: str | None  # what OpenMP calls it; None for what it does not know: then each lane of a loop has its own
+
+    def begun(self, name: str) -> str:
+        """The statement that makes an accumulator of this name."""
+        if self.clause is not None:
+            return f"{self.type} {name} = {self.begin};"
+        return f"{self.type} {name}[{LANES}]; for (auto& lane : {name}) lane = {self.begin};"
+
+    def taken(self, name: str) -> str:
+        """The statement that takes element i of a loop that begins at `at`."""
+        return self.take.format(name if self.clause is not None else f"{name}[i - at]")
+
+    def merged(self, into: str, name: str) -> str:
+        """The statements that merge it into another one."""
+        if self.clause is not None:
+            return self.merge.format(into, name)
+        halve = self.merge.format(f"{name}[i]", f"{name}[i + w]")
+        loops = f"for (int64_t w = {LANES // 2}; w; w /= 2) for (int64_t i = 0; i < w; ++i)"
+        return f"{loops} {{ {halve} }} {self.merge.format(into, f'{name}[0]')}"
 
 
 def first(dtype: torch.dtype, low: bool) -> float | int:
@@ -57,8 +78,7 @@ def accumulator(node: Node, writer: Writer) -> Accumulator:
         f, begin = "smaller" if low else "larger", literal(first(dtype, low), T)
         value = f"op::abs({value})" if order else value
         take, merge = f"{{0}} = {f}<{T}>({value}, {{0}});", f"{{0}} = {f}<{T}>({{1}}, {{0}});"
-        known = f if T in ("float", "double") else None
-        return Accumulator(T, begin, take, merge, f"{result}({{0}})", known)
+        return Accumulator(T, begin, take, merge, f"{result}({{0}})", None)
     if name in ("any", "all"):
         begin, clause = ("0", "|") if name == "any" else ("1", "&")
         take, merge = f"{{0}} {clause}= int({value} != 0);", f"{{0}} {clause}= {{1}};"
