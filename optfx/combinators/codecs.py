@@ -7,6 +7,7 @@ each quotient the nearest number of a table is kept, by its place there.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -45,7 +46,7 @@ class Codec:
         raise NotImplementedError
 
 
-def scaled(x: Tensor, block: int, full: float = 1.0) -> tuple[Tensor, Tensor]:
+def scaled(x: Tensor, block: int, full: float) -> tuple[Tensor, Tensor]:
     """A leaf whose blocks reach from -full to full, and what each was divided by, (blocks,)."""
     rows = x.to(dtypes.computation_dtype([x.dtype])).reshape(-1, block)
     most = rows.abs().amax(-1, keepdim=True)
@@ -91,29 +92,43 @@ def _float32(x: float | Sequence[float]) -> Tensor:
     return torch.tensor(x, dtype=torch.float32, device="cpu")
 
 
+def floats(dtype: torch.dtype) -> tuple[list[float], list[float]]:
+    """The finite numbers of a dtype of eight bits, and for each but the first the least float32 that is rounded to it:
+    halfway the one with an even code. Both are filled up to the number of codes."""
+    codes = torch.arange(256, dtype=torch.uint8, device="cpu")
+    even = {x: k % 2 == 0 for k, x in enumerate(codes.view(dtype).float().tolist()) if math.isfinite(x)}
+    table = sorted(even)
+    middle = (_float32(table[:-1]) + _float32(table[1:])) / 2
+    limits = torch.where(torch.tensor([even[x] for x in table[1:]]), middle, middle.nextafter(_float32(torch.inf)))
+    rest = 256 - len(table)
+    return table + [table[-1]] * rest, limits.tolist() + [math.inf] * rest
+
+
 DYNAMIC, UNSIGNED, SMALL = dynamic_map(8, True), dynamic_map(8, False), dynamic_map(4, True)
 LINEAR = tuple(k / 16 for k in range(1, 17))  # without 0: others are divided by such numbers
-LIMITS = {table: thresholds(table) for table in (DYNAMIC, UNSIGNED, SMALL, LINEAR)}
+TABLES = {table: (list(table), list(thresholds(table))) for table in (DYNAMIC, UNSIGNED, SMALL, LINEAR)}
+FLOATS = {dtype: floats(dtype) for dtype in (torch.float8_e4m3fn, torch.float8_e5m2)}
 
 
 class Table(Codec):
-    """Codes that are places in a table of numbers from -1 to 1."""
+    """Codes that are places in a table of ascending numbers."""
 
     dtype = torch.uint8
-    signed: bool
 
     @property
-    def table(self) -> tuple[float, ...]:
+    def table(self) -> tuple[list[float], list[float]]:
+        """The numbers, and for each but the first the least one that it stands for."""
         raise NotImplementedError
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y, scale = scaled(x, self.block)
-        limits = torch.tensor(LIMITS[self.table], dtype=y.dtype, device=y.device)
-        return torch.bucketize(y, limits, right=True).to(torch.uint8), scale
+        numbers, limits = self.table
+        y, scale = scaled(x, self.block, numbers[-1])
+        among = torch.tensor(limits, dtype=y.dtype, device=y.device)
+        return torch.bucketize(y, among, out_int32=True, right=True).to(torch.uint8), scale
 
     def decode(self, codes: Tensor, scale: Tensor) -> Tensor:
-        table = torch.tensor(self.table, dtype=scale.dtype, device=codes.device)
-        return unscaled(table[codes.int()], scale)
+        numbers = torch.tensor(self.table[0], dtype=scale.dtype, device=codes.device)
+        return unscaled(numbers[codes.int()], scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +157,8 @@ class eight_bits(Table):
     least: int = 4096
 
     @property
-    def table(self) -> tuple[float, ...]:
-        return DYNAMIC if self.signed else UNSIGNED
+    def table(self) -> tuple[list[float], list[float]]:
+        return TABLES[DYNAMIC if self.signed else UNSIGNED]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,8 +188,8 @@ class four_bits(Table):
     least: int = 4096
 
     @property
-    def table(self) -> tuple[float, ...]:
-        return SMALL if self.signed else LINEAR
+    def table(self) -> tuple[list[float], list[float]]:
+        return TABLES[SMALL if self.signed else LINEAR]
 
     def fits(self, x: Tensor) -> bool:
         return super().fits(x) and x.ndim > 0 and x.shape[-1] % 2 == 0
@@ -187,20 +202,17 @@ class four_bits(Table):
         return super().decode(torch.stack([codes >> 4, codes & 15], -1).flatten(-2), scale)
 
 
-# ---- narrow floats --------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
-class fp8(Codec):
-    """Floats of eight bits, and a scale for each block.
+class fp8(Table):
+    """The floats of eight bits, and a scale for each block. Codes are their places in ascending order.
 
     Args:
-        dtype: `torch.float8_e4m3fn`, of three binary digits, or `torch.float8_e5m2`, of two and twice the decades.
+        form: `torch.float8_e4m3fn`, of four binary digits, or `torch.float8_e5m2`, of three and twice the exponents.
         block: how many elements have a scale in common.
         least: leaves of fewer elements stay as they are, and so do those that are no whole number of blocks.
 
     Reference: Fishman et al., "Scaling FP8 training to trillion-token LLMs", 2024, <https://arxiv.org/abs/2409.12517>;
-        torchao, `OptimStateFp8` (the same codes; a block of zeros has the scale 1e-12 / 448 there, and 0 here).
+        torchao, `OptimStateFp8` (the same numbers; a block of zeros has the scale 1e-12 / 448 there, and 0 here).
 
     Example:
         >>> import torch
@@ -210,16 +222,13 @@ class fp8(Codec):
         tensor([ 0.0000,  0.0982, -2.0000,  4.0000])
     """
 
-    dtype: torch.dtype = torch.float8_e4m3fn
+    form: torch.dtype = torch.float8_e4m3fn
     block: int = 256
     least: int = 4096
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y, scale = scaled(x, self.block, torch.finfo(self.dtype).max)
-        return y.to(self.dtype), scale
-
-    def decode(self, codes: Tensor, scale: Tensor) -> Tensor:
-        return unscaled(codes.to(scale.dtype), scale)
+    @property
+    def table(self) -> tuple[list[float], list[float]]:
+        return FLOATS[self.form]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ POINTWISE = IN_HALF | {
 """Elementwise operations that kernels are written for."""
 
 FLOATING = (torch.float32, torch.float64)
+WHOLE = (torch.uint8, torch.int32)
 
 aten = torch.ops.aten
 REDUCTIONS = {
@@ -97,6 +98,8 @@ def results_of(f: OpOverload, args: Any, kwargs: Any) -> Any:
 def treats_elements_alike(f: OpOverload, leaves: Sequence[Tensor], others: list[Any], results: list[Tensor]) -> bool:
     """Whether a kernel may do the operation: on leaves of one floating dtype, and on bools."""
     name, result = name_of(f), results[0]
+    if name == "_to_copy" and leaves[0].dtype in WHOLE:
+        return result.dtype in WHOLE or result.dtype in FLOATING
     floating = {x.dtype for x in leaves if x.dtype != torch.bool}
     dtypes = floating | {result.dtype} - {torch.bool}
     if name not in POINTWISE or not leaves or len(floating) > 1:

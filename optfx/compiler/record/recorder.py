@@ -26,6 +26,7 @@ from optfx.compiler.record.lazy import Form, Lazy, Named, Reduction
 from optfx.compiler.record.operations import Operation, aten
 from optfx.compiler.record.reasons import is_ours, line, reason_of
 from optfx.compiler.record.spreads import alike, spread_of_result
+from optfx.compiler.record.tables import in_table
 from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation, when_due
 from optfx.tree import Tree, flatten, matrices, share, unflatten, verbs
@@ -196,6 +197,8 @@ class Recorder(Meeting, DispatchMode):
             flat = [self.leaf(x) if id(x) in self._of_state and x.is_floating_point() else x for x in flat]
             args, kwargs = pytree.tree_unflatten(flat, spec)
         given = operations.named(func, args, kwargs)
+        if (table := in_table(func, given, self.tracer)) is not None:
+            return self.broadcast(*table)
         if (taken := operations.taken_of_all(func, given)) is not None and taken not in self.known.opened:
             return self.taken(taken, self.full(given["self"]), name == "mean", given.get("keepdim", False))
         if (rows := taken_along(func, given)) is not None and spread_of(given["self"]) is None:

@@ -27,6 +27,18 @@ class Tracer:
         """Whether a tensor is followed."""
         return id(x) in self._nodes
 
+    def is_constant(self, x: Tensor) -> bool:
+        """Whether a tensor is made of no argument of the graph."""
+        if not self.knows(x):
+            return False
+        waiting = [self._nodes[id(x)]]
+        while waiting:
+            node = waiting.pop()
+            if node.op == "placeholder":
+                return False
+            waiting += node.all_input_nodes
+        return True
+
     def follow(self, x: Tensor) -> Tensor:
         """Take a tensor as an argument of the graph."""
         return self._note(x, self._graph.placeholder(f"x{len(self._kept)}"))

@@ -20,6 +20,8 @@ from optfx.compiler.kernels import writer
 from optfx.compiler.kernels.binding import Unsupported
 from optfx.compiler.kernels.cpp.activations import ACTIVATIONS, SLOPE
 from optfx.compiler.kernels.cpp.elementary import ELEMENTARY
+from optfx.compiler.kernels.cpp.tables import SOURCE as TABLES
+from optfx.compiler.kernels.cpp.tables import cells_of
 from optfx.compiler.kernels.writer import arguments_of, name_of
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -104,7 +106,9 @@ template <class T> static inline T modulo(T a, T b) {
   return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }
 """
-CORE = (_TYPES + ELEMENTARY + _AND + SLOPE).replace("static inline", "__attribute__((always_inline)) static inline")
+CORE = (_TYPES + ELEMENTARY + _AND + SLOPE + TABLES).replace(
+    "static inline", "__attribute__((always_inline)) static inline"
+)
 HEAD = "#include <limits>\n#include <vector>\n#include <omp.h>\n" + CORE
 
 # what each operation is of its arguments, which are of the type T of the result
@@ -189,6 +193,17 @@ class Writer(writer.Writer):
 
     tests = TESTS
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: dict[Any, str] = {}  # their names
+
+    def declared(self) -> str:
+        """The tables."""
+        return "\n".join(
+            f"static const {T} {name}[{len(numbers)}] = {{{', '.join(literal(x, T) for x in numbers)}}};"
+            for (numbers, T), name in self.tables.items()
+        )
+
     def value(self, x: Any, T: str) -> str:
         """An argument as a value of type T."""
         if not isinstance(x, Node):
@@ -263,3 +278,21 @@ class Writer(writer.Writer):
 
     def bitwise_not(self, node: Node, T: str) -> str:
         return f"{'!' if T == 'bool' else '~'}{self.value(node.args[0], T)}"
+
+    def look_up(self, node: Node, T: str) -> str:
+        at, numbers = node.args[:2]
+        return f"{self._table(numbers, T)}[{self.value(at, 'int32_t')}]"
+
+    def place(self, node: Node, T: str) -> str:
+        x, limits = node.args[0], tuple(node.args[1])  # type: ignore[arg-type]
+        C, n = ctype(x.meta["val"].dtype), len(limits)  # type: ignore[union-attr]
+        value, found = self.value(x, C), cells_of(limits) if C == "float" else None
+        if found is None:
+            return f"place<{(n + 1) // 2}>({self._table(limits, C)}, {value})"
+        tables = f"{self._table((*limits, math.nan), C)}, {self._table(found[2], 'int32_t')}"
+        return f"place_by_cells<{n}, {found[0]}, {found[1]}>({tables}, {value})"
+
+    def _table(self, numbers: Any, T: str) -> str:
+        return self.tables.setdefault((tuple(numbers), T), f"table{len(self.tables)}")
+
+    written_by = writer.Writer.written_by | {"look_up": "look_up", "place": "place"}

@@ -241,6 +241,7 @@ class Loop(Writer):
         every, fresh, keep = self.accumulators()
         kept = ", kept = chunks + owners" if self.sums else ""
         text = f"""{HEAD}
+{self.declared()}
 extern "C" int run(int64_t members, int64_t leaves, const int64_t* ends, void* const* P, const int64_t* dP,
                     int64_t owners, const int64_t* until, void* const* scalars, int64_t dS,
                     void* const* parts, const int64_t* dR, int64_t threads) {{

@@ -221,6 +221,7 @@ class Nest(Loop):
         outer += [f"for (int64_t i{d} = 0; i{d} < n{d}; ++i{d})" for d in range(1, ndim - 1)]
         ends = ("0", f"n{ndim - 1}") if ndim > 1 else ("from", "to")
         text = f"""{HEAD}
+{self.declared()}
 extern "C" int run(int64_t members, int64_t leaves, const int64_t* G, void* const* P, const int64_t* dP,
                     int64_t owners, const int64_t* until, void* const* scalars, int64_t dS,
                     void* const* parts, const int64_t* dR, int64_t threads) {{
