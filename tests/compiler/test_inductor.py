@@ -33,6 +33,22 @@ def test_a_recipe_with_packed_leaves(no_cpp, monkeypatch):
     assert [x.data_ptr() for x in tree.leaves((q, state))] == before
 
 
+def test_a_number_from_outside_is_packed_when_it_is_there(no_cpp):
+    """Scalar work of the same stage gives it; and it changes between two steps."""
+    p = {"s": torch.tensor(0.5), "v": torch.ones(2), "w": torch.ones(2, 3)}
+    outside = {k: torch.full_like(x, 0.8) for k, x in p.items()}
+    tx = optfx.stateless(lambda u, p: tree.elementwise(blend, outside, p, u, outs=2, beta=0.25)[0])
+    opt = optfx.fuse(tx)
+    q, state = opt.init(p)
+    for k in range(2):
+        for x in outside.values():
+            x.fill_(0.3 + k)
+        updates, _ = tx.update(p, (), dict(q))
+        expected = optfx.apply_updates(q, updates)
+        q, state = opt.step(p, state, q)
+        assert distance(q, expected) < 1e-6
+
+
 def blend(u, p, q, beta):
     return u + beta * (q - p), p
 

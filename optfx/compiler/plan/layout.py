@@ -1,7 +1,7 @@
 """Where leaves lie. Where kernels do one leaf a call, the small leaves of an owner lie in one buffer and count as one.
 
-Params and state move there once. What is another tensor in each step (gradients, results of events) is copied there in
-each step, before the first stage that can read it.
+Params and state move there once. What is another tensor in each step (gradients, results of events), or a number that
+scalar work gives, is copied there in each step, in the first stage that can read it.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Layout:
         self.values: list[Tensor] = [*leaves, *empty]
         for i, x in recorder.outside:
             self.values[i] = members.every(x.contiguous())
+        self._copied = self.rebound | {i for _, i in recorder.filled}  # into a buffer in each step
         self.moved: set[Input] = set()  # those that have been given other memory
         self.packings: dict[Level, Packing] = defaultdict(lambda: Packing([], []))  # what is packed before a stage
         self._levels, self._small, self._forms = recording.levels, small, recorder.inputs
@@ -96,9 +97,9 @@ class Layout:
         """One buffer for what many leaves have in the same role: their own memory where they are neighbors already."""
         tensors = [self.values[i] for i in column]
         lengths = [x.numel() for x in tensors]
-        if column[0] in self.rebound:
+        if not self._copied.isdisjoint(column):
             buffer = tensors[0].new_empty(sum(lengths))
-            packing = self.packings[self._levels.input(column[0])]
+            packing = self.packings[max(map(self._levels.input, column))]
             packing.views.extend(part.view(x.shape) for x, part in zip(tensors, buffer.split(lengths), strict=True))
             packing.inputs.extend(column)
             return buffer

@@ -268,9 +268,9 @@ class Plan:
         for i, x in self._recorder.outside:
             values[i] = self._members.every(x.contiguous())
         for packing, work, units, exchanges, events in self.stages:
-            packing.run(values)
             if work is not None:
                 work.run()
+            packing.run(values)
             for unit in units:
                 unit.bound.run()
             for exchange in exchanges:
