@@ -57,11 +57,11 @@ class Fused:
         self.params, self.state = self.opt.step(grads, self.state, self.params)
 
 
-def spread(values: Tensors, mesh: Any) -> Tensors:
+def spread(values: Tensors, mesh: Any, rows: Any) -> Tensors:
     """The same, half on each process."""
-    from torch.distributed.tensor import Shard, distribute_tensor
+    from torch.distributed.tensor import distribute_tensor
 
-    return {name: distribute_tensor(x, mesh, [Shard(0)], src_data_rank=None) for name, x in values.items()}
+    return {name: distribute_tensor(x, mesh, [rows], src_data_rank=None) for name, x in values.items()}
 
 
 def here(values: Tensors) -> Tensors:
@@ -80,12 +80,13 @@ def together(f: Callable[[], Any]) -> float:
 
 def rank_main(rank: int, store: str, size: str, rounds: int, results: Any) -> None:
     from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=RANKS)
     shapes = SIZES[size][1]
-    mesh = init_device_mesh("cpu", (RANKS,))
-    params, grads = spread(parameters(shapes), mesh), spread(gradients(shapes, 1), mesh)
+    mesh, rows = init_device_mesh("cpu", (RANKS,)), Shard(0)
+    params, grads = spread(parameters(shapes), mesh, rows), spread(gradients(shapes, 1), mesh, rows)
     eager, fused, plain = Eager(params), Fused(params), Fused(here(params))
     mine = here(grads)
     steps = {

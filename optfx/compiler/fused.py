@@ -34,7 +34,9 @@ class fuse:
 
     `tx.update` and `apply_updates` run once on leaves without values, and what they ask of the verbs becomes a program.
     Compiling takes about a second, whatever the number of parameters. A new value of a tensor hyperparameter or of a
-    schedule compiles nothing. What cannot be fused runs as a stage of its own, and `explain()` says what and why.
+    schedule compiles nothing. What cannot be fused runs as a stage of its own, and `explain()` says what and why. Of
+    sharded leaves (`DTensor`s) each process works on its part, and waits for the others once a stage that needs numbers
+    of whole leaves.
 
     The numbers are those of `tx` to rounding: the same operations in the same order, with scalars in float64. Sums,
     products, quotients, means by `lerp` and casts of leaves are rounded as in eager code, bit for bit. Elsewhere the
@@ -147,7 +149,8 @@ class fuse:
         Raises:
             RuntimeError: before `init`.
             ValueError: trees that do not fit. The message names the path, and nothing has changed.
-            TypeError: an extra argument that the optimizer does not know.
+            TypeError: an extra argument that the optimizer does not know; a plain gradient of a sharded parameter, or one
+                on another mesh, naming the path.
             Together: parameters cannot rest in this optimizer.
         """
         if not hasattr(self, "_memory"):

@@ -30,7 +30,7 @@ from optfx.compiler.record.inputs import FromCaller, Input
 from optfx.compiler.record.lazy import Event, Form, Slot, storage_of
 from optfx.compiler.record.levels import Level
 from optfx.compiler.record.recording import Recording
-from optfx.tree.sharded import from_local, laid, local_of, spread_of
+from optfx.tree.sharded import from_local, laid, local_of
 
 PLAIN = torch.contiguous_format
 
@@ -295,12 +295,17 @@ class Plan:
     def _run_event(self, event: Event, scalars: list[Any], extra: list[Any]) -> None:
         leaves = [self.values[x.source] for x in event.leaves]  # type: ignore[index]
         now = [extra[v.index] if isinstance(v, FromCaller) else v for v in scalars]
-        given = [from_local(x, spread_of(like), like.shape) for x, like in zip(leaves, event.leaves, strict=True)]
+        likes = [self._recorder.inputs[x.source] for x in event.leaves]  # type: ignore[index]
+        given = [from_local(x, like.spread, like.shape) for x, like in zip(leaves, likes, strict=True)]
         ys = self._members.run(event.run, given, now)
-        ys = [laid(y, form.spread) for y, form in zip(ys, event.forms, strict=True)]
-        if (forms := [Form.of(self._members.one(y)) for y in ys]) != event.forms:
+        ys = [laid(y, like.spread) for y, like in zip(ys, event.forms, strict=True)]
+        forms = [Form.of(self._members.one(y)) for y in ys]
+        # a DTensor is on the device of its mesh, and the part that it is made of may be offloaded
+        found = zip(forms, event.forms, strict=True)
+        forms = [x if like.spread is None else x._replace(device=like.device) for x, like in found]
+        if forms != event.forms:
             raise Changed(event.what, event.place, forms)
-        ys = [*map(local_of, ys)]
+        ys = [y if x.spread is None else local_of(y).to(x.device) for y, x in zip(ys, forms, strict=True)]
         memory = {storage_of(x) for x in (*leaves, *(v for v in scalars if isinstance(v, Tensor)))}
         for j, (k, number, y) in enumerate(zip(event.to, event.numbers, ys, strict=True)):
             if number:
