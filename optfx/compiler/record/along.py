@@ -47,7 +47,7 @@ class Along:
     @property
     def __name__(self) -> str:
         name = self.f.overloadpacket.__name__
-        ends = {(self.ndim - 1,): f"row {name}", (0,): f"column {name}"}
+        ends: dict[tuple[int, ...], str] = {(self.ndim - 1,): f"row {name}", (0,): f"column {name}"}
         return ends.get(self.dims, f"slice {name}")
 
     def kept(self, shape: Sequence[int]) -> torch.Size:
