@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import optfx
+from tests.compiler import test_rows as rows
 from tests.compiler.harness import distance, eager, fused, params, shorter, units
 from tests.harness import parts
 
@@ -33,8 +34,13 @@ def test_every_part_in_float64_is_eager(row):
     (q, state), opt = fused(tx, p, steps=2, **row.extra)
     limit = 1e-5 if "bf16" in row.id or "float32" in row.id else 1e-12
     assert distance((q, state), eager(tx, p, steps=2, **row.extra)) < limit
-    flat = [unit for unit in units(opt) if unit.work.program.is_flat]
-    assert all(unit.kernel.by == "Triton" for unit in flat) or row.name in LEFT_TO_INDUCTOR
+    assert all(unit.kernel.by == "Triton" for unit in units(opt)) or row.name in LEFT_TO_INDUCTOR
+
+
+@pytest.mark.parametrize("f", rows.ROWS.values(), ids=rows.ROWS)
+def test_rows_and_columns(f):
+    opt = rows.same(rows.of_leaves(f), [*rows.SHAPES, (70, 40), (3, 50, 2)])
+    assert all(unit.kernel.by == "Triton" and unit.calls == 1 for unit in units(opt))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
