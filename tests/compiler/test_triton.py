@@ -37,9 +37,9 @@ def test_every_part_in_float64_is_eager(row):
     assert all(unit.kernel.by == "Triton" for unit in units(opt)) or row.name in LEFT_TO_INDUCTOR
 
 
-@pytest.mark.parametrize("f", rows.ROWS.values(), ids=rows.ROWS)
-def test_rows_and_columns(f):
-    opt = rows.same(rows.of_leaves(f), [*rows.SHAPES, (70, 40), (3, 50, 2)])
+@pytest.mark.parametrize("name", ["means of both", "the largest norm", "extremes", "any", "an outer product"])
+def test_rows_and_columns(name):
+    opt = rows.same(rows.of_leaves(rows.ROWS[name]), [*rows.SHAPES, (70, 40), (3, 50, 2)])
     assert all(unit.kernel.by == "Triton" and unit.calls == 1 for unit in units(opt))
 
 

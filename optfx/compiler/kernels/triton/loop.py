@@ -39,8 +39,8 @@ def launcher(gm: GraphModule, masks: Sequence[Mask], k: int, compilers: Any) -> 
     kernels = module(loop.source())
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
-        kind = Launch if is_flat else NestLaunch
-        return kind(loop, kernels, owners, values, rebound, members).bound()
+        given = kernels, owners, values, rebound, members
+        return (NestLaunch(loop, *given) if isinstance(loop, Nest) else Launch(loop, *given)).bound()
 
     return launch
 
