@@ -29,7 +29,7 @@ def explanation(plan: Plan, params: Tree, state: Tree) -> str:
 
 
 def _named(inputs: list[str], i: int) -> str:
-    return inputs[i] if i < len(inputs) else "what an event made"
+    return inputs[i] if i < len(inputs) else "what stands between stages"
 
 
 def _count(n: int, what: str) -> str:
@@ -40,7 +40,8 @@ def _times(n: int) -> str:
     return "once" if n == 1 else f"{n} times"
 
 
-def _some(names: list[str]) -> str:
+def _some(every: list[str]) -> str:
+    names = [*dict.fromkeys(every)]
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
