@@ -1,5 +1,8 @@
 """Kernels in Triton, run on the CPU by its interpreter: the numbers of eager code, for all that is fused."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -133,3 +136,10 @@ def test_a_step_is_launches_and_nothing_else(tx, monkeypatch):
         opt.step(g, state, q)
     assert {"run", "numbers"} <= {name for name, _ in log}
     assert len(log) <= 3 * len(opt._plan.stages)  # numbers, blocks, what they give
+
+
+def test_a_compiler_for_gpus_takes_the_kernels():
+    here = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    run = subprocess.run([sys.executable, "-m", "tests.compiler.ptx"], env=here, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout.split()[0]) > 20
