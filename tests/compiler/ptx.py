@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-triton = pytest.importorskip("triton")
+import optfx
+
+pytest.importorskip("triton")
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-import optfx
 from optfx.compiler.kernels.split import split
 from optfx.compiler.kernels.triton import build
 from optfx.compiler.kernels.triton.loop import Loop
