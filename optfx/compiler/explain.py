@@ -39,7 +39,7 @@ def _exchanged(exchange: Exchange) -> str:
 
 
 def _named(inputs: list[str], i: int) -> str:
-    return inputs[i] if i < len(inputs) else "what an event made"
+    return inputs[i] if i < len(inputs) else "what stands between stages"
 
 
 def _count(n: int, what: str) -> str:
@@ -50,7 +50,8 @@ def _times(n: int) -> str:
     return "once" if n == 1 else f"{n} times"
 
 
-def _some(names: list[str]) -> str:
+def _some(every: list[str]) -> str:
+    names = [*dict.fromkeys(every)]
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 

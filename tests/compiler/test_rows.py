@@ -22,7 +22,7 @@ ROWS = {
     "any": lambda x: torch.where((x > 1).any(-1, keepdim=True), x, -x),
     "all": lambda x: x * (x > -1).all(0),
     "shares": lambda x: x * (x > 0).to(x.dtype).mean(0),
-    "unsqueezed": lambda x: x * torch.tanh(x.sum(-1)).unsqueeze(-1),
+    "unsqueezed": lambda x: x * (1 + x.sum(-1).abs()).rsqrt().unsqueeze(-1),
     "of all but the first": lambda x: x - x.mean(tuple(range(1, x.ndim)), keepdim=True),
     "a mean of means": lambda x: x / (2 + x.square().mean(-1, keepdim=True).mean(0, keepdim=True)),
     "a number beside": lambda x: x / (x.norm() + 1) - x.mean(0),
@@ -30,7 +30,7 @@ ROWS = {
     "expanded": lambda x: x - x.mean(0, keepdim=True).expand_as(x).abs(),
     "the sum of what is expanded": lambda x: x - 0.01 * x.mean(0, keepdim=True).expand(x.shape).sum(-1, keepdim=True),
     "normalized": lambda x: functional.normalize(x, dim=-1),
-    "an outer product": lambda x: x + (x.sum(-1, keepdim=True) * x.sum(0)).tanh(),
+    "an outer product": lambda x: x + (1 + (x.sum(-1, keepdim=True) * x.sum(0)).square()).rsqrt(),
 }
 
 

@@ -1,5 +1,8 @@
 """Kernels in Triton, run on the CPU by its interpreter: the numbers of eager code, for all that is fused."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import optfx
+from tests.compiler import test_rows as rows
 from tests.compiler.harness import distance, eager, fused, params, shorter, units
 from tests.harness import parts
 
@@ -33,8 +37,13 @@ def test_every_part_in_float64_is_eager(row):
     (q, state), opt = fused(tx, p, steps=2, **row.extra)
     limit = 1e-5 if "bf16" in row.id or "float32" in row.id else 1e-12
     assert distance((q, state), eager(tx, p, steps=2, **row.extra)) < limit
-    flat = [unit for unit in units(opt) if unit.work.program.is_flat]
-    assert all(unit.kernel.by == "Triton" for unit in flat) or row.name in LEFT_TO_INDUCTOR
+    assert all(unit.kernel.by == "Triton" for unit in units(opt)) or row.name in LEFT_TO_INDUCTOR
+
+
+@pytest.mark.parametrize("name", ["means of both", "the largest norm", "extremes", "any", "an outer product"])
+def test_rows_and_columns(name):
+    opt = rows.same(rows.of_leaves(rows.ROWS[name]), [*rows.SHAPES, (70, 40), (3, 50, 2)])
+    assert all(unit.kernel.by == "Triton" and unit.calls == 1 for unit in units(opt))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -127,3 +136,10 @@ def test_a_step_is_launches_and_nothing_else(tx, monkeypatch):
         opt.step(g, state, q)
     assert {"run", "numbers"} <= {name for name, _ in log}
     assert len(log) <= 3 * len(opt._plan.stages)  # numbers, blocks, what they give
+
+
+def test_a_compiler_for_gpus_takes_the_kernels():
+    here = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    run = subprocess.run([sys.executable, "-m", "tests.compiler.ptx"], env=here, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout.split()[0]) > 20

@@ -110,6 +110,10 @@ class Nest(Loop):
     def length(self, mask: Mask, begin: int = 0) -> str:
         return " * ".join(f"n{d}" for d in range(begin, self.ndim) if mask[d]) or "1"
 
+    def row_length(self) -> str:
+        """How many elements the innermost loop goes over."""
+        return f"n{self.ndim - 1}" if self.ndim > 1 else "(to - from)"
+
     def sizes(self) -> str:
         return "".join(f"const int64_t n{d} = sizes[l * {self.ndim} + {d}]; " for d in range(self.ndim))
 
@@ -145,7 +149,7 @@ class Nest(Loop):
         for k, (r, to) in enumerate(self.along):
             lines.append(f"{r.type}* const c{k} = q{k} + {self.offset(self.masks[to], '(i0 - from)')};")
             if not self.masks[to][-1]:
-                lines.append(r.begun(f"y{k}"))
+                lines.append(r.begun(f"y{k}", self.row_length()))
         return lines
 
     def row_ends(self) -> list[str]:
@@ -216,7 +220,7 @@ class Nest(Loop):
             f"{r.type}* const w{k} = new {r.type}[members * at{k}[leaves]];" for k, (r, _) in enumerate(self.along)
         ]
         free = [f"delete[] w{k};" for k in range(len(self.along))]
-        fresh = [r.begun(f"r{k}") for k, r in enumerate(self.sums)]
+        fresh = [r.begun(f"r{k}", self.row_length()) for k, r in enumerate(self.sums)]
         outer = ["for (int64_t i0 = from; i0 < to; ++i0)"] if ndim > 1 else []
         outer += [f"for (int64_t i{d} = 0; i{d} < n{d}; ++i{d})" for d in range(1, ndim - 1)]
         ends = ("0", f"n{ndim - 1}") if ndim > 1 else ("from", "to")

@@ -28,11 +28,14 @@ class Accumulator(NamedTuple):
     end: str  # the result
     clause: str | None  # what OpenMP calls it; None for what it does not know: then each lane of a loop has its own
 
-    def begun(self, name: str) -> str:
-        """The statement that makes an accumulator of this name."""
+    def begun(self, name: str, length: str) -> str:
+        """The statements that make an accumulator of this name, for a row of so many elements."""
         if self.clause is not None:
             return f"{self.type} {name} = {self.begin};"
-        return f"{self.type} {name}[{LANES}]; for (auto& lane : {name}) lane = {self.begin};"
+        lanes = f"const int64_t {name}_lanes = {length} < {LANES} ? {length} : {LANES};"
+        return (
+            f"{self.type} {name}[{LANES}]; {lanes} for (int64_t i = 0; i < {name}_lanes; ++i) {name}[i] = {self.begin};"
+        )
 
     def taken(self, name: str) -> str:
         """The statement that takes element i of a loop that begins at `at`."""
@@ -42,9 +45,10 @@ class Accumulator(NamedTuple):
         """The statements that merge it into another one."""
         if self.clause is not None:
             return self.merge.format(into, name)
-        halve = self.merge.format(f"{name}[i]", f"{name}[i + w]")
-        loops = f"for (int64_t w = {LANES // 2}; w; w /= 2) for (int64_t i = 0; i < w; ++i)"
-        return f"{loops} {{ {halve} }} {self.merge.format(into, f'{name}[0]')}"
+        halve = self.merge.format(f"{name}[i]", f"{name}[i + half]")
+        loop = f"for (int64_t i = 0; i < w - half; ++i) {{ {halve} }} w = half;"
+        halves = f"for (int64_t w = {name}_lanes; w > 1;) {{ const int64_t half = (w + 1) / 2; {loop} }}"
+        return f"{halves} {self.merge.format(into, f'{name}[0]')}"
 
 
 def first(dtype: torch.dtype, low: bool) -> float | int:

@@ -23,7 +23,7 @@ from optfx.compiler.kernels.triton.reductions import Accumulator, accumulator
 from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
-from optfx.compiler.record.spaces import Mask
+from optfx.compiler.record.spaces import Mask, Sizes
 
 BLOCK = 1024  # elements that an instance does
 TOGETHER = 1024  # blocks whose sums are added at a time
@@ -32,18 +32,20 @@ ALIGNED = 16  # bytes
 
 def launcher(gm: GraphModule, masks: Sequence[Mask], k: int, compilers: Any) -> Callable[..., Bound]:
     """The `launch` of a kernel: one call for the leaves of all owners."""
-    if not all(map(all, masks)):
-        raise Unsupported("a loop over rows and columns")
-    loop = Loop(gm, len(masks), k)
+    from optfx.compiler.kernels.triton.nest import Nest, NestLaunch  # which stands on this file
+
+    is_flat = all(map(all, masks))
+    loop = Loop(gm, len(masks), k) if is_flat else Nest(gm, masks, k)
     kernels = module(loop.source())
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
-        return _Launch(loop, kernels, owners, values, rebound, members).bound()
+        given = kernels, owners, values, rebound, members
+        return (NestLaunch(loop, *given) if isinstance(loop, Nest) else Launch(loop, *given)).bound()
 
     return launch
 
 
-class _Launch:
+class Launch:
     """A kernel, bound to the leaves of some owners. A leaf, and an owner, of another member is another one."""
 
     def __init__(
@@ -51,13 +53,12 @@ class _Launch:
     ):
         self.loop, self.kernels, self.values, self.members = loop, kernels, values, members
         self.rows = [row for owner in owners for row in owner.rows]
-        self.count, self.lengths = len(self.rows), [numbers_in(values[r[0]]) // members.count for r in self.rows]
-        for row, length in zip(self.rows, self.lengths, strict=True):  # Triton does not look: it would write anywhere
-            assert all(numbers_in(values[i]) == length * members.count for i in row)
+        numbers = [[numbers_in(values[i]) // members.count for i in row] for row in self.rows]
+        self.count, self.lengths = len(self.rows), loop.lengths(numbers, [s for o in owners for s in o.sizes])
         self.device = values[self.rows[0][0]].device
         self.width = len(self.rows[0])
         self.moving = [i for row in self.rows for i in row if i in rebound]
-        of = [o for o, owner in enumerate(owners) for _ in owner.rows]
+        of = self.owner_of = [o for o, owner in enumerate(owners) for _ in owner.rows]
         grid, ends = [], []
         for j in range(members.count):
             for i, length in enumerate(self.lengths):
@@ -65,7 +66,7 @@ class _Launch:
                 grid += [(j * self.count + i, at, owner) for at in range(0, length, BLOCK)]
                 ends.append((begin, len(grid), owner))
         self.blocks, self.owners = len(grid), len(owners) * members.count
-        table = lambda numbers: torch.tensor(numbers, dtype=torch.int64, device=self.device)
+        table = self.table
         self.leaf, self.begin, self.owner = (table(column) for column in zip(*grid, strict=True))
         self.all_lengths = Table(self.count * members.count, self.device)
         firsts = [min(b for b, _, o in ends if o == owner) for owner in range(self.owners)]
@@ -83,8 +84,12 @@ class _Launch:
         self.addresses: list[int] = []
         self.left_out: Set[Input] = frozenset()
 
+    def table(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.int64, device=self.device)
+
     def bound(self) -> Bound:
-        return Bound(self.run, self.look_up, self.leave_out if not self.loop.places else None)
+        alone = not self.loop.places and type(self) is Launch
+        return Bound(self.run, self.look_up, self.leave_out if alone else None)
 
     def look_up(self) -> None:
         values, members = self.values, self.members
@@ -100,6 +105,10 @@ class _Launch:
         """Those rows have no elements, as far as the kernel knows."""
         self.left_out = inputs
 
+    def given(self) -> list[Tensor]:
+        """Tables of where each block is, and what it takes."""
+        return [self.leaf, self.begin, self.owner, self.scalars]
+
     def run(self) -> None:
         if self.moving or not self.addresses:
             self.look_up()
@@ -107,9 +116,7 @@ class _Launch:
         lengths = self.all_lengths.send(now * self.members.count)
         places, leaves = self.places.send(self.addresses), self.count * self.members.count
         aligned = all(x % ALIGNED == 0 for x in self.addresses)
-        self.kernels.run[(self.blocks,)](
-            places, lengths, self.leaf, self.begin, self.owner, self.scalars, *self.sums, leaves, BLOCK, aligned
-        )
+        self.kernels.run[(self.blocks,)](places, lengths, *self.given(), *self.sums, leaves, BLOCK, aligned)
         if self.loop.places:
             self.kernels.finish[(self.owners,)](self.first, self.last, self.scalars, self.parts, *self.sums, TOGETHER)
 
@@ -132,6 +139,7 @@ class Loop(Writer):
             raise Unsupported(others[0])
         self.read = [x for x in self.leaves if any(name_of(u) != "copy_" or u.args[0] is not x for u in x.users)]
         self.body: list[str] = []  # of a block
+        self.takes: list[str] = []  # what is made of it
         self.stores: list[str] = []  # after it, for another leaf may be read from what is written
         self.sums: list[Accumulator] = []
         self.ends: list[str] = []  # what is made of an owner's sums
@@ -139,6 +147,11 @@ class Loop(Writer):
         self.names |= {x: f"x{j}" for j, x in enumerate(self.leaves) if x in self.read}
         for x in work:
             self.add_statement(x)
+
+    def lengths(self, numbers: list[list[int]], sizes: list[Sizes]) -> list[int]:
+        """How long leaves are, of which these are the numbers of elements, in each role the same."""
+        assert all(len({*own}) == 1 for own in numbers)  # Triton does not look: it would write anywhere
+        return [own[0] for own in numbers]
 
     def add_statement(self, x: Node) -> None:
         value = x.meta["val"]
@@ -148,7 +161,7 @@ class Loop(Writer):
             j, found = len(self.sums), accumulator(x, self)
             self.sums.append(found)
             self.names[x] = f"e{j}"
-            self.body.append(f"r{j} = tl.where(inside, {found.take}, {found.begin})")
+            self.takes.append(f"r{j} = tl.where(inside, {found.take}, {found.begin})")
             self.ends.append(f"e{j} = {found.end.format(f'm{j}')}")
         else:
             (self.body if value.ndim else self.ends).append(self.define(x))
@@ -192,7 +205,7 @@ class Loop(Writer):
     def source(self) -> str:
         sums = "".join(f", sums{k}" for k in range(len(self.sums)))
         keep = [f"tl.store(sums{k} + n, {r.of_block.format(f'r{k}')})" for k, r in enumerate(self.sums)]
-        run = [*self.loads(), *self.row(), *self.body, *self.stores, *keep]
+        run = [*self.loads(), *self.row(), *self.body, *self.takes, *self.stores, *keep]
         text = f"""
 
 @triton.jit
