@@ -8,7 +8,7 @@ VERSIONS ?= 2.11.0/python3.11 2.11.0/python3.12 2.13.0/python3.13 2.14.1/python3
 # torch goes first and alone, so that no other package's requirement can pull a different build of it.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test any-transform any-use versions lint format types docs bench freeze clean
+.PHONY: help demo test gpu any-transform any-use versions lint format types docs bench freeze clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -41,12 +41,16 @@ docs: .venv/.dev  ## the documentation, strict, into site/
 bench: .venv/.bench  ## side by side with torch.optim, optax and others (an hour)
 	$(BIN)/python -W ignore benchmarks/step.py
 	$(BIN)/python benchmarks/recipe.py
+	$(BIN)/python -W ignore benchmarks/shards.py
 	$(BIN)/python benchmarks/compile.py
 	$(BIN)/python -W ignore benchmarks/matrix.py
 	$(BIN)/python benchmarks/parts.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/policies.py
 	$(BIN)/python benchmarks/search.py
+
+gpu:  ## on a machine with a GPU, with the Python that has torch and optree: what is right, and times (six minutes)
+	PYTHONPATH=. $(PYTHON) -W ignore benchmarks/gpu.py --out gpu.json
 
 any-transform: .venv/.dev  ## ten thousand programs as users write them, eager and fused (an hour)
 	$(BIN)/python -W ignore -m tests.compiler.programs 10000 $${SEED:-0} .venv/program.py

@@ -125,3 +125,30 @@ def test_the_sign_test(load):
     assert sign_test(8, 0) == sign_test(0, 8) == 2 / 2**8
     assert sign_test(7, 1) == pytest.approx(2 * 9 / 2**8)
     assert sign_test(4, 4) == sign_test(0, 0) == 1.0
+
+
+def test_a_first_look_at_a_gpu(load, tmp_path, monkeypatch):
+    """Without one: its sections stand alone, what they find is right, and the page is made of it."""
+    gpu = load("gpu")
+
+    def fails():
+        raise RuntimeError("no such card")
+
+    chosen = {"what is right": lambda: gpu.laws(1.0), "dtypes": gpu.dtypes, "TorchOptimizer": gpu.of_torch}
+    monkeypatch.setattr(gpu, "sections", lambda small: chosen | {"broken": fails, "captured": gpu.captured})
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu.traceback, "print_exc", lambda **_: None)
+        found = gpu.run(small=True)
+    right = found["what is right"]
+    assert right["checked"] > 3
+    assert not right["apart"]
+    assert not right["failed"]
+    assert max(found["dtypes"].values()) < 4  # units of rounding
+    assert found["TorchOptimizer"]["apart"] < 1e-6
+    assert found["TorchOptimizer"]["scales"] == [2.0**11] * 2  # an infinite gradient halves it
+    assert found["broken"] == "failed: RuntimeError: no such card"
+    text = gpu.page(found)
+    assert f"Measured on {found['device']}" in text
+    assert "**broken**: failed" in text
+    names = [*gpu.step({"w": (8, 8), "b": (8,)}, compiled=False)]
+    assert {"copy, GB/s", "AdamW(fused=True)", "optfx", "optfx, recipe"} <= {*names}

@@ -268,6 +268,7 @@ def test_optuna_sweep(tmp_path):
 def test_ray_sweep(tmp_path, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # not the cluster of another test, which loses a node
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = run("ray_sweep", tmp_path, steps=12, settings=8, hidden=8, parts=2, compile=False)

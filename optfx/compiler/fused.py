@@ -11,19 +11,20 @@ from torch import Tensor, nn
 from optfx import hints, tree
 from optfx.compiler.given import form_of, kinds_of, leaves_of, needed, plain, some_function
 from optfx.compiler.members import Alone, Members
-from optfx.compiler.memory import Memory, check
+from optfx.compiler.memory import Memory, check, check_params
 from optfx.compiler.record.findings import Changed, Drifted, Known, NotClosed, Resting
 from optfx.compiler.record.inputs import AsLeaf, AsScalar, Input
+from optfx.compiler.record.lazy import Form
 from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
 from optfx.core.transform import check_extra, check_updates
 from optfx.tree import Tree, flatten, paths, unflatten
-from optfx.tree.nodes import leaves_in
-from optfx.tree.record import is_wrapped
+from optfx.tree.sharded import laid, spread_of
 
 if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
     from optfx.compiler.kernels.cpp.calls import Call
     from optfx.compiler.kernels.workshop import Workshop
     from optfx.compiler.plan.plan import Plan
+    from optfx.compiler.record.recording import Recording
 
 SMALL = 32768  # elements up to which a leaf is packed with others, where a kernel does one leaf a call
 
@@ -72,6 +73,7 @@ class fuse:
             self.tx = tree.map(lambda x: x if x.ndim else self._members.every(x), self.tx)
         self._members.check("the optimizer", self.tx)
         self._extra_args = self.tx.extra_args
+        self._recordings: list[tuple[Any, Recording]] = []  # what each is of, and it
         self._plans: dict[Any, Plan] = {}  # by what gradients and extra arguments look like
         self._plan: Plan | None = None  # that of the last step
 
@@ -107,15 +109,7 @@ class fuse:
         if isinstance(params, nn.Module):
             module = params
             params = {name: p for name, p in params.named_parameters() if p.requires_grad}
-        for path, x in zip(paths(params), flatten(params)[0], strict=True):
-            if isinstance(x, Tensor) and (is_wrapped(x) or type(x) not in (Tensor, nn.Parameter)):
-                kind = "inside a function transform" if is_wrapped(x) else f"a {type(x).__name__}"
-                raise TypeError(f"fuse: the parameter at {path!r} is {kind}, expected a plain tensor")
-            if not live and isinstance(x, nn.Parameter):
-                raise ValueError(
-                    f"fuse: the parameter at {path!r} is an nn.Parameter, and a copy of it would be trained: give the "
-                    "module itself, which is trained in place; or tensors, optfx.params(module)"
-                )
+        check_params(params, live, sharded=not isinstance(self._members, Members))
         self._members.check("the parameter", params)
         like = self._members.init(self.tx, params)
         for path, x in zip(paths(like), flatten(like)[0], strict=True):
@@ -123,7 +117,8 @@ class fuse:
                 raise TypeError(f"fuse: the state at {path!r} is a {type(x).__name__}, expected a tensor")
         if state is not None:
             check("the state", like, state)
-        self._memory = Memory(params, like if state is None else state, live, copy, module)
+            like = tree.map(lambda x, own: laid(own, spread_of(x)), like, state)
+        self._memory = Memory(params, like, live, copy, module)
         self._workshop, self._plans, self._plan = Workshop(self._members), {}, None
         # only the kind of an argument matters here, and that of the common ones is known
         guessed = dict.fromkeys(EXTRA_ARGS, some_function) | {"value": 0.0, "grad": self.params}
@@ -160,11 +155,12 @@ class fuse:
         if extra:
             check_extra(self.tx, extra)
         extra = self._declared(extra)
-        leaves = leaves_in(self._memory.structure, grads)
+        leaves = self._memory.of_gradients(grads)
         plan = None if leaves is None else self._plan_for(leaves, extra)
         if leaves is None or plan is None:
             check_updates("fuse", self.params, grads)
-            leaves = [plain(x) for x in flatten(grads)[0]]
+            check("the gradient", self.params, grads)
+            leaves = [plain(x) for x in leaves or ()]
             plan = self._plan_for(leaves, extra) or self._compile(leaves, extra)
         plan.leave_out(resting.params if resting is not None else frozenset())
         while True:
@@ -236,6 +232,12 @@ class fuse:
 
         return explanation(self._plan, self.params, self.state)
 
+    def of_others(self, tx: Any, members: int) -> fuse:
+        """The same optimizer for so many other members, with numbers of their own in `tx`; it is not read again."""
+        other = fuse(tx, members)
+        other._recordings = self._recordings
+        return other
+
     # ---- how --------------------------------------------------------------------------------------
 
     def _declared(self, extra: dict[str, Any]) -> dict[str, Any]:
@@ -248,20 +250,24 @@ class fuse:
             self._plan = self._plans.get((*forms, *kinds))
         return self._plan
 
-    def _compile(self, grads: list[Tensor], extra: dict[str, Any], known: Known | None = None) -> Plan:
+    def _compile(self, grads: list[Tensor], extra: dict[str, Any], again: Known | None = None) -> Plan:
         """Compile the step for such gradients and extra arguments."""
         from optfx.compiler.plan.plan import Plan
         from optfx.compiler.plan.whole import whole
         from optfx.compiler.record.recording import record
 
-        memory, known, n = self._memory, Known() if known is None else known, self._memory.n
+        known, memory, n = again or Known(), self._memory, self._memory.n
         forms, kinds, members = [form_of(x) for x in grads], kinds_of(extra, self._members), self._members
         while True:
-            one = [*map(members.one, (*grads, *memory.own))]
+            one = [*map(members.one, memory.seen(grads))]
             gradients, params = unflatten(memory.structure, one[:n]), unflatten(memory.structure, one[n : 2 * n])
             try:
                 tx, given = tree.map(members.one, self.tx), {k: tree.map(members.one, x) for k, x in extra.items()}
-                recording = record(tx, gradients, unflatten(memory.of_state, one[2 * n :]), params, given, known)
+                state = unflatten(memory.of_state, one[2 * n :])
+                of = [flatten(tx)[1], memory.structure, memory.of_state, kinds, *map(form_of, one[:n])]
+                of += map(Form.of, one)
+                found = next((x for what, x in self._recordings if what == of and again is None), None)
+                recording = found or record(tx, gradients, state, params, given, known)
                 every = whole(recording, [*grads, *memory.own], flatten(self.tx)[0], leaves_of(extra), members)
                 plan = Plan(recording, every, self._workshop, SMALL, forms, kinds)
             except NotClosed as found:
@@ -277,6 +283,7 @@ class fuse:
                 break
             finally:
                 self._workshop.finish()
+        self._recordings.insert(0, (of, recording))
         if plan.moved:
             memory.replace(plan.values[n : n + len(memory.own)])
             self._plans = {}
@@ -291,13 +298,7 @@ class fuse:
             plan.look_up(memory.where(plan.numbers))
 
     def _run(
-        self,
-        plan: Plan,
-        grads: list[Tensor],
-        state: Tree,
-        params: Tree,
-        extra: dict[str, Any],
-        resting: Sequence[int],
+        self, plan: Plan, grads: list[Tensor], state: Tree, params: Tree, extra: dict[str, Any], resting: Sequence[int]
     ) -> None:
         memory, inputs, given = self._memory, plan.recording.inputs, leaves_of(extra)
         self._follow(plan)

@@ -10,11 +10,13 @@ from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import kind_of
 from optfx.core import GradientTransformation
 from optfx.tree import flatten
+from optfx.tree.sharded import local_of, settled
 
 
 def plain(x: Tensor) -> Tensor:
-    """A tensor as kernels take it: contiguous, and no view that torch has yet to conjugate or negate."""
-    return x.resolve_conj().resolve_neg().contiguous()
+    """A tensor as kernels take it: the part that is here, contiguous, and no view that torch has yet to conjugate or
+    negate."""
+    return local_of(settled(x)).resolve_conj().resolve_neg().contiguous()
 
 
 def form_of(x: Any) -> Any:

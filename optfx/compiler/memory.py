@@ -1,4 +1,7 @@
-"""The tensors that steps write to, wherever they are: memory may move between two steps."""
+"""The tensors that steps write to, wherever they are: memory may move between two steps.
+
+Of a leaf that is sharded, kernels see the part of this process, and the caller the `DTensor`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optfx.compiler.record.lazy import Form
+from optfx.compiler.record.inputs import Input
+from optfx.compiler.record.lazy import Form, Lazy
 from optfx.tree import Tree, flatten, paths, unflatten
 from optfx.tree.nodes import leaves_in
-from optfx.tree.words import misfit
+from optfx.tree.record import is_wrapped
+from optfx.tree.sharded import any_sharded, check_meshes, from_local, is_sharded, laid, local_of, settled, spread_of
+from optfx.tree.words import LeafError, misfit
 
 
 class Memory:
@@ -29,6 +35,7 @@ class Memory:
     Attributes:
         own: the tensors that kernels write to, params first; all contiguous. Each stays one object, wherever its memory
             goes.
+        forms: of the leaves that these are, or are parts of.
         params: what the caller sees: tensors that share memory with live ones.
         state: likewise.
 
@@ -41,23 +48,35 @@ class Memory:
         self._kept_in = [] if module is None else [_place(module, name) for name in sorted(params)]  # as leaves
         kept, self.of_state = flatten(state)
         self.names, self.live = [*paths(params), *(f"state {p}" for p in paths(state))], given if live else []
+        self._sharded = {type(x) for x in given if is_sharded(x)}
         self._refuse_shared()
         self.n = len(given)
-        self.own = [*(_own(x, not live) for x in given), *(_own(x, copy) for x in kept)]
-        self.apart = [i for i, x in enumerate(self.live) if not x.is_contiguous()]  # which kernels see copies of
+        self._leaves = [*(_own(x, not live) for x in given), *(_own(x, copy) for x in kept)]
+        self.forms = [*map(Form.of, self._leaves)]
+        self.own = [*map(local_of, self._leaves)]
+        self.apart = self._not_contiguous()  # which kernels see copies of
         self._show()
 
+    def _parts(self) -> list[Tensor]:
+        """The parts of live tensors that are here."""
+        return [*map(local_of, self.live)] if self._sharded else self.live
+
+    def _not_contiguous(self) -> list[int]:
+        return [i for i, x in enumerate(self._parts()) if not x.is_contiguous()]
+
     def _show(self) -> None:
-        self.shown = [*(x.detach() for x in self.live), *self.own[len(self.live) :]]
+        self.shown = [*(x.detach() for x in self.live), *self._leaves[len(self.live) :]]
         self.params = unflatten(self.structure, self.shown[: self.n])
         self.state = unflatten(self.of_state, self.shown[self.n :])
 
     def replace(self, own: list[Tensor]) -> None:
         """Take other tensors in the place of those that kernels write to. Live parameters are given their memory."""
-        for i, x in enumerate(self.live):
+        for i, x in enumerate(self._parts()):
             if i not in self.apart and x.data_ptr() != own[i].data_ptr():
                 x.data = own[i]
-        self.own = own
+        before = zip(self._leaves, own, self.forms, strict=True)
+        self._leaves = [x if local_of(x) is y else from_local(y, form.spread, form.shape) for x, y, form in before]
+        self.own, self.forms = own, [*map(Form.of, self._leaves)]
         self._show()
 
     def where(self, others: Sequence[Tensor]) -> list[int]:
@@ -73,7 +92,7 @@ class Memory:
                     path = self.names[[x is None for x in live].index(True)]
                     raise ValueError(f"fuse: the module has no parameter at {path!r} any more: call init again")
                 self.live = [x for x in live if x is not None]
-        return list(map(Tensor.data_ptr, (*self.live, *self.own[len(self.live) :], *others)))
+        return list(map(Tensor.data_ptr, (*self._parts(), *self.own[len(self.live) :], *others)))
 
     def follow(self, packed: set[int], others: Sequence[Tensor], forms: Sequence[Form]) -> None:
         """Make sure that kernels write where the tensors are now.
@@ -81,33 +100,34 @@ class Memory:
         Args:
             packed: which of `own` lie in buffers, and stay there.
             others: numbers that the step reads.
-            forms: of `own`, then of those numbers, in the step before.
+            forms: of those numbers, in the step before.
 
         Raises:
             ValueError: a tensor that has another form than in the step before, or none, naming it.
         """
         names = [*self.names, *("a number of the optimizer" for _ in others)]
-        tensors = [*self.live, *self.own[len(self.live) :], *others]
-        for name, x, before in zip(names, tensors, forms, strict=True):
+        tensors, parts = [*self.live, *self._leaves[len(self.live) :], *others], self._parts()
+        for name, x, before in zip(names, tensors, [*self.forms, *forms], strict=True):
             if Form.of(x) != before:
                 raise ValueError(
                     f"fuse: the tensor at {name!r} is {Form.of(x)} now, and was {before} when the step was compiled: "
                     "call init again"
                 )
+        for name, x in zip(names, [*parts, *self.own[len(parts) :], *others], strict=True):
             if x.numel() and not x.data_ptr():
                 raise ValueError(
                     f"fuse: the tensor at {name!r} has no memory: its storage was freed, and not filled again"
                 )
         self._refuse_shared()
-        self.apart = [i for i, x in enumerate(self.live) if not x.is_contiguous()]
-        for i, x in enumerate(self.live):
+        self.apart = self._not_contiguous()
+        for i, x in enumerate(parts):
             own = self.own[i]
             if i in packed and i not in self.apart and x.data_ptr() != own.data_ptr():
                 own.copy_(x)
                 x.data = own
             elif i not in packed:
                 own.data = x.detach().contiguous()
-            self.shown[i].data = x.detach()
+            local_of(self.shown[i]).data = x.detach()
         for x in self.own[self.n :]:
             if not x.is_contiguous():
                 x.data = x.contiguous()
@@ -115,12 +135,12 @@ class Memory:
     def read(self) -> None:
         """Copy what kernels see copies of, before a step."""
         for i in self.apart:
-            self.own[i].copy_(self.live[i])
+            self.own[i].copy_(local_of(self.live[i]))
 
     def write(self) -> None:
         """And after it."""
         for i in self.apart:
-            self.live[i].copy_(self.own[i])
+            local_of(self.live[i]).copy_(self.own[i])
 
     def copy_in(self, params: Tree, state: Tree) -> None:
         """Copy tensors that are not ours into those that are."""
@@ -130,16 +150,49 @@ class Memory:
         check("params", self.params, params)
         check("the state", self.state, state)
         given = [*flatten(params)[0], *flatten(state)[0]]
-        changed = [(old, new) for old, new in zip(self.shown, given, strict=True) if old is not new]
-        ours = {x.untyped_storage().data_ptr() for x in self.shown}
+        changed = [
+            (local_of(old), local_of(laid(new, form.spread)))
+            for old, new, form in zip(self.shown, given, self.forms, strict=True)
+            if old is not new
+        ]
+        ours = {local_of(x).untyped_storage().data_ptr() for x in self.shown}
         fresh = [(old, new.clone() if new.untyped_storage().data_ptr() in ours else new) for old, new in changed]
         for old, new in fresh:
             old.copy_(new)
 
+    def of_gradients(self, grads: Tree) -> list[Any] | None:
+        """The parts of gradients that are here, each spread as its parameter is; None if one does not fit it."""
+        xs = leaves_in(self.structure, grads)
+        if xs is None or not (self._sharded or any_sharded(xs)):
+            return xs
+        found = []
+        for x, (shape, _, _, spread) in zip(xs, self.forms, strict=False):
+            if type(x) in self._sharded and spread is not None and x.shape == shape:
+                mesh = x.device_mesh
+                if mesh is not spread.mesh and mesh != spread.mesh:
+                    return None
+                x = x if x.placements == spread.placements else laid(x, spread)
+                part = x._local_tensor  # as quick as can be: it is done in each step
+                found.append(part if type(part) is Tensor else local_of(x))
+            elif spread is None and not (is_sharded(x) and x.ndim):
+                found.append(local_of(settled(x)))
+            else:
+                return None
+        return found
+
+    def seen(self, grads: list[Tensor]) -> list[Tensor]:
+        """Gradients, params and state as a recording sees them: of what is sharded, the form."""
+        forms = [*(form._replace(dtype=x.dtype) for x, form in zip(grads, self.forms, strict=False)), *self.forms]
+        return [
+            x if form.spread is None else Lazy(Input(i), 0, form)
+            for i, (x, form) in enumerate(zip((*grads, *self.own), forms, strict=True))
+        ]
+
     def _refuse_shared(self) -> None:
         """Refuse live parameters whose elements share memory, with each other or among themselves."""
         ends: list[tuple[int, int, int]] = []
-        for i, x in enumerate(self.live):
+        parts = self._parts()
+        for i, x in enumerate(parts):
             if x.numel() and x.data_ptr():
                 sizes = [(n, s) for n, s in zip(x.shape, x.stride(), strict=True) if n > 1]
                 length = 1 + sum((n - 1) * s for n, s in sizes)
@@ -150,7 +203,7 @@ class Memory:
                 ends.append((x.data_ptr(), x.data_ptr() + length * x.element_size(), i))
         ends.sort()
         for (_, end, i), (begin, _, j) in itertools.pairwise(ends):
-            if begin < end and self.live[i].untyped_storage()._cdata == self.live[j].untyped_storage()._cdata:
+            if begin < end and parts[i].untyped_storage()._cdata == parts[j].untyped_storage()._cdata:
                 first, second = (self.names[k] for k in sorted((i, j)))
                 raise ValueError(
                     f"fuse: the parameters at {first!r} and {second!r} share memory, so one would be "
@@ -164,13 +217,44 @@ def _place(module: nn.Module, name: str) -> tuple[dict[str, Any], str]:
     return module.get_submodule(path)._parameters, leaf
 
 
+def check_params(params: Tree, live: bool, sharded: bool) -> None:
+    """Raise on parameters that cannot be trained in place.
+
+    Args:
+        params: tree of them.
+        live: whether they are trained themselves; otherwise copies are.
+        sharded: whether they may be sharded.
+    """
+    for path, x in zip(paths(params), flatten(params)[0], strict=True):
+        known = type(x) in (Tensor, nn.Parameter) or (sharded and is_sharded(x))
+        if isinstance(x, Tensor) and (is_wrapped(x) or not known):
+            kind = "inside a function transform" if is_wrapped(x) else f"a {type(x).__name__}"
+            raise TypeError(f"fuse: the parameter at {path!r} is {kind}, expected a plain tensor")
+        if not live and isinstance(x, nn.Parameter):
+            raise ValueError(
+                f"fuse: the parameter at {path!r} is an nn.Parameter, and a copy of it would be trained: give the "
+                "module itself, which is trained in place; or tensors, optfx.params(module)"
+            )
+        if live and settled(x) is not x:
+            raise ValueError(f"fuse: the parameter at {path!r} is a pending sum (Partial): redistribute it")
+
+
 def check(what: str, expected: Tree, given: Tree) -> None:
     """Raise unless a tree looks like the expected one."""
     xs, structure = flatten(expected)
     if words := misfit(expected, xs, given, leaves_in(structure, given)):
         raise ValueError(f"fuse: {what}: the tree {words}")
+    for path, x, y in zip(paths(expected), xs, flatten(given)[0], strict=True):
+        try:
+            check_meshes([x, y])
+        except LeafError as error:
+            raise TypeError(f"fuse: {what} at {path!r}: {error}") from None
 
 
 def _own(x: Tensor, copy: bool) -> Tensor:
-    x = x.detach()
-    return x.clone(memory_format=torch.contiguous_format) if copy else x.contiguous()
+    x = settled(x.detach())
+    if not is_sharded(x):
+        return x.clone(memory_format=torch.contiguous_format) if copy else x.contiguous()
+    x = x.clone() if copy else x
+    local = local_of(x)
+    return x if local.is_contiguous() else from_local(local.contiguous(), spread_of(x), x.shape)

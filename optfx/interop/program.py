@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from optfx.compiler import fuse
@@ -10,7 +10,8 @@ from optfx.compiler.record.findings import Resting
 from optfx.core import GradientTransformation
 from optfx.interop.owners import Owner
 from optfx.interop.torch_state import HOLE, Layout, Names, State, memory_of, places_of
-from optfx.tree import Hole, Tree
+from optfx.interop.unscaled import unscaled
+from optfx.tree import Hole, Tree, leaves
 
 BLOCK = 1 << 20  # elements up to which parameters go through an eager step together
 
@@ -53,6 +54,24 @@ class Whole:
         stepping, order = set(active), sorted(self.params, key=lambda i: self.names.of[i])  # as leaves
         state = [k for k, p in enumerate(self.layout.places) if not p.form[0] and stepping.isdisjoint(p.params)]
         return Resting(frozenset([k for k, i in enumerate(order) if i not in stepping]), tuple(state))
+
+    def compiled(
+        self, params: Mapping[int, Any], state: Tree, theirs: Set[int], scaled: bool, extra: dict[str, Any]
+    ) -> tuple[fuse, Tree]:
+        """The compiled step, and the state that it takes.
+
+        Args:
+            params: the parameters themselves.
+            state: what is kept of them.
+            theirs: tensors by id that others have a hand on: a step must not write to them.
+            scaled: whether gradients have a scale.
+            extra: extra arguments.
+        """
+        opt = self.fused
+        if opt is None or isinstance(opt.tx, unscaled) != scaled or any(id(x) in theirs for x in leaves(opt.state)):
+            opt = self.fused = fuse(unscaled(self.tx) if scaled else self.tx)
+            _, state = opt.init(self.names.tree(params), state, copy=False, **extra)
+        return opt, state
 
     def check(self, kept: Mapping[int, State]) -> None:
         """Refuse a state that somebody has put there and that has another form.

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
-from optfx.compiler import fuse
 from optfx.compiler.record.findings import Together
 from optfx.core import GradientTransformation, as_transform, is_number
 from optfx.core.transform import check_extra, check_updates
@@ -24,7 +23,7 @@ from optfx.interop.groups import Knobs, own_value
 from optfx.interop.members import Members, refuse_twice
 from optfx.interop.owners import in_zero
 from optfx.interop.program import Program, Whole
-from optfx.tree import leaves
+from optfx.interop.unscaled import told
 
 
 class TorchOptimizer(Evaluating):
@@ -41,7 +40,8 @@ class TorchOptimizer(Evaluating):
         params: parameters, `(name, parameter)` pairs (masks and labels by path need the names), or a list of groups:
             dicts of `params` and the numbers that differ for this group.
         tx: a transform, usually a whole optimizer, or a foreign `init`/`update` pair.
-        compile: run steps with `optfx.fuse`.
+        compile: run steps with `optfx.fuse`. Under a `GradScaler` they divide by its scale, and skip themselves on the
+            device, as `torch.optim.AdamW(fused=True)` does.
         maximize: go up the gradient; a group may have its own.
         **numbers: numbers that differ from those of `tx`, by the same names. A tensor is the caller's own: it stands in
             the groups and is read at each step.
@@ -124,6 +124,11 @@ class TorchOptimizer(Evaluating):
 
     # ---- a step -----------------------------------------------------------------------------------
 
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """For a `GradScaler`: whether steps skip themselves on the device. Then nobody waits for it."""
+        return self.compile
+
     @_disable_dynamo  # the numbers of the groups must not become constants of a graph
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, **extra: Any) -> Any:  # type: ignore[override]
@@ -200,11 +205,8 @@ class TorchOptimizer(Evaluating):
         grads = program.names.tree({i: given.get(i, p.detach()) for i, p in params.items()})  # any, for one that rests
         check_updates("TorchOptimizer", program.names.tree({i: p.detach() for i, p in params.items()}), grads)
         theirs = members.apart(program.owners, kept)
-        state, opt = program.layout.read(kept), program.fused
-        # the tensors that it writes to may be somebody else's by now
-        if opt is None or (theirs and any(id(x) in theirs for x in leaves(opt.state))):
-            opt = program.fused = fuse(program.tx)
-            _, state = opt.init(program.names.tree(params), state, copy=False, **extra)
+        extra |= (scaling := told(self))
+        opt, state = program.compiled(params, program.layout.read(kept), theirs, bool(scaling), extra)
         new = opt.step(grads, state, opt.params, resting=program.resting(active), **extra)[1]
         for i in active:
             members.untouched.pop(members.params[i], None)

@@ -31,7 +31,7 @@ from optfx.tree import Tree
 SECONDS, BYTES = 0.5, 1 << 26  # what a window takes at most, and what its batches do
 MOST = 64  # members in a block: more gain nothing, and leave the cache
 FEWEST = 2  # a product of one matrix is rounded as no other
-SPARE = 1.25  # by how much larger a block may be that is there already
+SPARE, FEW = 1.25, 8  # by how much larger a block may be that is there already, and how large it may be anyhow
 FIXED = 16  # in a block, where the numbers of a member depend on how many there are
 
 
@@ -51,13 +51,17 @@ class Worker:
 
     Args:
         gradients: of the loss.
+        like: a worker for these optimizers, which were read by it; None for the first.
         txs, params, state, given: a block to begin with.
     """
 
-    def __init__(self, gradients: Gradients, txs: Any, params: Tree, state: Tree, given: Any) -> None:
+    def __init__(
+        self, gradients: Gradients, like: Worker | None, txs: Any, params: Tree, state: Tree, given: Any
+    ) -> None:
         self.gradient, self.lock, self.txs = Gradient(gradients), gradients.lock, owned(txs)
         self.given = owned(given)
-        self.opt: fuse | None = fuse(self.txs, members=len(tree.leaves(params)[0]))
+        make = fuse if like is None or like.opt is None else like.opt.of_others
+        self.opt: fuse | None = make(self.txs, len(tree.leaves(params)[0]))
         try:
             self.params, self.state = self.opt.init(params, state)
         except Exception as why:  # vmap has run it before
@@ -78,8 +82,8 @@ class Worker:
         else:
             self.mapped(self.txs, grads, self.params, self.state, losses)
 
-    def train(self, block: list[Tensor], batches: list[Any], losses: Tensor, stop: threading.Event) -> None:
-        """Some steps of a block.
+    def train(self, block: list[Tensor], batches: list[Any], losses: Tensor, stop: threading.Event) -> bool:
+        """Some steps of a block; whether they were taken.
 
         Args:
             block: the numbers, parameters, states and what is given of its members, which are written to.
@@ -94,13 +98,14 @@ class Worker:
         if not self._train_without_python(batches, losses):
             for k, batch in enumerate(batches):
                 if stop.is_set():
-                    return
+                    return False
                 grads, found = self.gradient(self.members, batch)
                 losses[k].copy_(found[:n])
                 with self.lock:  # code of the user may take part
                     self.step(grads, found)
         for mine, x in zip(self.own, block, strict=True):
             x.copy_(mine[:n])
+        return True
 
     def _train_without_python(self, batches: list[Any], losses: Tensor) -> bool:
         """All steps as one call of C functions, where each step is made of these; whether it was so.
@@ -131,9 +136,9 @@ class Blocks:
 
     Args:
         loss: (params, given, batch) -> () tensor, for one member (see `Recipe`).
-        dtype: of the losses.
 
     Attributes:
+        steps: (n,) how many each member has taken.
         window: how many batches to give at once, so that workers look up seldom, and a progress bar moves.
         ahead: whether batches may be drawn before the steps before them are done: not where drawing them changes what
             the loss does.
@@ -141,8 +146,8 @@ class Blocks:
 
     one_size, lanes = False, None  # any number of members will do
 
-    def __init__(self, loss: Callable[[Tree, Any, Any], Tensor], dtype: torch.dtype) -> None:
-        self.gradients, self.dtype, self.window, self.ahead = Gradients(loss), dtype, 1, False
+    def __init__(self, loss: Callable[[Tree, Any, Any], Tensor]) -> None:
+        self.gradients, self.window, self.ahead = Gradients(loss), 1, False
         self.taken, self.changed = 0, False
         self.any_size: bool | None = None  # whether the numbers of a member are the same in blocks of any size
         self.made: dict[int, list[Worker]] = {}  # by the size of their blocks
@@ -158,8 +163,9 @@ class Blocks:
         """
         self.txs, self.params, self.state, self.given = txs, params, state, given
         self.n, threads = len(tree.leaves(params)[0]), torch.get_num_threads()
+        self.steps = torch.zeros(self.n, dtype=torch.int64)
         wanted = block_size(self.n, threads)
-        self.size = next((k for k in sorted(self.made) if wanted <= k <= wanted * SPARE), wanted)
+        self.size = next((k for k in sorted(self.made) if wanted <= k <= max(wanted * SPARE, FEW)), wanted)
         if self.any_size is None:
             self.any_size = self.gradients.any_size(self._members(), self._first(batch))
         if not self.any_size:
@@ -169,7 +175,8 @@ class Blocks:
         workers = min(threads if captured else 1, math.ceil(self.n / self.size))
         self.workers = self.made.setdefault(self.size, [])
         while len(self.workers) < workers:
-            self.workers.append(Worker(self.gradients, *tree.map(self._block, (txs, params, state, given))))
+            like = next((worker for workers in self.made.values() for worker in workers), None)
+            self.workers.append(Worker(self.gradients, like, *tree.map(self._block, (txs, params, state, given))))
         self.workers = self.workers[:workers]
         self.gradients.finish()
         if captured:  # one worker has a thread too: sums by several threads have other bits
@@ -189,28 +196,31 @@ class Blocks:
         """The batch of the first block."""
         return batch[0], tree.map(self._block, batch[1])
 
-    def begin(self, batches: list[Any]) -> Callable[[], Tensor]:
-        """Train all members on these batches; what waits for their losses, (steps, n)."""
+    def begin(self, batches: list[Any], losses: Tensor) -> Callable[[], None]:
+        """Train all members on these batches, and write their losses, (steps, n); what waits for it.
+
+        After an error, a block has taken all of these steps, or none.
+        """
         if self.taken == 1 and not self.gradients.still(self._members(), self._first(batches[0])):
             self.gradients.forget(
                 "it does something else with another batch"
             )  # than the value that it saw in the first
         self.taken += len(batches)
-        losses, began = torch.empty(len(batches), self.n, dtype=self.dtype), time.perf_counter()
-        begins, stop = iter(range(0, self.n, self.size)), threading.Event()
+        begins, stop, began = iter(range(0, self.n, self.size)), threading.Event(), time.perf_counter()
 
         def work(worker: Worker) -> None:
             with torch.no_grad():
                 for begin in begins:
                     part, rows = slice(begin, begin + self.size), lambda x, begin=begin: _rows(x, begin, self.size)
                     seen = [(shared, tree.map(rows, own)) for shared, own in batches]
-                    worker.train([x[part] for x in self.own], seen, losses[:, part], stop)
+                    if worker.train([x[part] for x in self.own], seen, losses[:, part], stop):
+                        self.steps[part] += len(batches)
 
         jobs = [self.pool.submit(work, worker) for worker in self.workers] if self.pool is not None else []
         if not jobs:
             work(self.workers[0])
 
-        def done() -> Tensor:
+        def done() -> None:
             try:
                 for job in jobs:
                     job.result()
@@ -222,7 +232,6 @@ class Blocks:
             each = (time.perf_counter() - began) / len(batches)  # which decides when workers look up, and no number
             most = min(4 * self.window, int(SECONDS / each), BYTES // (1 + _bytes(batches[0])))
             self.window = max(1, most) if self.ahead and self.taken > 1 else 1
-            return losses
 
         return done
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +87,11 @@ def fitting(one: int, two: int, free: float) -> int:
     """
     each = max(two - one, 1)
     return max(0, int((free - (one - each)) // each))
+
+
+def chunks(n: int, size: int, filled: bool = False) -> Iterator[tuple[Tensor, int]]:
+    """The members of each chunk, the last filled up with copies of the last member, and how many are not copies."""
+    for begin in range(0, n, size):
+        index = torch.arange(begin, begin + size, device="cpu").clamp(max=n - 1)
+        real = min(size, n - begin)
+        yield index if filled else index[:real], real

@@ -164,7 +164,9 @@ def train_part(name: str, program: bytes | None, part: bytes, steps: int) -> byt
             _KEPT[name] = Training(*made_of)
         training, population = _KEPT[name], pickle.loads(part)
         before = training.compile_seconds
-        population, losses = training.advance(population, population.age + steps)
+        population, losses, error = training.advance(population, population.age + steps)
+        if error is not None:
+            raise error
         training.settle()
     # views would take along all that they are views of
     population, losses = tree.map(torch.clone, (_flat(population), losses))

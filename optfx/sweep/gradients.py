@@ -18,6 +18,7 @@ from optfx.tree import Tree, flatten, unflatten
 
 if TYPE_CHECKING:  # it brings the tracer, which takes longer to import than all of optfx
     from optfx.compiler.captured import Bound, Program
+    from optfx.compiler.captured.trace import Traced
     from optfx.compiler.kernels.cpp.calls import Call
 
 KINDS = 8  # of batches for which programs are made; with more, each step would wait for one
@@ -44,6 +45,7 @@ class Gradients:
         of_one = grad_and_value(loss)
         self.mapped = vmap(lambda members, batch: of_one(*members, batch), in_dims=(0, (None, 0)))
         self._programs: dict[Any, Program] = {}
+        self._first: tuple[Any, Traced] | None = None  # what has been traced, and for what kind of batch
         self.trusted, self.lock = True, threading.Lock()
 
     def any_size(self, params: Tree, batch: Any) -> bool:
@@ -52,7 +54,8 @@ class Gradients:
 
         with contextlib.suppress(NotCaptured), torch.no_grad(), advised("loss_fn"):
             of_tensors, tensors = _of_tensors(self.mapped, batch)
-            return trace(of_tensors, (params, tensors)).keeps_apart()
+            self._first = _kind(batch, params), trace(of_tensors, (params, tensors))
+            return self._first[1].keeps_apart()
         return True  # it runs under vmap
 
     def prepare(self, params: Tree, batch: Any) -> bool:
@@ -73,7 +76,9 @@ class Gradients:
                         if any(kind == key[0] for kind, _ in self._programs):  # that it does the same twice was seen
                             self._programs[key] = Program(trace(of_tensors, (params, tensors)))
                         else:
-                            self._programs[key] = capture(of_tensors, params, tensors)
+                            first = self._first[1] if self._first is not None and self._first[0] == key else None
+                            self._programs[key] = capture(of_tensors, params, tensors, first=first)
+                            self._first = None
                 except (NotCaptured, Unsupported) as why:
                     self._distrust(str(why))
             return key in self._programs

@@ -87,6 +87,13 @@ def renumbered(members: Sequence[Tensor]) -> Tensor:
     return whole if len(whole.unique()) == len(whole) else torch.arange(len(whole), device=whole.device)
 
 
+def kept_in(error: BaseException, population: Population) -> BaseException:
+    """An error that has what was trained until then, so that it is not lost."""
+    error.population = population  # type: ignore[attr-defined]
+    error.add_note("What was trained until then is in the attribute `population` of this error.")
+    return error
+
+
 class Mixed(Sequence[Any]):
     """Trees of members that have no common structure: `mixed[i]` is that of member i.
 

@@ -18,7 +18,7 @@ from optfx.sweep import store
 from optfx.sweep.history import STOPPED, Look, nothing
 from optfx.sweep.page import Page
 from optfx.sweep.policies import Policy
-from optfx.sweep.population import Population, renumbered
+from optfx.sweep.population import Population, kept_in, renumbered
 from optfx.sweep.progress import Progress
 from optfx.sweep.result import Result, train_loss
 from optfx.sweep.training import HOST
@@ -92,7 +92,7 @@ class Run:
         """Train who is in training, to an age."""
         alive = self.alive
         to = alive.age.clamp(min=age)
-        alive, found = self.trainer.training.advance(alive, to, bar, own=self.own)
+        alive, found, error = self.trainer.training.advance(alive, to, bar, own=self.own)
         self.put(alive)
         self.own = True
         if len(found):
@@ -103,6 +103,9 @@ class Run:
             self.losses[len(self.losses) - len(found) :, self.lanes] = torch.where(
                 found.isnan() & ~there.isnan(), there, found
             )
+        if error is not None:
+            self.losses = self.losses[: int(self.whole.age.max()) - self.first]
+            raise kept_in(error, self.whole)
 
     def look(self, policy: Policy | None, callback: Callable[[Look], Any] | None, bar: Progress) -> None:
         """Evaluate who is in training, and let a policy say who goes on."""
@@ -201,8 +204,7 @@ def _kept(population: Population) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        error.population = population  # type: ignore[attr-defined]
-        error.add_note("What was trained until then is in the attribute `population` of this error.")
+        kept_in(error, population)
         raise
 
 
@@ -253,8 +255,12 @@ def run(
                 size = trainer.training.size(len(way.lanes))
                 bar.expect((end - way.age) * math.ceil(len(way.lanes) / size), min(size, len(way.lanes)))
                 goal = point if job is None else min(point, way.age + pace.steps)
-                with pace.training(goal - way.age):
-                    way.train(goal, bar)
+                try:
+                    with pace.training(goal - way.age):
+                        way.train(goal, bar)
+                except BaseException:
+                    keep(goes_on=True)
+                    raise
                 if goal < point and pace.due:
                     keep(goes_on=True)
             way.look(policy if point in acts else None, callback, bar)

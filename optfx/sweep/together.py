@@ -26,6 +26,7 @@ class Together:
 
     Attributes:
         lanes: how many members it takes at once; None for any number.
+        steps: (n,) how many each member has taken.
     """
 
     window = 1  # how many batches it takes at once
@@ -42,16 +43,18 @@ class Together:
     def load(self, txs: Any, params: Tree, state: Tree, given: Any, batch: Any) -> None:
         """Take members to train, which are written to. Compiled code is for as many members as came first."""
         self.txs, self.params, self.state, self.given = txs, params, state, given
+        n = len(tree.leaves(params)[0])
+        self.steps = torch.zeros(n, dtype=torch.int64, device="cpu")
         if self.one_size:
-            self.lanes = len(tree.leaves(params)[0])
+            self.lanes = n
 
-    def begin(self, batches: list[Any]) -> Callable[[], Tensor]:
-        """Train all members on these batches; what gives their losses, (steps, n)."""
-        losses = []
-        for batch in batches:
+    def begin(self, batches: list[Any], losses: Tensor) -> Callable[[], None]:
+        """Train all members on these batches, and write their losses, (steps, n)."""
+        for k, batch in enumerate(batches):
             self.params, self.state, found = self._step(batch)
-            losses.append(found)
-        return lambda: torch.stack(losses)
+            self.steps += 1
+            losses[k].copy_(found)
+        return lambda: None
 
     def _step(self, batch: Any) -> tuple[Tree, Tree, Tensor]:
         take = lambda: self.step(self.txs, self.params, self.state, self.given, batch)

@@ -14,16 +14,17 @@ from torch import Tensor
 from torch.func import vmap
 
 from optfx import tree
+from optfx.sweep.capacity import chunks
 from optfx.sweep.configs import Labels, columns
 from optfx.sweep.engines import Spread
 from optfx.sweep.history import Look
 from optfx.sweep.judging import direction
 from optfx.sweep.members import Recipe, check_read, eval_params
 from optfx.sweep.policies import Policy
-from optfx.sweep.population import Population, join_populations
+from optfx.sweep.population import Population, join_populations, kept_in
 from optfx.sweep.result import Result
 from optfx.sweep.run import run
-from optfx.sweep.training import HOST, Training, chunks
+from optfx.sweep.training import HOST, Training
 from optfx.tree import Tree
 
 MOST = 512  # members that are evaluated at once: more are no faster, and need more memory
@@ -179,7 +180,9 @@ class Trainer:
         """
         if steps < 1:
             raise ValueError(f"steps is at least 1, got {steps}")
-        population, losses = self.training.advance(population, population.age + steps)
+        population, losses, error = self.training.advance(population, population.age + steps)
+        if error is not None:
+            raise kept_in(error, population)
         self.training.settle()
         return population, losses
 
@@ -233,6 +236,7 @@ class Trainer:
             ValueError: neither steps nor rungs; a policy that is never asked, or that returns something else; a folder
                 of another job.
 
-        An error in `evaluate`, a callback or a policy has the attribute `population`: what was trained until then.
+        An error in one of the functions, or who stops it by hand, loses nothing: the error has the attribute
+        `population`, what was trained until then, and with a folder that is written first.
         """
         return run(self, population, steps, every, rungs, policy, callback, folder, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.func import vmap
 from optfx import tree
 from optfx.sweep.advice import advised
 from optfx.sweep.blocks import FEWEST, Blocks
-from optfx.sweep.capacity import SHARE, available_bytes, fitting, peak_bytes
+from optfx.sweep.capacity import SHARE, available_bytes, chunks, fitting, peak_bytes
 from optfx.sweep.members import Recipe, eval_params, init_state, member_step, of_device, owned
 from optfx.sweep.population import Population
 from optfx.sweep.progress import Progress
@@ -88,10 +88,10 @@ class Training:
             if self.engine is not None:
                 return read
             two = peak_bytes(trial, 2) if n > 1 else one
-        self._one, self._two, self._kept = one, two, found["kept"]
+        self._one, self._two, self._kept, self._dtype = one, two, found["kept"], found["dtype"]
         self.metrics, self.probe = found["metrics"], found["loss"]
         if self.compile is True and self.device.type == "cpu":
-            self.engine = Blocks(recipe.loss, found["dtype"])
+            self.engine = Blocks(recipe.loss)
         else:
             self.engine = Together(recipe.loss, "inductor" if self.compile is True else self.compile or None)
         return read
@@ -140,8 +140,10 @@ class Training:
 
     def advance(
         self, population: Population, age: Tensor, bar: Progress | None = None, own: bool = False
-    ) -> tuple[Population, Tensor]:
+    ) -> tuple[Population, Tensor, BaseException | None]:
         """Train each member to an age; the losses are in the last rows of theirs, NaN above.
+
+        An error ends it, which is returned too. Then members are trained as far as each of them came.
 
         Args:
             population: members.
@@ -150,7 +152,8 @@ class Training:
             own: whether memory of the population may be written to.
         """
         steps = age - population.age
-        losses = None
+        bar = bar or Progress(len(population), show=False)
+        losses = error = None
         with torch.no_grad():
             population = self.prepared(population)
             for begin, more in sorted(set(zip(population.age.tolist(), steps.tolist(), strict=True))):
@@ -158,81 +161,119 @@ class Training:
                     continue
                 rows = ((population.age == begin) & (steps == more)).nonzero().squeeze(1)
                 if len(rows) == len(population):
-                    return self._train(population, begin, more, bar, own)
-                part, found = self._train(population[rows], begin, more, bar, True)
-                if losses is None:
-                    losses = found.new_full((int(steps.max()), len(population)), math.nan)
-                losses[len(losses) - more :, rows] = found
-                population = tree.map(lambda x, y, rows=rows: x.to(y.dtype).index_copy(0, rows, y), population, part)
-        return population, torch.empty(0, len(population), device=HOST) if losses is None else losses
+                    population, losses, error = self._train(population, begin, more, bar, own)
+                else:
+                    part, found, error = self._train(population[rows], begin, more, bar, True)
+                    if losses is None:
+                        losses = found.new_full((int(steps.max()), len(population)), math.nan)
+                    losses[len(losses) - more :, rows] = found
+                    put = lambda x, y, rows=rows: x.to(y.dtype).index_copy(0, rows, y)
+                    population = tree.map(put, population, part)
+                if error is not None:
+                    break
+        return population, torch.empty(0, len(population), device=HOST) if losses is None else losses, error
 
     def _train(
-        self, population: Population, age: int, steps: int, bar: Progress | None, own: bool
-    ) -> tuple[Population, Tensor]:
-        """Members of one age, in chunks; or in parts elsewhere."""
-        engine, n, parts = self.engine, len(population), []
+        self, population: Population, age: int, steps: int, bar: Progress, own: bool
+    ) -> tuple[Population, Tensor, BaseException | None]:
+        """Members of one age, in chunks; or in parts elsewhere. And the error that ended it."""
+        engine, n, parts, error = self.engine, len(population), [], None
         assert engine is not None
+        nothing = torch.full((n, steps), math.nan, dtype=self._dtype, device=HOST)
         if self.spread is not None:
-            population, losses, waited = self.spread.train(population, steps)
+            try:
+                population, losses, waited = self.spread.train(population, steps)
+            except BaseException as error:
+                return population, nothing.T, error
             self.compile_seconds += waited
-            if bar is not None:
-                bar.started()
-                bar.advance(steps * math.ceil(n / self.size(n)), losses[-1])
-            return self.adopted(population), losses
+            bar.started()
+            bar.advance(steps * math.ceil(n / self.size(n)), losses[-1])
+            return self.adopted(population), losses, None
         try:
+            begin = 0
             for index, real in chunks(n, self.size(n), filled=engine.one_size):
                 part = population if own and len(index) == n else population[index]
-                params, state, configs, keys = self._there(part)
-                draw = lambda t, configs=configs, keys=keys: self._batch(t, configs, keys)
-                began, txs = time.perf_counter(), self.recipe.optimizers(part.configs, self.device)
-                with engine.watching():
-                    batch = draw(age)
-                engine.load(txs, params, state, owned(self.recipe.given(configs, keys)), batch)
-                losses = self._steps(engine, draw, batch, age, age + steps, began, bar)
-                params, state = tree.map(lambda x: x.to(HOST), (engine.params, engine.state))
-                part = tree.replace(part, params=params, state=state, age=part.age + steps)
-                parts.append(tree.map(lambda x, real=real: x[:real], (part, losses.to(HOST).T)))
+                *found, error = self._train_at_once(engine, part, age, steps, bar)
+                parts.append(tree.map(lambda x, real=real: x[:real], found))
+                begin += real
+                if error is not None:
+                    parts += [[population[begin:], nothing[begin:]]] if begin < n else []
+                    break
         finally:
             engine.close()
         population, losses = parts[0] if len(parts) == 1 else tree.map(lambda *xs: torch.cat(xs), *parts)
-        return population, losses.T.contiguous()
+        return population, losses.T.contiguous(), error
 
-    def _steps(
-        self, engine: Any, draw: Any, batch: Any, t: int, end: int, began: float, bar: Progress | None
-    ) -> Tensor:
-        """The losses of some steps, (steps, n)."""
-        curve, new = [], self.compile_seconds == 0.0
+    def _train_at_once(
+        self, engine: Any, part: Population, age: int, steps: int, bar: Progress
+    ) -> tuple[Population, Tensor, BaseException | None]:
+        """Members that the engine takes together, their losses by member, and the error that ended it."""
+        losses = torch.full((steps, len(part)), math.nan, dtype=self._dtype, device=self.device)
+        try:
+            params, state, configs, keys = self._there(part)
+            draw = lambda t: self._batch(t, configs, keys)
+            began, txs = time.perf_counter(), self.recipe.optimizers(part.configs, self.device)
+            with engine.watching():
+                batch = draw(age)
+            engine.load(txs, params, state, owned(self.recipe.given(configs, keys)), batch)
+        except BaseException as caught:
+            return part, losses.T.to(HOST), caught
+        error = None
+        try:
+            self._steps(engine, draw, batch, age, losses, began, bar)
+        except BaseException as caught:
+            error = caught
+        params, state = tree.map(lambda x: x.to(HOST), (engine.params, engine.state))
+        part = tree.replace(part, params=params, state=state, age=part.age + engine.steps)
+        taken = torch.arange(steps, device=HOST) < engine.steps[:, None]
+        return part, torch.where(taken, losses.T.to(HOST), math.nan), error
 
-        def take(t: int, but: int = 0) -> list[Any]:
-            """The batches of the next steps. A batch is asked for once a step: `batches` may go through a file."""
-            drawn = []
-            for s in range(t, min(t + engine.window - but, end)):
-                with engine.watching():
-                    one = draw(s)
-                drawn.append(tree.map(_kept, one) if engine.ahead else one)
-            return drawn
+    def _steps(self, engine: Any, draw: Any, batch: Any, t: int, losses: Tensor, began: float, bar: Progress) -> None:
+        """Train, and write the losses, (steps, n)."""
+        first, end, new = t, t + len(losses), self.compile_seconds == 0.0
+        failed: list[Exception] = []
+
+        def take(t: int, *drawn: Any) -> list[Any]:
+            """The batches of the next steps. A batch is asked for once a step: `batches` may go through a file. Those
+            before an error are trained first."""
+            found = [*map(keep, drawn)]
+            for s in range(t, min(t + engine.window - len(found), end)):
+                try:
+                    if failed:
+                        raise failed[0]
+                    with engine.watching():
+                        one = draw(s)
+                except Exception as error:
+                    if not found:
+                        raise
+                    failed.append(error)
+                    break
+                found.append(keep(one))
+            return found
+
+        def keep(batch: Any) -> Any:
+            """A batch as it is now: `batches` may fill the same tensors again."""
+            return tree.map(lambda x: x.clone() if isinstance(x, Tensor) else x, batch) if engine.ahead else batch
 
         if not new:
             self.compile_seconds += time.perf_counter() - began
-        ahead = [tree.map(_kept, batch) if engine.ahead else batch, *take(t + 1, but=1)]
+        ahead = take(t + 1, batch)
         while ahead:
-            given, t = ahead, t + len(ahead)
-            done = engine.begin(given)
-            ahead = take(t) if engine.ahead else []  # while these are at work
-            curve.append(done())
+            given, begin, t = ahead, t - first, t + len(ahead)
+            done = engine.begin(given, losses[begin : t - first])
+            try:
+                ahead = take(t) if engine.ahead else []  # while these are at work
+            finally:
+                done()
             if new:
-                _wait(curve[-1])
+                _wait(losses)
                 self.compile_seconds, new = time.perf_counter() - began, False
-                if bar is not None:
-                    bar.started()
-            if bar is not None:
-                bar.advance(len(given), curve[-1][-1])
+                bar.started()
+            bar.advance(len(given), losses[t - first - 1])
             ahead = ahead or take(t)
             self._last = given[-1]
-        _wait(curve[-1])
-        if bar is not None:
-            bar.refresh(curve[-1][-1])
-        return torch.cat(curve)
+        _wait(losses)
+        bar.refresh(losses[-1])
 
     def settle(self) -> None:
         """Warn if the loss is another one than it was at first."""
@@ -271,19 +312,6 @@ class Training:
         """Parameters, states, settings and keys where members train."""
         params, state = tree.map(lambda x: x.to(self.device), (part.params, part.state))
         return params, state, of_device(part.configs, self.device), part.key.to(self.device)
-
-
-def chunks(n: int, size: int, filled: bool = False) -> Iterator[tuple[Tensor, int]]:
-    """The members of each chunk, the last filled up with copies of the last member, and how many are not copies."""
-    for begin in range(0, n, size):
-        index = torch.arange(begin, begin + size, device=HOST).clamp(max=n - 1)
-        real = min(size, n - begin)
-        yield index if filled else index[:real], real
-
-
-def _kept(x: Any) -> Any:
-    """A tensor as it is now: `batches` may fill the same one again."""
-    return x.clone() if isinstance(x, Tensor) else x
 
 
 def _wait(x: Tensor) -> None:

@@ -66,12 +66,7 @@ def matrixwise(
     for group in alike(rows):
         together = [rows[i] for i in group]
         try:
-            if reader is not None:
-                found = reader.run_matrices(f, together, here, places)
-            elif any_sharded([row[0] for row in together]):
-                found = run_on_shares(lambda some: run_matrices(f, some, here, places), together, places)
-            else:
-                found = run_matrices(f, together, here, places)
+            found = (run_anywhere if reader is None else reader.run_matrices)(f, together, here, places)
         except LeafError as error:
             raise TypeError(f"{name_of(f)} at {paths(trees[0])[group[0]]!r}: {error}") from None
         for i, ys in zip(group, found, strict=True):
@@ -118,6 +113,15 @@ def alike(rows: Sequence[Row]) -> list[list[int]]:
             kinds.append(kind)
             groups.append([i])
     return groups
+
+
+def run_anywhere(
+    f: Callable[..., Any], rows: Sequence[Row], scalars: Scalars, like: Sequence[int]
+) -> list[list[Tensor]]:
+    """Run a function of matrices once, for corresponding leaves that are alike from row to row and may be sharded."""
+    if not any_sharded([row[0] for row in rows]):
+        return run_matrices(f, rows, scalars, like)
+    return run_on_shares(lambda some: run_matrices(f, some, scalars, like), rows, like)
 
 
 def run_matrices(

@@ -8,7 +8,7 @@ reduction computes a number for each local part, and one collective combines the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,18 @@ from torch import Tensor
 from optfx.tree.words import LeafError
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
+
+
+class Spread(NamedTuple):
+    """How a leaf lies on the processes of a mesh."""
+
+    mesh: Any
+    placements: tuple[Any, ...]  # for each dimension of the mesh
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """The dimensions of the mesh along which processes have different parts."""
+        return tuple([k for k, p in enumerate(self.placements) if not p.is_replicate()])
 
 
 def any_sharded(xs: Sequence[Any]) -> bool:
@@ -33,11 +45,83 @@ def mesh_of(x: Any) -> Any:
     return x.device_mesh if is_sharded(x) else None
 
 
+def spread_of(x: Any) -> Spread | None:
+    """How a leaf is spread, without a pending sum; None if it is plain, or one number, which every process has."""
+    return _spread(x) if is_sharded(x) and x.ndim else None
+
+
+def _spread(x: Any) -> Spread:
+    return Spread(x.device_mesh, tuple([_whole(p) for p in x.placements]))
+
+
+def settled(x: Any) -> Any:
+    """A leaf without a pending sum."""
+    pending = is_sharded(x) and any(p.is_partial() for p in x.placements)
+    return x.redistribute(*_spread(x)) if pending else x
+
+
+def local_of(x: Any) -> Tensor:
+    """The memory that this process has of a leaf."""
+    if not is_sharded(x):
+        return x
+    local = x._local_tensor  # `to_local` makes a view of each parameter, which takes longer than all else
+    return local if type(local) in _PLAIN else local.wait()
+
+
+def from_local(x: Tensor, spread: Spread | None, shape: torch.Size) -> Tensor:
+    """The leaf of which this process has the part `x`."""
+    if spread is None:
+        return x
+    from torch.distributed.tensor import DTensor
+
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(x, spread.mesh, spread.placements, run_check=False, shape=shape, stride=stride)
+
+
+def local_shape(shape: torch.Size, spread: Spread | None) -> torch.Size:
+    """The shape of the part that this process has of a leaf."""
+    if spread is None:
+        return shape
+    from torch.distributed.tensor import empty
+
+    return empty(*shape, device_mesh=spread.mesh, placements=spread.placements).to_local().shape
+
+
+def laid(x: Any, spread: Spread | None) -> Any:
+    """A leaf, spread in a certain way. A plain one is thought to be the same on every process."""
+    if is_sharded(x):
+        if spread is not None and x.device_mesh == spread.mesh:
+            return x if tuple(x.placements) == spread.placements else x.redistribute(*spread)
+        x = x.full_tensor()
+    if spread is None:
+        return x
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(x, *everywhere(spread.mesh), run_check=False).redistribute(*spread)
+
+
 def _whole(placement: Any) -> Any:
     """A placement without a pending sum."""
     from torch.distributed.tensor import Replicate
 
     return Replicate() if placement.is_partial() else placement
+
+
+def check_meshes(xs: Sequence[Any]) -> None:
+    """Raise LeafError unless corresponding leaves are all plain, or all on one mesh."""
+    for x in xs:
+        if is_sharded(x) != is_sharded(xs[0]):
+            found, expected = ("a sharded", "a plain") if is_sharded(x) else ("a plain", "a sharded")
+            raise LeafError(f"{found} leaf where {expected} one was expected")
+        if mesh_of(x) != mesh_of(xs[0]):
+            raise LeafError(f"a leaf on the mesh {mesh_of(x)} where one on {mesh_of(xs[0])} was expected")
+
+
+def everywhere(mesh: Any) -> Spread:
+    """The whole leaf on every process."""
+    from torch.distributed.tensor import Replicate
+
+    return Spread(mesh, (Replicate(),) * mesh.ndim)
 
 
 def parts_of(xs: Sequence[Any]) -> tuple[list[Tensor], Any, list[Any]]:
@@ -50,11 +134,7 @@ def parts_of(xs: Sequence[Any]) -> tuple[list[Tensor], Any, list[Any]]:
         LeafError: some leaves are sharded and others plain, or they are on different meshes.
     """
     mesh = xs[0].device_mesh
-    for x in xs:
-        if not is_sharded(x):
-            raise LeafError("a plain leaf where a sharded one was expected")
-        if x.device_mesh != mesh:
-            raise LeafError(f"a leaf on the mesh {x.device_mesh} where one on {mesh} was expected")
+    check_meshes(xs)
     settled = [x for x in xs if not any(p.is_partial() for p in x.placements)]
     placements = [_whole(p) for p in (settled or xs)[0].placements]
     alike = [x if list(x.placements) == placements else x.redistribute(mesh, placements) for x in xs]
@@ -119,12 +199,7 @@ def run_on_shares(
 
 def spread_like(x: Any, y: Tensor) -> Tensor:
     """A tensor that every process holds, sharded like the leaf `x`; unchanged if `x` is plain."""
-    if not is_sharded(x):
-        return y
-    from torch.distributed.tensor import DTensor, Replicate
-
-    y = DTensor.from_local(y, x.device_mesh, [Replicate()] * x.device_mesh.ndim, run_check=False)
-    return y.redistribute(x.device_mesh, [_whole(p) for p in x.placements])
+    return laid(y, _spread(x)) if is_sharded(x) else y
 
 
 def numbers_of(part_of: Callable[[Sequence[Tensor]], Tensor], rows: Sequence[Sequence[Any]]) -> list[Tensor]:

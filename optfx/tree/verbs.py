@@ -160,6 +160,15 @@ def run_leaf(
     return results
 
 
+def run_anywhere(
+    f: Callable[..., Any], xs: tuple[Tensor, ...], scalars: Scalars, outs: int, whole: bool
+) -> list[Tensor]:
+    """Run a leaf function on one leaf, which may be sharded. `whole`: `f` sees whole leaves."""
+    if not is_sharded(xs[0]):
+        return run_leaf(f, xs, scalars, outs)
+    return (run_on_wholes if whole else run_on_parts)(lambda xs: run_leaf(f, xs, scalars, outs), xs)
+
+
 def run(
     f: Callable[..., Any],
     trees: tuple[Tree, ...],
@@ -174,16 +183,10 @@ def run(
     columns, structure = columns_of(f, trees, same_shapes)
     reader = recorder()
     here = Scalars(f, scalars, as_pairs, as_tensors=reader is None and not torch.compiler.is_compiling())
-    sharded = any_sharded(columns[0])
     results: list[list[Tensor]] = []
     for i, xs in enumerate(zip(*columns, strict=True)):
         try:
-            if reader is not None:
-                ys = reader.run_leaf(f, xs, here, outs, whole)
-            elif sharded and is_sharded(xs[0]):
-                ys = (run_on_wholes if whole else run_on_parts)(lambda xs: run_leaf(f, xs, here, outs), xs)
-            else:
-                ys = run_leaf(f, xs, here, outs)
+            ys = (run_anywhere if reader is None else reader.run_leaf)(f, xs, here, outs, whole)
         except LeafError as error:
             raise TypeError(f"{name_of(f)} at {paths(trees[0])[i]!r}: {error}") from None
         results.append(ys)
@@ -298,6 +301,11 @@ def combined(f: Callable[..., Tensor], combine: Callable[..., Tensor], rows: lis
         parts = torch.cat([x.reshape(-1) for x in numbers_of(lambda xs: part_of(f, xs, scalars), rows)]).unbind()
     else:
         parts = [part_of(f, xs, scalars) for xs in rows]
+    return of_all(parts, combine, scalars)
+
+
+def of_all(parts: Sequence[Tensor], combine: Callable[..., Tensor], scalars: Scalars) -> Tensor:
+    """The result of a reduction, from the numbers of all leaves."""
     dtype = functools.reduce(torch.promote_types, [p.dtype for p in parts])
     stacked = torch.stack([p.to(parts[0].device, dtype) for p in parts])
     return combine(stacked, **scalars.kind_of([stacked]).scalars)

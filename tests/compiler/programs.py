@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import itertools
+import os
 import re
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ from optfx.compiler.kernels import cpp, mapped
 from optfx.compiler.kernels.binding import Bound, seen
 
 STEPS = 3
+os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which is later
 
 
 @dataclasses.dataclass
@@ -88,7 +91,7 @@ LEAF = [
     "{a} * ({a}.square().mean(-1, keepdim=True) * {b}.square().mean(0) + 1).rsqrt() if {a}.ndim else {b}",
     "{a} - 0.1 * torch.linalg.vector_norm({b}, dim=-1).unsqueeze(-1) if {b}.ndim else {b}",
     "({a}.reshape(-1, 2) - {b}.reshape(-1, 2).mean(1, keepdim=True)).view({a}.shape) if {a}.numel() % 2 == 0 else {a}",
-    "{b} * {a}.view(3, -1).sum(1, True).expand(3, {a}.numel() // 3).reshape({a}.shape) if {a}.numel() % 3 == 0 else {a}",
+    "{b} * {a}.view(3, -1).sum(1, True).expand(3, {a}.numel() // 3).view({a}.shape) if {a}.numel() % 3 == 0 else {a}",
     "{a} / (1 + {a}.norm())",
     "{a}.reshape(-1).cumsum(0).view({a}.shape)",
     "{a}.clone().mul_(0.5).add_({b})",
@@ -416,8 +419,20 @@ def interpreted():
         cpp.launcher, cpp.scalar_work = before
 
 
+@contextlib.contextmanager
+def on_a_gpu():
+    """Kernels in Triton, run by its interpreter."""
+    from optfx.compiler.kernels import triton, workshop
+
+    before, workshop.writer_for = workshop.writer_for, lambda device: triton
+    try:
+        yield
+    finally:
+        workshop.writer_for = before
+
+
 def check(program: Program, number: int) -> None:
-    """Run a program in every way: by C++ each tenth time, compiled each fiftieth, for these take seconds."""
+    """Run a program in every way: by C++ and by Triton each tenth time, compiled each fiftieth: these take seconds."""
     expected = outcome(lambda: Run(program).eager())
     with interpreted() if number % 10 else contextlib.nullcontext():
         compare(expected, outcome(lambda: Run(program).fused()), "fused")
@@ -425,6 +440,9 @@ def check(program: Program, number: int) -> None:
         compare(expected, outcome(lambda: Run(program).mapped()), "mapped")
         with interpreted() if number % 10 else contextlib.nullcontext():
             compare(expected, outcome(lambda: Run(program).members()), "members")
+    if number % 10 == 5 and importlib.util.find_spec("triton") is not None:
+        with on_a_gpu():
+            compare(expected, outcome(lambda: Run(program).fused()), "Triton")
     if number % 50 == 0:
         compare(expected, outcome(lambda: Run(program).compiled()), "compiled")
 

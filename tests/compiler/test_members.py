@@ -41,8 +41,8 @@ def gradients(p, k):
     return tree.map(lambda x: 0.01 * torch.sin((k + 2) * x), p)
 
 
-def fused(txs, p, steps=3, members=N, **extra):
-    opt = optfx.fuse(txs, members=members)
+def fused(txs, p, steps=3, members=N, like=None, **extra):
+    opt = optfx.fuse(txs, members=members) if like is None else like.of_others(txs, members)
     q, state = opt.init(p, **extra)
     for k in range(steps):
         q, state = opt.step(gradients(q, k), state, q, **extra)
@@ -64,8 +64,14 @@ def many(row):
 def test_members_are_what_vmap_makes_of_them(row):
     extra = {k: x.expand(N) for k, x in row.extra.items()}
     p = some(torch.float64)
-    found, _ = fused(many(row), p, **extra)
+    found, opt = fused(many(row), p, **extra)
     close(found, mapped(many(row), p, **extra), 1e-5 if "bf16" in row.id or "float32" in row.id else 1e-11)
+    # others, with these numbers in another order and other parameters, are not read again
+    pick = lambda t: tree.map(lambda x: x[1:4].flip(0).clone(), t)
+    others = tree.map(lambda x: x * 1.5, (pick(some(torch.float64, seed=3))))
+    found, _ = fused(pick(many(row)), others, members=3, like=opt, **pick(extra))
+    again, _ = fused(pick(many(row)), others, members=3, **pick(extra))
+    assert all(torch.equal(x, y) or x.isnan().any() for x, y in zip(*map(tree.leaves, (found, again)), strict=True))
 
 
 RECIPE = {"rate": 0.1, "decay": 0.2, "limit": 0.5, "b1": 0.9}
@@ -115,6 +121,13 @@ def test_one_compilation_for_any_number(tmp_path, monkeypatch):
     assert len(files) == 3  # a norm, a step, and its scalar work
     fused(recipe(N), some(torch.float32))
     assert sorted(tmp_path.iterdir()) == files
+
+
+def test_another_optimizer_is_read_for_itself():
+    p = some(torch.float64)
+    (_, _), opt = fused(recipe(N), p)
+    txs = tree.map(lambda x: x.expand(N).clone(), optfx.adam(torch.tensor(0.1)))
+    assert all(map(torch.equal, *map(tree.leaves, (fused(txs, p, like=opt)[0], fused(txs, p)[0]))))
 
 
 @tree.record

@@ -600,10 +600,11 @@ def test_torchs_names_from_an_old_checkpoint():
 # ---- others that hold an optimizer -----------------------------------------------------------------------------------
 
 
-def test_grad_scaler():
+@pytest.mark.parametrize("compile", [False, True])
+def test_grad_scaler(compile):
     mine, net = model(torch.float32), model(torch.float32)
     for optimizer, module in (
-        (TorchOptimizer(mine.parameters(), adamw(1e-2)), mine),
+        (TorchOptimizer(mine.parameters(), adamw(1e-2), compile=compile), mine),
         (torch.optim.AdamW(net.parameters(), lr=1e-2), net),
     ):
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
@@ -613,13 +614,45 @@ def test_grad_scaler():
             if k == 2:
                 module[0].weight.grad[0, 0] = torch.inf
             before = [p.detach().clone() for p in module.parameters()]
-            scaler.unscale_(optimizer)
+            if k != 1:  # the optimizer does it else
+                scaler.unscale_(optimizer)
             scaler.step(optimizer)
             scaler.update()
             moved = any(not torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
             assert moved == (k != 2)
         assert scaler.get_scale() == 512.0
     assert_equal(mine.parameters(), net.parameters(), 1e-6)
+
+
+def test_a_scaled_step_does_not_ask_whether_to_take_place(monkeypatch):
+    """What a GradScaler has found stays on the device; clips see gradients without the scale."""
+    tx = optfx.chain(optfx.clip_by_global_norm(0.1), optfx.adamw(1e-2))
+    mine, plain = model(torch.float32), model(torch.float32)
+    optimizer, other = (TorchOptimizer(m.parameters(), tx, compile=True) for m in (mine, plain))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    monkeypatch.setattr(scaler, "_maybe_opt_step", None)  # which waits for the device
+    for k in range(5):
+        optimizer.zero_grad()
+        scaler.scale(loss_of(mine, k)).backward()
+        if k == 2:
+            mine[0].weight.grad[0, 0] = torch.nan
+        before = [x.clone() for p in mine.parameters() for x in (p.detach(), *optimizer.state[p].values())]
+        scaler.step(optimizer)
+        scaler.update()
+        after = [x for p in mine.parameters() for x in (p.detach(), *optimizer.state[p].values())]
+        if k == 2:
+            assert all(map(torch.equal, before, after))
+            continue
+        other.zero_grad()
+        loss_of(plain, k).backward()
+        other.step()
+        if k == 3:  # without a scaler, for once
+            optimizer.zero_grad()
+            other.zero_grad()
+            for m, o in ((mine, optimizer), (plain, other)):
+                loss_of(m, k).backward()
+                o.step()
+    assert_equal(mine.parameters(), plain.parameters(), 1e-6)
 
 
 def test_optimizer_in_backward():

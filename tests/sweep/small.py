@@ -33,7 +33,8 @@ def evaluate(params):
 
 
 def trainer(**options):
-    return sweep.Trainer(make_optimizer, loss_fn, init, batches, **{"evaluate": evaluate} | options)
+    told = {"batches": batches, "evaluate": evaluate} | options
+    return sweep.Trainer(make_optimizer, loss_fn, init, told.pop("batches"), **told)
 
 
 def configs(n=11):

@@ -217,10 +217,8 @@ def killed(note):
 
 
 def sweep_with(draw, **options):
-    return sweep.fit(
-        make_optimizer, configs(9), loss_fn, init, draw, rungs=[4, 24], policy=sweep.halve(1.5), evaluate=evaluate,
-        compile=False, progress=False, **options,
-    )  # fmt: skip
+    told = {"rungs": [4, 24], "policy": sweep.halve(1.5), "compile": False, "progress": False} | options
+    return sweep.fit(make_optimizer, configs(9), loss_fn, init, draw, evaluate=evaluate, **told)
 
 
 @contextlib.contextmanager
@@ -261,6 +259,14 @@ def test_dask_replaces_a_killed_worker(elsewhere, tmp_path):
     assert (tmp_path / "note").exists()
     assert before - after
     assert equal(found, sweep_with(batches))
+
+
+def test_submitit_runs_a_process_for_each_part(elsewhere, tmp_path):
+    submitit = pytest.importorskip("submitit", reason="submitit is not here")
+    executor = submitit.AutoExecutor(tmp_path, cluster="local")
+    executor.update_parameters(timeout_min=5)
+    found = sweep_with(batches, executor=executor, parts=2, rungs=[6])
+    assert equal(found, sweep_with(batches, rungs=[6]))
 
 
 def stands_still(note):

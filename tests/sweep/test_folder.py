@@ -91,6 +91,42 @@ def test_killed_again_and_again(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["sweep.pt"]
 
 
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("how", [{"compile": False}, {"compile": True}, {"compile": False, "chunk_size": 4}], ids=str)
+def test_an_error_in_training_loses_nothing(tmp_path, how, error):
+    """In the middle of a run: what was trained is in the error and in the folder, and goes on from there."""
+    broken = []
+
+    def draw(step):
+        if step in broken:
+            raise error("no such batch")
+        return batches(step)
+
+    ours = trainer(batches=draw, **how)
+    start = ours.start(configs())
+    alone = ours.run(start, 20, **RUN)
+    broken.append(13)
+    with pytest.raises(error, match="no such batch") as caught:
+        ours.run(start, 20, **RUN, folder=tmp_path)
+    assert caught.value.population.age.max() in ((13,) if error is OSError else (12, 13))  # 12 was not trained yet
+    assert torch.equal(sweep.load(tmp_path).population.age, caught.value.population.age)
+    broken.clear()
+    assert equal(ours.run(start, 20, **RUN, folder=tmp_path), alone)
+
+    whole, losses = ours.train(start, 18)
+    broken.append(13)
+    with pytest.raises(error) as caught:
+        ours.train(start, 18)
+    broken.clear()
+    left = caught.value.population
+    assert len(left) == len(start)
+    for age in left.age.unique().tolist():  # a chunk that had not begun is where it was
+        rows = (left.age == age).nonzero().squeeze(1)
+        on, more = ours.train(left[rows], 18 - age)
+        assert same(on, whole[rows])
+        assert torch.equal(more, losses[age:, rows])
+
+
 def test_a_run_that_is_done_is_read(alone, tmp_path):
     ours = trainer()
     first = ours.run(ours.start(configs()), 20, **RUN, folder=tmp_path)

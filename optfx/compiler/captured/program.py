@@ -31,19 +31,20 @@ class Step(NamedTuple):
     words: str
 
 
-def capture(f: Callable[..., Any], *args: Any) -> Program:
+def capture(f: Callable[..., Any], *args: Any, first: Traced | None = None) -> Program:
     """Make a program of a function, which runs twice, and start the C++ compiler.
 
     Args:
         f: a function of trees of tensors. Tensors that it finds outside are read anew at each run.
         *args: trees of tensors on the CPU. Those of a run have their shapes and dtypes.
+        first: what it asked of torch the first time, if it has been traced already.
 
     Raises:
         NotCaptured: the function looks at the values of tensors, writes to tensors that are not its own, or is another
             one the second time.
         Unsupported: there is no C++ compiler.
     """
-    first, again = trace(f, args), trace(f, args)
+    first, again = first or trace(f, args), trace(f, args)
     if not again.asked().is_like(first.asked()):
         raise NotCaptured("it does something else the second time")
     return Program(first)

@@ -82,8 +82,16 @@ class Workshop:
         launch = inductor.launcher(loop, [*leaves, *places, *scalars], program.views)
         return Kernel(prelude, dtypes, launch, False, f"Inductor{reason}")
 
-    def scalar_work(self, f: Callable[..., list[Tensor]], args: list[Tensor], targets: list[Tensor]) -> Bound:
-        """`f(*args)` written to `targets`, compiled as one function."""
+    def scalar_work(
+        self,
+        f: Callable[..., list[Tensor]],
+        args: list[Tensor],
+        targets: list[Tensor],
+        known: dict[Any, GraphModule],
+        name: Any,
+    ) -> Bound:
+        """`f(*args)` written to `targets`, compiled as one function. What is traced of one member is kept in `known`,
+        by its `name`: it is the same for any number of them."""
         every = list({id(x): x for x in (*args, *targets)}.values())
         at = {id(x): k for k, x in enumerate(every)}
 
@@ -98,8 +106,11 @@ class Workshop:
         examples = [self.members.one(x).clone() for x in every]
         writer = writer_for(every[0].device) if len({x.device for x in every}) == 1 else None
         if writer is not None:
+            key = name, *(at[id(x)] for x in (*args, *targets))
+            if key not in known:
+                known[key] = traced(run, examples)
             with contextlib.suppress(Unsupported):
-                return writer.scalar_work(traced(run, examples), every, self._compilers, self.members)
+                return writer.scalar_work(known[key], every, self._compilers, self.members)
         from torch.fx.experimental.proxy_tensor import make_fx
 
         graph = make_fx(run)(*examples)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from optfx.compiler.kernels.program import Placed, Program, Wanted, program_of
+from optfx.compiler.plan.others import Others, others_of
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.lazy import Call, Partial, Reduction, Slot, sources_of
 from optfx.compiler.record.levels import Level
@@ -41,6 +42,7 @@ class Owner(NamedTuple):
 
     slots: tuple[tuple[Slot, ...], ...]  # the scalars they take
     partials: tuple[tuple[Partial, ...], ...]  # the reductions that their parts belong to
+    others: Others | None  # the processes that have other parts of them, if there are reductions
 
 
 class Member(NamedTuple):
@@ -77,8 +79,11 @@ def groups_of(recording: Recording) -> Groups:
             stages.append(Work(level, placed[-1].program))
             partials.append(tuple(w.to.partial for w in wanted if isinstance(w.to, Reduction)))
         inputs = sorted({i for p in placed for i in p.inputs})
-        group = Group(tuple(stages), recorder.inputs[inputs[0]].device)
-        owner = Owner(tuple(p.slots for p in placed), tuple(partials))
+        form = recorder.inputs[inputs[0]]
+        group = Group(tuple(stages), form.device)
+        owner = Owner(
+            tuple(p.slots for p in placed), tuple(partials), others_of(form.spread) if any(partials) else None
+        )
         groups[group][owner].append(Member(inputs, placed))
     return groups
 

@@ -19,6 +19,7 @@ from optfx.compiler.record.inputs import AsLeaf, Input
 from optfx.compiler.record.lazy import Event
 from optfx.compiler.record.levels import Level
 from optfx.compiler.record.recording import Recording
+from optfx.tree.sharded import local_shape
 
 
 class Packing(NamedTuple):
@@ -49,38 +50,47 @@ class Layout:
         outside = [i for i, _ in recorder.outside]
         self.rebound = {*map(Input, range(inputs.n)), *extra, *outside, *results}
         empty = [
-            torch.empty(members.shape(x.shape), dtype=x.dtype, device=x.device) for x in recorder.inputs[len(leaves) :]
+            torch.empty(members.shape(local_shape(x.shape, x.spread)), dtype=x.dtype, device=x.device)
+            for x in recorder.inputs[len(leaves) :]
         ]
         self.values: list[Tensor] = [*leaves, *empty]
         for i, x in recorder.outside:
             self.values[i] = members.every(x.contiguous())
         self.moved: set[Input] = set()  # those that have been given other memory
         self.packings: dict[Level, Packing] = defaultdict(lambda: Packing([], []))  # what is packed before a stage
-        self._levels, self._small = recording.levels, small
-        self._ndims = [len(x.shape) for x in recorder.inputs]
+        self._levels, self._small, self._forms = recording.levels, small, recorder.inputs
 
     def places(self, members: list[Member], together: bool) -> list[tuple[Member, dict[Input, Input]]]:
         """The leaves that kernels see, each as a member and what stands in the place of its inputs.
 
         Where one call does all leaves `together`, nothing is packed.
         """
-        small = [m for m in members if self.values[m.inputs[0]].numel() <= self._small]
+        small = [*filter(self._is_small, members)]
         if together or len(small) < 2:
             return [(m, {i: i for i in m.inputs}) for m in members]
         packed: dict[Input, Input] = {}
         for column in zip(*(m.inputs for m in small), strict=True):
             packed |= dict.fromkeys(column, Input(len(self.values)))
             self.values.append(self._packed(list(column)))
-        large = [m for m in members if self.values[m.inputs[0]].numel() > self._small]
+        large = [m for m in members if not self._is_small(m)]
         return [(small[0], packed), *((m, {i: i for i in m.inputs}) for m in large)]
+
+    def _is_small(self, member: Member) -> bool:
+        """Whether a leaf may be packed: not a part of one, whose memory is somebody else's."""
+        return self.length(member) <= self._small and self._forms[member.inputs[0]].spread is None
+
+    def length(self, member: Member) -> int:
+        """How many elements a leaf has in this process."""
+        i = member.inputs[0]
+        return member.length if self._forms[i].spread is None else self.values[i].numel()
 
     def fill_empty(self, members: list[Member]) -> None:
         """Write the numbers of rows that have no elements: they are the same in each step."""
         for program, inputs, _, sizes in [placed for m in members for placed in m.placed if placed.program.rows]:
             found, _ = of_nothing(program, self.values[inputs[0]].device, sizes)
             for y, store in zip(found, program.stores, strict=True):
-                place = self.values[inputs[store.to]]
-                place.copy_(y.reshape(place.shape[place.ndim - self._ndims[inputs[store.to]] :]))
+                place, form = self.values[inputs[store.to]], self._forms[inputs[store.to]]
+                place.copy_(y.reshape(place.shape[place.ndim - len(form.shape) :]))
 
     def _packed(self, column: list[Input]) -> Tensor:
         """One buffer for what many leaves have in the same role: their own memory where they are neighbors already."""

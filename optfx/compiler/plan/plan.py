@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from optfx.compiler.kernels.binding import Bound, Owned, Row, cells
+from optfx.compiler.kernels.binding import Bound, Owned, cells
 from optfx.compiler.kernels.cpp.calls import Call
 from optfx.compiler.kernels.program import of_nothing
 from optfx.compiler.kernels.workshop import Kernel, Workshop
@@ -22,13 +22,15 @@ from optfx.compiler.members import Members
 from optfx.compiler.plan.groups import Member, Work, groups_of
 from optfx.compiler.plan.layout import Layout, Packing
 from optfx.compiler.plan.numbers import Numbers
+from optfx.compiler.plan.others import Exchange
+from optfx.compiler.plan.partials import Partials, Share
 from optfx.compiler.plan.whole import Whole
 from optfx.compiler.record.findings import Changed, Known, Together
 from optfx.compiler.record.inputs import FromCaller, Input
-from optfx.compiler.record.lazy import Event, Form, Partial, Slot, storage_of
+from optfx.compiler.record.lazy import Event, Form, Slot, storage_of
 from optfx.compiler.record.levels import Level
 from optfx.compiler.record.recording import Recording
-from optfx.compiler.record.spaces import Sizes
+from optfx.tree.sharded import from_local, laid, local_of, spread_of
 
 PLAIN = torch.contiguous_format
 
@@ -49,17 +51,8 @@ class Stage(NamedTuple):
     packing: Packing
     scalars: Bound | None
     units: list[Unit]
+    exchanges: list[Exchange]
     events: list[tuple[Event, list[Any]]]  # with their scalars
-
-
-class Share(NamedTuple):
-    """What an owner has of a kernel."""
-
-    slots: tuple[Slot, ...]
-    partials: tuple[Partial, ...]
-    rows: list[Row]  # none where its leaves have no elements
-    sizes: list[Sizes]  # of their dimensions
-    numbers: int  # how many numbers it gives to each partial
 
 
 class Unbound(NamedTuple):
@@ -96,7 +89,7 @@ class Plan:
         values: the tensor that each input is now.
         moved: the inputs that were given other memory, with others in one buffer.
         numbers: scalars that the step reads and does not own.
-        memory: the forms of params and state, then of those numbers.
+        memory: their forms.
         addresses: where they were when they were looked up.
     """
 
@@ -111,49 +104,41 @@ class Plan:
         self.values = self._layout.values
         self._loaded: list[Loaded] = []
         self._deferred: list[tuple[Tensor, Tensor]] = []  # written when all else is done: kernels read what was there
-        units, events = self._units(), self._events()
+        unbound = list(self._unbound())
+        shares = [(unit.work.level, share) for unit in unbound for share in unit.shares]
+        numbers = Partials(self._recorder.partials, shares, self._members)
+        self.partials = numbers.rows
+        units, events = self._units(unbound, numbers), self._events()
         self.stages = [
-            Stage(self._layout.packings[level], self._scalar_work(level, events[level]), units[level], events[level])
+            Stage(
+                *(self._layout.packings[level], self._scalar_work(level, events[level])),
+                *(units[level], numbers.exchanges[level], events[level]),
+            )
             for level in map(Level, range(self._levels.last + 1))
         ]
         self.moved = self._layout.moved
         self.numbers = self.scalars[len(recording.inputs.of_state) :]  # beside those of the state
-        own = self.values[recording.inputs.n : 2 * recording.inputs.n + recording.n_state]
-        self.memory = [Form.of(x) for x in (*own, *self.numbers)]
+        self.memory = [Form.of(x) for x in self.numbers]
         self.addresses: list[int] = []
         self._left_out: Set[int] = frozenset()
 
     # ---- kernels ---------------------------------------------------------------------------------
 
-    def _units(self) -> dict[Level, list[Unit]]:
-        unbound = list(self._unbound())
-        numbers: dict[Partial, list[int]] = defaultdict(list)
-        for share in [share for unit in unbound for share in unit.shares]:
-            for p in share.partials:
-                numbers[p].append(share.numbers)
-        shapes = [
-            torch.Size([sum(numbers[Partial(p)])]) if p in numbers else x.shape
-            for p, x in enumerate(self._recorder.partials)
-        ]
-        self.partials = [
-            torch.zeros(self._members.shape(shape), dtype=x.dtype, device=x.device)
-            for shape, x in zip(shapes, self._recorder.partials, strict=True)
-        ]
-        places = {p: iter(self.partials[p].split(lengths, -1)) for p, lengths in numbers.items()}
+    def _units(self, unbound: list[Unbound], numbers: Partials) -> dict[Level, list[Unit]]:
         units: dict[Level, list[Unit]] = defaultdict(list)
         for work, device, kernel, members, shares in unbound:
             owners, loaded = [], {}  # owners that take the same scalars find them in one place
             for share in shares:
-                partials = [next(places[p]) for p in share.partials]
-                if kernel is None or not share.rows:
+                partials = numbers.places(share)
+                if len(share.rows) < share.numbers:
                     for place, number in zip(partials, of_nothing(work.program, device)[1], strict=True):
                         place.copy_(number)
-                else:
+                if kernel is not None and share.rows:
                     if share.slots not in loaded:
                         loaded[share.slots] = cells(kernel.dtypes, device, self._members)
                         self._loaded.append(Loaded(work.level, kernel.prelude, share.slots, loaded[share.slots]))
                     owners.append(Owned(share.rows, share.sizes, loaded[share.slots], partials))
-            if kernel is not None:
+            if kernel is not None and owners:
                 bound = kernel.launch(owners, self.values, self._layout.rebound, self._members)
                 calls = 1 if kernel.together else sum(len(o.rows) for o in owners)
                 units[work.level].append(Unit(bound, kernel, work, members, calls))
@@ -161,9 +146,10 @@ class Plan:
 
     def _unbound(self) -> Iterator[Unbound]:
         for group, owners in groups_of(self.recording).items():
-            full = {o: [m for m in members if m.length] for o, members in owners.items()}
-            self._layout.fill_empty([m for members in owners.values() for m in members if not m.length])
-            members = [m for ms in full.values() for m in ms]
+            full = {o: [m for m in members if self._layout.length(m)] for o, members in owners.items()}
+            # also those of which only others have elements: every process gives as many numbers
+            members = [m for ms in owners.values() for m in ms if m.length]
+            self._layout.fill_empty([m for ms in owners.values() for m in ms if not m.length])
             kernels = [self._workshop.kernel(w.program, group.device) if members else None for w in group.stages]
             together = all(kernel is None or kernel.together for kernel in kernels)
             together |= not group.is_flat or isinstance(self._members, Members)  # whose leaves are not packed either
@@ -173,8 +159,8 @@ class Plan:
                 for owner, leaves in places.items():
                     rows = [[at[i] for i in m.placed[k].inputs] for m, at in leaves]
                     sizes = [m.placed[k].sizes for m, _ in leaves]
-                    calls = 1 if kernel is None or kernel.together else max(len(rows), 1)
-                    shares.append(Share(owner.slots[k], owner.partials[k], rows, sizes, calls))
+                    calls = 1 if kernel is None or kernel.together else len(owners[owner] if owner.others else rows)
+                    shares.append(Share(owner.slots[k], owner.partials[k], owner.others, rows, sizes, max(calls, 1)))
                 yield Unbound(work, group.device, kernel, members, shares)
 
     # ---- events and scalar work ------------------------------------------------------------------
@@ -228,7 +214,7 @@ class Plan:
         targets = [*(y for x in loaded for y in x.targets), *(x for _, x in taken)]
         targets += [self._place_of(self.recording.filled[k]) for k in filled]
         args = [*self.scalars, *self.partials, *floats]
-        return self._workshop.scalar_work(work, args, targets) if targets else None
+        return self._workshop.scalar_work(work, args, targets, self.recording.traced, level) if targets else None
 
     def _place_of(self, i: Input) -> Tensor:
         """Where the scalar that is input `i` is written: elsewhere first, where a kernel may read the old one: it may
@@ -281,12 +267,14 @@ class Plan:
             values[i] = x
         for i, x in self._recorder.outside:
             values[i] = self._members.every(x.contiguous())
-        for packing, work, units, events in self.stages:
+        for packing, work, units, exchanges, events in self.stages:
             packing.run(values)
             if work is not None:
                 work.run()
             for unit in units:
                 unit.bound.run()
+            for exchange in exchanges:
+                exchange.run()
             for event, scalars in events:
                 self._run_event(event, scalars, extra)
         late = [(values[to], values[k]) for k, to in self.recording.kept.writes]
@@ -297,7 +285,8 @@ class Plan:
         """The calls of a step in which inputs are these tensors; None where Python takes part in it."""
         for i, x in rebound:
             self.values[i] = x
-        if self._deferred or self._recorder.outside or any(s.events or s.packing.views for s in self.stages):
+        by_python = any(s.events or s.exchanges or s.packing.views for s in self.stages)
+        if self._deferred or self._recorder.outside or by_python:
             return None
         in_turn = [b for s in self.stages for b in (s.scalars, *(u.bound for u in s.units)) if b is not None]
         found = [b.call() for b in in_turn if b.call is not None]
@@ -306,9 +295,12 @@ class Plan:
     def _run_event(self, event: Event, scalars: list[Any], extra: list[Any]) -> None:
         leaves = [self.values[x.source] for x in event.leaves]  # type: ignore[index]
         now = [extra[v.index] if isinstance(v, FromCaller) else v for v in scalars]
-        ys = self._members.run(event.run, leaves, now)
+        given = [from_local(x, spread_of(like), like.shape) for x, like in zip(leaves, event.leaves, strict=True)]
+        ys = self._members.run(event.run, given, now)
+        ys = [laid(y, form.spread) for y, form in zip(ys, event.forms, strict=True)]
         if (forms := [Form.of(self._members.one(y)) for y in ys]) != event.forms:
             raise Changed(event.what, event.place, forms)
+        ys = [*map(local_of, ys)]
         memory = {storage_of(x) for x in (*leaves, *(v for v in scalars if isinstance(v, Tensor)))}
         for j, (k, number, y) in enumerate(zip(event.to, event.numbers, ys, strict=True)):
             if number:

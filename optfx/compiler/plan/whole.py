@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from optfx.compiler.given import plain
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import AsLeaf
 from optfx.compiler.record.recording import Recording
@@ -31,7 +32,7 @@ def whole(recording: Recording, given: list[Tensor], numbers: list[Tensor], extr
     """
     inputs = recording.inputs
     # not isinstance, which looks at what is given
-    leaves = [*given, *(x for what, x in zip(inputs.extra, extra, strict=True) if type(what) is AsLeaf)]
+    leaves = [*given, *(plain(x) for what, x in zip(inputs.extra, extra, strict=True) if type(what) is AsLeaf)]
     known = [*(leaves[i] for i in inputs.of_state), *numbers]
     outside = [x for _, x in recording.recorder.numbers]
     written = inputs.scalars[len(known) : len(inputs.scalars) - len(outside)]

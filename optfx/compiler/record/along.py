@@ -16,9 +16,9 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from optfx.compiler.record.inputs import Input
-from optfx.compiler.record.lazy import Call, Form, Lazy, Named
+from optfx.compiler.record.lazy import Call, Form, Lazy, Named, Reduction
 from optfx.compiler.record.notes import Notes
-from optfx.compiler.record.operations import aten, name_of, taken_of_all
+from optfx.compiler.record.operations import Taken, aten, name_of, taken_of_all
 from optfx.compiler.record.spaces import Spaces, cut, padded
 
 OPERATIONS = {
@@ -47,7 +47,7 @@ class Along:
     @property
     def __name__(self) -> str:
         name = self.f.overloadpacket.__name__
-        ends = {(self.ndim - 1,): f"row {name}", (0,): f"column {name}"}
+        ends: dict[tuple[int, ...], str] = {(self.ndim - 1,): f"row {name}", (0,): f"column {name}"}
         return ends.get(self.dims, f"slice {name}")
 
     def kept(self, shape: Sequence[int]) -> torch.Size:
@@ -124,6 +124,15 @@ class Meeting(Notes):
             return slim
         shape = torch.Size([n for d, n in enumerate(x.shape) if d not in f.dims])
         return self.reshaped(slim, Form.of(slim)._replace(shape=shape))
+
+    def taken(self, f: Taken, x: Lazy, mean: bool, keepdim: bool) -> Tensor:
+        """The number that an operation makes of a whole leaf."""
+        partial = self.partial(Form(torch.Size((2,)), f.dtype, x.device))
+        self.log.append(Reduction(f, [(x,)], (), partial))
+        y = self.tracer.call(f.f, (self.partials[partial], *(() if f.order is None else (f.order,))), {})
+        if mean:
+            y = self.tracer.call(aten.div.Tensor, (y, x.numel()), {})
+        return self.tracer.call(aten.view.default, (y, [1] * x.ndim), {}) if keepdim and x.ndim else y
 
     def written(self, x: Lazy, to: Input) -> Lazy:
         """What is written to a parameter or to the state, in the loop that its own leaf has."""

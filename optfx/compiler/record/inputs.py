@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optfx.core import GradientTransformation, is_number
 from optfx.tree import Tree, flatten
+from optfx.tree.sharded import spread_of
 from optfx.tree.share import scalar_dtype
 
 Input = NewType("Input", int)
@@ -83,7 +84,7 @@ def kind_of(extra: Any) -> Any:
     if isinstance(extra, CONSTANTS):
         return type(extra), extra
     if isinstance(extra, Tensor) and extra.ndim:
-        return extra.shape, extra.dtype
+        return extra.shape, extra.dtype, spread_of(extra)
     return "number" if is_number(extra) else "given"
 
 

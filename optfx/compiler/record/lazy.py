@@ -11,6 +11,7 @@ from torch import Tensor
 
 from optfx.compiler.record.inputs import Input, Unfusable
 from optfx.compiler.record.spaces import padded
+from optfx.tree.sharded import Spread, spread_of
 from optfx.tree.verbs import name_of
 
 Partial = NewType("Partial", int)
@@ -57,11 +58,15 @@ class Lazy(Tensor):
 
     source: Input | Call
     k: int
+    device_mesh: Any
+    placements: tuple[Any, ...]
 
     @staticmethod
     def __new__(cls, source: Input | Call, k: int, like: Form) -> Lazy:
         x = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)  # type: ignore[attr-defined]
         x.source, x.k = source, k
+        if like.spread is not None:  # as a `DTensor` says it
+            x.device_mesh, x.placements = like.spread
         return x
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -82,13 +87,15 @@ class Form(NamedTuple):
     shape: torch.Size
     dtype: torch.dtype
     device: torch.device
+    spread: Spread | None = None  # over processes
 
     @staticmethod
     def of(x: Any) -> Form:
-        return Form(x.shape, x.dtype, x.device)
+        return Form(x.shape, x.dtype, x.device, spread_of(x))
 
     def __str__(self) -> str:
-        return f"{tuple(self.shape)} {self.dtype} on {self.device}"
+        spread = "" if self.spread is None else f", {self.spread.placements} of {self.spread.mesh}"
+        return f"{tuple(self.shape)} {self.dtype} on {self.device}{spread}"
 
 
 class Write(NamedTuple):

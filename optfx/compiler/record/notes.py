@@ -13,6 +13,8 @@ from optfx.compiler.record.findings import Known, Place
 from optfx.compiler.record.inputs import Input, Unfusable
 from optfx.compiler.record.lazy import Call, Event, Form, Lazy, Named, Partial, Reduction, Slot, Write, storage_of
 from optfx.compiler.record.tracer import Tracer
+from optfx.tree import sharded
+from optfx.tree.sharded import Spread, spread_of
 from optfx.tree.verbs import Scalars
 
 FOLDED = (0.0, 1.0)  # floats that are part of a program, so that the compiler can leave out what they do
@@ -42,7 +44,7 @@ class Notes:
         known: Known,
         tracer: Tracer,
     ):
-        self.inputs: list[Tensor | Form] = [*inputs]  # those given, then those that are met
+        self.inputs = [*map(Form.of, inputs)]  # those given, then those that are met
         self.partials: list[Tensor] = []
         self.slots: list[float | Tensor] = []
         self.log: list[Reduction | Event] = []
@@ -191,6 +193,19 @@ class Notes:
             self.partials[k] if number else Lazy(k, 0, form)  # type: ignore[arg-type]
             for k, number, form in zip(to, numbers, forms, strict=True)
         ]
+
+    def laid(self, x: Tensor, spread: Spread | None) -> Tensor:
+        """A leaf, spread over processes in a certain way."""
+        if spread_of(x) == spread:
+            return x
+        leaf, why = self.leaf(x), "a leaf is spread in another way"
+        form = Form(leaf.shape, leaf.dtype, leaf.device, spread)
+        return self.event("redistribute", why, lambda xs, _: [sharded.laid(xs[0], spread)], [leaf], [], [form])[0]
+
+    def on_parts(self, xs: list[Lazy]) -> list[Lazy]:
+        """Corresponding leaves, spread like the first of them, so that their parts correspond."""
+        sharded.check_meshes(xs)
+        return [self.leaf(self.laid(x, spread_of(xs[0]))) for x in xs]
 
     def _stored(self, x: Lazy) -> Lazy:
         """A leaf that exists when an event reads it."""

@@ -42,7 +42,8 @@ REDUCTIONS = {
 }
 """Operations that kernels take over all elements of a leaf, each as the one that needs no dimensions."""
 
-ORDERS = (1, 2, float("inf"), -float("inf"))  # of norms that kernels are written for
+INF = float("inf")
+ORDERS = (1, 2, INF, -INF)  # of norms that kernels are written for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def results_of(f: OpOverload, args: Any, kwargs: Any) -> Any:
     return found
 
 
-def treats_elements_alike(f: OpOverload, leaves: list[Tensor], others: list[Any], results: list[Tensor]) -> bool:
+def treats_elements_alike(f: OpOverload, leaves: Sequence[Tensor], others: list[Any], results: list[Tensor]) -> bool:
     """Whether a kernel may do the operation: on leaves of one floating dtype, and on bools."""
     name, result = name_of(f), results[0]
     if name == "_to_copy" and leaves[0].dtype in WHOLE:
@@ -136,7 +137,15 @@ class Taken:
         return self.f.overloadpacket.__name__
 
     def __call__(self, x: Tensor) -> Tensor:
+        if not x.numel() and (extreme := self.of_nothing()) is not None:  # the part of a process may be empty
+            return x.new_full((), extreme)
         return self.f(x) if self.order is None else self.f(x, self.order)
+
+    def of_nothing(self) -> float | None:
+        """What torch does not say: the largest or smallest of no numbers."""
+        if self.order is not None:
+            return {INF: 0.0, -INF: INF}.get(self.order)
+        return {aten.amax.default: -INF, aten.amin.default: INF}.get(self.f)
 
 
 def taken_of_all(f: OpOverload, given: dict[str, Any]) -> Taken | None:
@@ -154,7 +163,9 @@ def taken_of_all(f: OpOverload, given: dict[str, Any]) -> Taken | None:
     if order not in (None, *ORDERS) or given.get("dtype") not in (None, x.dtype):
         return None
     dtype = torch.bool if logical else torch.int64 if x.dtype == torch.bool else x.dtype
-    return Taken(REDUCTIONS[name], order, dtype)
+    taken = Taken(REDUCTIONS[name], order, dtype)
+    refused = not x.numel() and taken.of_nothing() is not None
+    return None if refused else taken
 
 
 def name_of(f: OpOverload) -> str:

@@ -23,13 +23,15 @@ from optfx.compiler.record.along import Along, Meeting, same, taken_along
 from optfx.compiler.record.findings import Again, Known, Place, code_of
 from optfx.compiler.record.inputs import FromCaller, Given, Input, Unfusable, index_of
 from optfx.compiler.record.lazy import Form, Lazy, Named, Reduction
-from optfx.compiler.record.operations import Operation, Taken, aten
+from optfx.compiler.record.operations import Operation, aten
 from optfx.compiler.record.reasons import is_ours, line, reason_of
+from optfx.compiler.record.spreads import alike, spread_of_result
 from optfx.compiler.record.tables import in_table
 from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation, when_due
 from optfx.tree import Tree, flatten, matrices, share, unflatten, verbs
 from optfx.tree.dispatch import DispatchMode
+from optfx.tree.sharded import spread_of
 from optfx.tree.verbs import Scalars
 from optfx.tree.words import difference
 
@@ -61,18 +63,20 @@ class Recorder(Meeting, DispatchMode):
             return verbs.run_leaf(f, tuple(xs), self.here(f, scalars), outs)
         leaves, named, as_pairs = [self.leaf(x) for x in xs], self.named(scalars), scalars.as_pairs
         _check_dtypes(tuple(x.dtype for x in leaves), as_pairs)
-        if whole and (found := self._look_into(f, xs, scalars, outs)) is not None:
+        if whole and alike(leaves) and (found := self._look_into(f, xs, scalars, outs)) is not None:
             return found
         if whole or (not as_pairs and any(x.is_complex() for x in xs)):
 
             def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
                 now = Scalars(f, dict(zip(scalars.values, values, strict=True)), as_pairs)
-                return verbs.run_leaf(f, tuple(leaves), now, outs)
+                return verbs.run_anywhere(f, tuple(leaves), now, outs, whole)
 
             why = "it sees whole leaves" if whole else "it multiplies complex numbers"
             forms = [Form.of(x) for x in leaves[:outs]]
             return self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=whole)
-        return self.call(f, leaves, named, [Form.of(x) for x in leaves[:outs]])
+        parts = self.on_parts(leaves)
+        new = self.call(f, parts, named, [Form.of(x) for x in parts[:outs]])
+        return [self.laid(y, spread_of(x)) for y, x in zip(new, leaves, strict=False)]
 
     def _look_into(self, f: Any, xs: Sequence[Tensor], scalars: Scalars, outs: int) -> list[Tensor] | None:
         """Run a leafwise function operation by operation; None if that would take an event, or fails."""
@@ -97,7 +101,7 @@ class Recorder(Meeting, DispatchMode):
         def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
             now = Scalars(f, dict(zip(scalars.values, values, strict=True)))
             rows = [leaves[i : i + width] for i in range(0, len(leaves), width)]
-            return [y for ys in matrices.run_matrices(f, rows, now, like) for y in ys]
+            return [y for ys in matrices.run_anywhere(f, rows, now, like) for y in ys]
 
         forms = [Form.of(row[k]) for row in rows for k in like]
         why = "it multiplies matrices"
@@ -124,8 +128,9 @@ class Recorder(Meeting, DispatchMode):
     def reduce(self, f: Any, combine: Any, rows: list[tuple[Tensor, ...]], scalars: Scalars) -> Tensor:
         rows = [tuple(map(self.bring, xs)) for xs in rows]
         if not any(isinstance(x, Lazy) for xs in rows for x in xs) or code_of(f) in self.known.opened:
-            return verbs.combined(f, combine, rows, self.here(f, scalars))
-        leaves = [tuple(map(self.leaf, xs)) for xs in rows]
+            now = self.here(f, scalars)
+            return verbs.of_all([verbs.part_of(f, xs, now) for xs in rows], combine, now)
+        leaves = [tuple(self.on_parts([*map(self.leaf, xs)])) for xs in rows]
         named, width = self.named(scalars), len(rows[0])
         dtype, device = self._dtype_of(f, rows, scalars), rows[0][0].device
         if any(x.is_complex() for xs in rows for x in xs):
@@ -195,8 +200,8 @@ class Recorder(Meeting, DispatchMode):
         if (table := in_table(func, given, self.tracer)) is not None:
             return self.broadcast(*table)
         if (taken := operations.taken_of_all(func, given)) is not None and taken not in self.known.opened:
-            return self._take(taken, self.full(given["self"]), name == "mean", given.get("keepdim", False))
-        if (rows := taken_along(func, given)) is not None:
+            return self.taken(taken, self.full(given["self"]), name == "mean", given.get("keepdim", False))
+        if (rows := taken_along(func, given)) is not None and spread_of(given["self"]) is None:
             if all(given["self"].shape[d] == 1 for d in rows.dims):
                 return self._of_one(rows, given["self"], given.get("keepdim", False))
             return self.along(rows, given["self"], given.get("keepdim", False))
@@ -205,17 +210,20 @@ class Recorder(Meeting, DispatchMode):
         leaves = {k: x for k, x in given.items() if isinstance(x, Lazy)}
         others = {k: x for k, x in given.items() if not isinstance(x, Lazy)}
         place = next((x.device for x in leaves.values()), torch.device("cpu"))
-        forms = [Form(x.shape, x.dtype, given.get("device") or place) for x in results]
+        forms = [Form(x.shape, x.dtype, given.get("device") or place, spread_of_result(x, flat)) for x in results]
         if any(form.dtype.is_complex and not form.shape for form in forms):
             raise Unfusable("it makes a complex number of a leaf")
         f = Operation(func, tuple(leaves), forms[0].dtype)
-        if len(leaves) == 1 and isinstance(found, Tensor) and operations.reshapes(func, *leaves.values(), found):
-            return self.reshaped(*leaves.values(), forms[0])
-        if name == "expand":
-            return self.broadcast(same, [*leaves.values()], (), forms[0])
-        alike = operations.treats_elements_alike(func, [*leaves.values()], [*others.values()], results)
-        if alike and not seeded and f not in self.known.opened:
-            return self.broadcast(f, [*leaves.values()], self._others(func, others), forms[0])
+        whole, xs = isinstance(found, Tensor), [*leaves.values()]
+        here = all(spread_of(x) is None for x in xs)  # else elements may be on other processes
+        here |= all(x.shape == forms[0].shape for x in xs) and alike(xs)
+        if here and whole and len(xs) == 1 and operations.reshapes(func, xs[0], results[0]):
+            return self.reshaped(xs[0], forms[0])
+        if here and name == "expand":
+            return self.broadcast(same, xs, (), forms[0])
+        pointwise = operations.treats_elements_alike(func, xs, [*others.values()], results)
+        if here and pointwise and not seeded and f not in self.known.opened:
+            return self.broadcast(f, xs, self._others(func, others), forms[0])
         is_leaf, is_scalar = [isinstance(x, Lazy) for x in flat], [isinstance(x, Tensor) for x in flat]
 
         def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
@@ -236,15 +244,6 @@ class Recorder(Meeting, DispatchMode):
         whole = [x for x in flat if isinstance(x, Lazy)]
         new = self.event(name, reason + line(Recorder.update.__code__), run, whole, scalars, forms, ordered=seeded)
         return type(found)(new) if isinstance(found, (tuple, list)) else new[0]
-
-    def _take(self, f: Taken, x: Lazy, mean: bool, keepdim: bool) -> Tensor:
-        """The number that an operation makes of a whole leaf."""
-        partial = self.partial(Form(torch.Size((2,)), f.dtype, x.device))
-        self.log.append(Reduction(f, [(x,)], (), partial))
-        y = self.tracer.call(f.f, (self.partials[partial], *(() if f.order is None else (f.order,))), {})
-        if mean:
-            y = self.tracer.call(aten.div.Tensor, (y, x.numel()), {})
-        return self.tracer.call(aten.view.default, (y, [1] * x.ndim), {}) if keepdim and x.ndim else y
 
     def _of_one(self, f: Along, x: Lazy, keepdim: bool) -> Tensor:
         """What an operation makes of rows of one element: it sees no more than that."""

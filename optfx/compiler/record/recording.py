@@ -19,6 +19,7 @@ from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation, apply_updates
 from optfx.tree import Tree, flatten, unflatten
 from optfx.tree.recording import recording
+from optfx.tree.sharded import spread_of
 from optfx.tree.words import difference
 
 
@@ -32,7 +33,7 @@ class Recording(NamedTuple):
     kept: Kept  # what periodic work does to the state
     filled: list[Input]  # the inputs that scalar work gives: those that stand between stages, then those of the state
     levels: Levels
-    n_state: int  # how many leaves the state has
+    traced: dict[Any, GraphModule]  # the scalar work of stages, once it has been traced
 
 
 def record(
@@ -70,7 +71,7 @@ def record(
     step.inputs.scalars[n:] = [x for _, x in recorder.numbers]
     graph = tracer.finish([*scalars, *(x for x, _ in recorder.numbers), *recorder.partials], outputs)
     levels, filled = Levels(graph, recorder, len(step.inputs.scalars)), [to for _, to in step.filled]
-    return Recording(step.inputs, recorder, graph, step.writes, step.kept, filled, levels, len(flatten(state)[0]))
+    return Recording(step.inputs, recorder, graph, step.writes, step.kept, filled, levels, {})
 
 
 class _Step:
@@ -117,7 +118,10 @@ class _Step:
             if words := difference(self.state, new_state):
                 raise ValueError(f"fuse: the state after the update {words}")
             new = [*map(recorder.bring, [*flatten(new_params)[0], *flatten(new_state)[0]])]
-            new = [(x if not x.ndim else recorder.leaf(x), Input(i)) for i, x in enumerate(new, n)]
+            new = [
+                (x if not x.ndim else recorder.laid(recorder.leaf(x), spread_of(inputs.leaves[i])), Input(i))
+                for i, x in enumerate(new, n)
+            ]
         _check_forms(new, inputs)
         writes = [Write(recorder.written(x, i), i) for x, i in new if isinstance(x, Lazy) and x.source != i]
         recorder.stored[:] = needed(recorder, writes)

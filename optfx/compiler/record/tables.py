@@ -57,7 +57,7 @@ def in_table(f: OpOverload, given: dict[str, Any], tracer: Tracer) -> tuple[Oper
 def _noted(
     f: OpOverload, leaf: str, x: Lazy, named: Named, dtype: torch.dtype
 ) -> tuple[Operation, list[Lazy], Named, Form]:
-    return Operation(f, (leaf,), dtype), [x], named, Form(x.shape, dtype, x.device)
+    return Operation(f, (leaf,), dtype), [x], named, Form.of(x)._replace(dtype=dtype)
 
 
 def _is_table(x: Any, tracer: Tracer) -> bool:
