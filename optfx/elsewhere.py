@@ -56,6 +56,11 @@ _OF_SEVERAL = {
         projection_l2_ball projection_l2_sphere projection_simplex projection_vector
     """,
     "`optfx.micro_grad`": "microbatch microbatching",
+    "`optfx.stored` around it, with codecs of `optfx.combinators.codecs`": """
+        Adam8bit AdamW8bit Adam4bit AdamW4bit AdamFp8 AdamWFp8 PagedAdamW8bit Lion8bit OptimState8bit quantized
+    """,
+    "`optfx.compensate` in the last place of a chain": "kahan kahan_sum Kahan",
+    "`optfx.round_stochastically` in the last place of a chain": "stochastic_rounding bf16_stochastic_round",
     "a part of `optfx.micro_grad`": "Accumulator AccumulationType reshape_batch_axis",
     "a part of `optfx.adaptive_grad_clip`": "unitwise_norm unitwise_clip",
     "`optfx.tree.map` on the fields of a state that are like params": "tree_map_params map_params",

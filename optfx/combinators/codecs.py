@@ -100,8 +100,8 @@ def floats(dtype: torch.dtype) -> tuple[list[float], list[float]]:
     table = sorted(even)
     middle = (_float32(table[:-1]) + _float32(table[1:])) / 2
     limits = torch.where(torch.tensor([even[x] for x in table[1:]]), middle, middle.nextafter(_float32(torch.inf)))
-    rest = 256 - len(table)
-    return table + [table[-1]] * rest, limits.tolist() + [math.inf] * rest
+    rest = range(1, 257 - len(table))  # no quotient is as large
+    return table + [table[-1] for _ in rest], limits.tolist() + [table[-1] * 2.0**k for k in rest]
 
 
 DYNAMIC, UNSIGNED, SMALL = dynamic_map(8, True), dynamic_map(8, False), dynamic_map(4, True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from optfx import core, tree
 from optfx.combinators.codecs import Codec
 from optfx.core import GradientTransformation, select
-from optfx.tree import Tree
+from optfx.tree import Tree, sharded
 
 
 class StoredState(NamedTuple):
@@ -20,13 +22,41 @@ class StoredState(NamedTuple):
     scales: dict[str, Tensor]  # of the codes, by their path in `inner`, (blocks,)
 
 
+def fits(codec: Codec, x: Tensor) -> bool:
+    """Whether a leaf can be kept by a codec; if it is sharded, by equal rows, so that each process has whole blocks."""
+    spread = sharded.spread_of(x)
+    if spread is not None:
+        parts = math.prod(spread.mesh.size(k) for k in spread.shards)
+        if any(not spread.placements[k].is_shard(0) for k in spread.shards) or x.shape[0] % parts:
+            return False
+    return codec.fits(sharded.local_of(x))
+
+
+def encoded(codec: Codec, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The codes and the scales of a leaf; of a sharded one each process makes those of its part."""
+    spread, (codes, scale) = sharded.spread_of(x), codec.encode(sharded.local_of(x))
+    if spread is None:
+        return codes, scale
+    if scale is not None:
+        scale = sharded.from_local(scale, spread, torch.Size([x.numel() // codec.block]))
+    return sharded.from_local(codes, spread, torch.Size([len(x), *codes.shape[1:]])), scale
+
+
+def decoded(codec: Codec, codes: Tensor, scale: Tensor | None) -> Tensor:
+    """The leaf again."""
+    x = codec.decode(sharded.local_of(codes), None if scale is None else sharded.local_of(scale))
+    spread = sharded.spread_of(codes)
+    return x if spread is None else sharded.from_local(x, spread, torch.Size([len(codes), *x.shape[1:]]))
+
+
 @tree.record
 class stored(core.Wrapper):
     """Keep the state of a transform in fewer bits. Its leaves are decoded before each step, and encoded after it.
 
     The transform inside computes in float32 or more, and `fuse` decodes and encodes within its kernels. Counts, numbers
     and complex leaves stay as they are, and so do those that the codec leaves alone: leaves of fewer than 4096 elements
-    or of no whole number of blocks.
+    or of no whole number of blocks. Of a sharded leaf each process keeps its own part; one that is not sharded by equal
+    rows stays as it is.
 
     Args:
         inner: a transform.
@@ -70,13 +100,13 @@ class stored(core.Wrapper):
     def _decoded(self, state: StoredState) -> Tree:
         paths, codecs = tree.paths(state.inner), self._codecs(state.inner)
         leaves = zip(paths, tree.leaves(state.inner), codecs, strict=True)
-        new = [x if codec is None else codec.decode(x, state.scales.get(path)) for path, x, codec in leaves]
+        new = [x if codec is None else decoded(codec, x, state.scales.get(path)) for path, x, codec in leaves]
         return tree.unflatten_like(state.inner, new)
 
     def _encoded(self, inner: Tree, codecs: list[Codec | None]) -> StoredState:
         codes, scales = [], {}
         for path, x, codec in zip(tree.paths(inner), tree.leaves(inner), codecs, strict=True):
-            code, scale = (x, None) if codec is None else codec.encode(x)
+            code, scale = (x, None) if codec is None else encoded(codec, x)
             codes.append(code)
             if scale is not None:
                 scales[path] = scale
@@ -89,7 +119,7 @@ class stored(core.Wrapper):
         inner = self.inner.begin(params)
         chosen = dict(zip(tree.paths(params), select.resolve(self.select, params, bool, "stored"), strict=True))
         found = [(self._codec(path), path, x) for path, x in zip(tree.paths(inner), tree.leaves(inner), strict=True)]
-        keep = [c if c is not None and c.fits(x) and _of_param(chosen, path) else None for c, path, x in found]
+        keep = [c if c is not None and fits(c, x) and _of_param(chosen, path) else None for c, path, x in found]
         return self._encoded(inner, keep)
 
     def step(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import optfx
+from optfx.combinators.codecs import eight_bits
 from optfx.compiler.kernels.cpp import build
 
 ALL = {
@@ -18,6 +19,7 @@ ALL = {
     "a cube root": optfx.madgrad(0.1),
     "norms of leaves": optfx.chain(optfx.scale_by_adam(), optfx.hyperball(0.1)),
     "elements that are counted": optfx.chain(optfx.scale_by_adam(), optfx.cautious(), optfx.scale(-0.1)),
+    "states in eight bits": optfx.stored(optfx.adamw(0.1), eight_bits(block=4, least=4)),
     "a limit by a schedule": optfx.chain(optfx.clip(optfx.linear_schedule(1.0, 2.0, 9)), optfx.lion(0.1)),
 }
 

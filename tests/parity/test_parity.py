@@ -20,12 +20,13 @@ from tests.parity import (
     preconditioners,
     rules,
     signs,
+    stored,
     wrappers,
 )
 from tests.parity.harness import SHAPES, STEPS, by_formula, by_optfx, difference, start
 
 PAGE = Path(__file__).parents[2] / "docs/parity-catalogue.md"
-FILES = [rules, signs, momenta, adaptive, averaged, blocks, matrices, preconditioners, modifiers, wrappers]
+FILES = [rules, signs, momenta, adaptive, averaged, blocks, matrices, preconditioners, modifiers, wrappers, stored]
 CASES = [case for file in FILES for case in file.CASES]
 
 

@@ -33,7 +33,9 @@ static inline int32_t place_by_cells(const float* limits, const int32_t* cells, 
 def cells_of(limits: tuple[float, ...]) -> tuple[int, int, tuple[int, ...]] | None:
     """The first cell and the last one, and how many limits are below each, those of positive numbers first; None if two
     limits lie in one."""
-    sizes = [abs(x) for x in limits if x and math.isfinite(x)] or [1.0]
+    sizes = [abs(x) for x in limits if x] or [1.0]
+    if math.isinf(max(sizes)):
+        return None
     first, last = _cell(min(sizes)), _cell(max(sizes)) + 1
     lows = [0.0, *(struct.unpack("<f", struct.pack("<I", k << CELL))[0] for k in range(first + 1, last + 1))]
     spans = list(zip(lows, [*lows[1:], math.inf], strict=True))
