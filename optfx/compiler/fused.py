@@ -149,8 +149,7 @@ class fuse:
         Raises:
             RuntimeError: before `init`.
             ValueError: trees that do not fit. The message names the path, and nothing has changed.
-            TypeError: an extra argument that the optimizer does not know; a plain gradient of a sharded parameter, or one
-                on another mesh, naming the path.
+            TypeError: an unknown extra argument; a plain gradient of a sharded parameter, or one on another mesh.
             Together: parameters cannot rest in this optimizer.
         """
         if not hasattr(self, "_memory"):
@@ -216,17 +215,15 @@ class fuse:
 
         Example:
             >>> import torch, optfx
-            >>> opt = optfx.fuse(optfx.chain(optfx.centralize(), optfx.muon(0.1)))
+            >>> opt = optfx.fuse(optfx.muon(0.1))
             >>> params, state = opt.init({"w": torch.ones(2, 2), "v": torch.ones(2, 3)})
             >>> print(opt.explain())
-            2 leaves, 3 stages
+            2 leaves, 2 stages
             stage 0
-                row mean [C++]: v, w
-            stage 1
-                sub > ahead [C++]: v, w
+                ahead [C++]: v, w
                 newton_schulz, as it is, for it multiplies matrices: 2 times
-            stage 2
-                sub > ahead [C++]: v, w
+            stage 1
+                ahead [C++]: v, w
                 mul > decay > mul > add [C++]: v, w
         """
         if self._plan is None:
