@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from optfx import hints, tree
 from optfx.compiler.given import form_of, kinds_of, leaves_of, needed, plain, some_function
 from optfx.compiler.members import Alone, Members
-from optfx.compiler.memory import Memory, check, check_params
+from optfx.compiler.memory import Memory, as_new, check_params
 from optfx.compiler.record.findings import Changed, Drifted, Known, NotClosed, Resting
 from optfx.compiler.record.inputs import AsLeaf, AsScalar, Input
 from optfx.compiler.record.lazy import Form
 from optfx.core import EXTRA_ARGS, GradientTransformation, as_transform
-from optfx.core.transform import check_extra, check_updates
+from optfx.core.transform import check_extra
 from optfx.tree import Tree, flatten, paths, unflatten
-from optfx.tree.sharded import laid, spread_of
 
 if TYPE_CHECKING:  # they bring the tracer, which takes longer to import than all of optfx
     from optfx.compiler.kernels.cpp.calls import Call
@@ -118,8 +117,7 @@ class fuse:
             if not isinstance(x, Tensor):
                 raise TypeError(f"fuse: the state at {path!r} is a {type(x).__name__}, expected a tensor")
         if state is not None:
-            check("the state", like, state)
-            like = tree.map(lambda x, own: laid(own, spread_of(x)), like, state)
+            like = as_new(like, state)
         self._memory = Memory(params, like, live, copy, module)
         self._workshop, self._plans, self._plan = Workshop(self._members), {}, None
         # only the kind of an argument matters here, and that of the common ones is known
@@ -160,8 +158,7 @@ class fuse:
         leaves = self._memory.of_gradients(grads)
         plan = None if leaves is None else self._plan_for(leaves, extra)
         if leaves is None or plan is None:
-            check_updates("fuse", self.params, grads)
-            check("the gradient", self.params, grads)
+            self._memory.check_gradients(grads)
             leaves = [plain(x) for x in leaves or ()]
             plan = self._plan_for(leaves, extra) or self._compile(leaves, extra)
         plan.leave_out(resting.params if resting is not None else frozenset())

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optfx import tree
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.lazy import Form, Lazy
+from optfx.core.transform import check_updates
 from optfx.tree import Tree, flatten, paths, unflatten
 from optfx.tree.nodes import leaves_in
 from optfx.tree.record import is_wrapped
@@ -180,6 +182,11 @@ class Memory:
                 return None
         return found
 
+    def check_gradients(self, grads: Tree) -> None:
+        """Raise on gradients that do not fit the parameters, naming the path."""
+        check_updates("fuse", self.params, grads)
+        check("the gradient", self.params, grads)
+
     def seen(self, grads: list[Tensor]) -> list[Tensor]:
         """Gradients, params and state as a recording sees them: of what is sharded, the form."""
         forms = [*(form._replace(dtype=x.dtype) for x, form in zip(grads, self.forms, strict=False)), *self.forms]
@@ -237,6 +244,16 @@ def check_params(params: Tree, live: bool, sharded: bool) -> None:
             )
         if live and settled(x) is not x:
             raise ValueError(f"fuse: the parameter at {path!r} is a pending sum (Partial): redistribute it")
+
+
+def as_new(like: Tree, state: Tree) -> Tree:
+    """A state that was given, spread as a new one is.
+
+    Raises:
+        TypeError, ValueError: one that does not fit, naming the path.
+    """
+    check("the state", like, state)
+    return tree.map(lambda x, own: laid(own, spread_of(x)), like, state)
 
 
 def check(what: str, expected: Tree, given: Tree) -> None:
