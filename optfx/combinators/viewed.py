@@ -11,6 +11,7 @@ from optfx.combinators.masked import tree_to_mask
 from optfx.combinators.views import View
 from optfx.core import GradientTransformation, select
 from optfx.tree import Tree
+from optfx.tree.recording import recorder
 
 
 @tree.record
@@ -28,7 +29,7 @@ class viewed(core.Wrapper):
 
     Raises:
         ValueError: a mask that does not fit the params, naming the path; the mask is a function and params are missing;
-            a leaf that a view does not fit.
+            a leaf that the view does not fit, naming the path.
 
     Reference: what Muon's code does for kernels, Dion's for heads and Shampoo's for blocks, in one place.
 
@@ -47,11 +48,20 @@ class viewed(core.Wrapper):
 
     def _show(self, x: Tree, keep: list[bool]) -> Tree:
         """A tree as the transform inside sees it."""
-        shown = [self._parts(leaf) if k else leaf for leaf, k in zip(tree.leaves(x), keep, strict=True)]
+        shown = [
+            self._parts(path, leaf) if k else leaf
+            for path, leaf, k in zip(tree.paths(x), tree.leaves(x), keep, strict=True)
+        ]
         return tree.unflatten_like(x, shown)
 
-    def _parts(self, x: Tensor) -> Any:
-        parts = self.view.parts(x)
+    def _parts(self, path: str, x: Tensor) -> Any:
+        try:
+            parts = self.view.parts(x)
+        except (IndexError, RuntimeError, ValueError) as error:
+            if recorder() is not None:
+                raise
+            words = f"{self.view!r} does not fit {path!r} of shape {tuple(x.shape)}"
+            raise ValueError(f"viewed: {words}: {error}. Leave it out with `mask`") from error
         return parts[0] if len(parts) == 1 else parts
 
     def _back(self, x: Tree, like: Tree, keep: list[bool]) -> Tree:

@@ -144,3 +144,26 @@ def test_the_direction_alone_keeps_the_lengths():
         p = optfx.apply_updates(p, updates)
     torch.testing.assert_close(p["w"].norm(dim=1), params["w"].norm(dim=1))
     assert not torch.allclose(p["w"], params["w"])
+
+
+def test_a_leaf_that_does_not_fit_is_named():
+    p = {"w": torch.zeros(4, 6), "b": torch.zeros(5)}
+    for view in (views.blocks(2), views.heads(2)):
+        with pytest.raises(ValueError, match=r"viewed: \w+\(.*\) does not fit 'b' of shape \(5,\): .*mask"):
+            optfx.viewed(optfx.identity(), view).init(p)
+
+
+def test_shampoo_in_blocks():
+    """Each block is preconditioned as a matrix of its own, those at the edges too."""
+    torch.manual_seed(0)
+    p = {"w": torch.randn(7, 10, dtype=torch.float64)}
+    cut = lambda x: {f"{i}{j}": x[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].clone() for i in range(2) for j in range(3)}
+    inner, q = optfx.scale_by_shampoo(), cut(p["w"])
+    tx = optfx.viewed(inner, views.blocks(4))
+    state, each = tx.init(p), inner.init(q)
+    for k in range(4):
+        g = {"w": torch.sin((k + 2) * p["w"])}
+        updates, state = tx.update(g, state, p)
+        expected, each = inner.update(cut(g["w"]), each, q)
+        for name, x in cut(updates["w"]).items():
+            torch.testing.assert_close(x, expected[name], rtol=1e-12, atol=1e-12)
