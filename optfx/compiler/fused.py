@@ -144,7 +144,7 @@ class fuse:
         Raises:
             RuntimeError: before `init`.
             ValueError: trees that do not fit. The message names the path, and nothing has changed.
-            TypeError: an extra argument that the optimizer does not know; a plain gradient of a sharded parameter.
+            TypeError: an unknown extra argument; a plain gradient of a sharded parameter, or one on another mesh.
             Together: parameters cannot rest in this optimizer.
         """
         if not hasattr(self, "_memory"):
