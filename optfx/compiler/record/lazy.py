@@ -69,6 +69,10 @@ class Lazy(Tensor):
             x.device_mesh, x.placements = like.spread
         return x
 
+    @property
+    def _local_tensor(self) -> Tensor:
+        raise Unfusable("it looks at the part that a process has of a leaf")
+
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
