@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from optfx.compiler.record.along import same
 from optfx.tree import Tree, paths
 from optfx.tree.verbs import name_of
 
@@ -56,6 +57,6 @@ def _some(every: list[str]) -> str:
 
 
 def _words(unit: Unit) -> str:
-    names = [name_of(f).strip("_") for f in unit.work.program.functions]
+    names = [name_of(f).strip("_") for f in unit.work.program.functions if f is not same]
     calls = "" if unit.calls == 1 else f", {_count(unit.calls, 'call')}"
     return f"{' > '.join(names) or 'copy'} [{unit.kernel.by}{calls}]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,8 @@ from optfx.core.donate import fresh
 
 LENGTH = 1 << 20  # of the leaves that Inductor sees: it tunes kernels for it, and it is long enough to need threads
 SHAPES = ((16,), (4, 6))  # of those that are traced for C++: what is the same for both is so for all
-SIZES = ((2, 3, 5, 4, 2, 3, 5, 4), (3, 2, 2, 3, 4, 5, 3, 2))  # of dimensions, where leaves have some in common
+PRIMES = {1: (LENGTH,), 2: (4099, 257), 3: (1031, 37, 31)}
+SIZES = ((2, 3, 5, 4), (3, 2, 2, 5))  # of dimensions, where leaves have some in common, over and over
 
 
 class Split(NamedTuple):
@@ -43,13 +45,13 @@ def traced_shapes(program: Program) -> list[list[tuple[int, ...]]]:
     """Those of the leaves that a program is traced with."""
     if program.is_flat:
         return [[shape] * len(program.dtypes) for shape in SHAPES]
-    return [program.shapes(sizes[: len(program.masks[0])]) for sizes in SIZES]
+    return [program.shapes(tuple(islice(cycle(sizes), len(program.masks[0])))) for sizes in SIZES]
 
 
 def large(program: Program) -> list[tuple[int, ...]]:
-    """The shapes of leaves that Inductor is shown."""
+    """The shapes of leaves that Inductor is shown: it takes sizes that are equal for one, and divisors for given."""
     ndim = len(program.masks[0])
-    return program.shapes((LENGTH >> 8 * (ndim - 1), *[1 << 8] * (ndim - 1)) if ndim < 3 else SIZES[0][:ndim])
+    return program.shapes(PRIMES.get(ndim, tuple(2 * d + 3 for d in range(ndim))))
 
 
 @functools.lru_cache(maxsize=128)  # tracing takes as long as all else, and optimizers have programs in common

@@ -201,7 +201,7 @@ class Nest(Loop):
                 "}",
             ]
         return f"""
-    #pragma omp for schedule(static)
+    #pragma omp for schedule(static) nowait
     for (int64_t u = 0; u < members * leaves; ++u) {{
       const int64_t j = u / leaves, l = u % leaves;
       {self.sizes()}
@@ -234,7 +234,7 @@ extern "C" int run(int64_t members, int64_t leaves, const int64_t* G, void* cons
   {_lines(2, tables + buffers + every)}
   #pragma omp parallel num_threads(threads) if (total * members > {THREADS})
   {{
-    #pragma omp for schedule(dynamic)
+    #pragma omp for schedule(dynamic){"" if self.along else " nowait"}
     for (int64_t u = 0; u < members * parts_of; ++u) {{
       const int64_t j = u / parts_of, n = u % parts_of;
       const int64_t *const part = todo + 5 * n, l = part[0], o = part[1], p = part[2], from = part[3], to = part[4];
