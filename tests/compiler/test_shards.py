@@ -26,7 +26,8 @@ def every_row(rank, world):
     """Each row on one of the layouts."""
     ways = [*layouts(world)]
     plain = [draw(k) for k in range(4)]
-    rows = [row for row in (ROWS if world == 2 else ROWS[:: world - 1]) if row.name != "flatten"]
+    alike = [row for row in ROWS if row.name not in ("flatten", "stored")]  # blocks of codes depend on the layout
+    rows = alike if world == 2 else alike[:: world - 1]
     for k, row in enumerate(rows):
         name, lay = ways[k % len(ways)]
         spread, *grads = [{k: lay(k, x) for k, x in t.items()} for t in plain]
