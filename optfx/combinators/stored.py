@@ -19,7 +19,7 @@ class StoredState(NamedTuple):
     """The state of `stored`."""
 
     inner: Tree  # the state of the transform inside, with codes in the place of some leaves
-    scales: dict[str, Tensor]  # of the codes, by their path in `inner`, (blocks,)
+    scales: Tree  # like `inner`, those of the codes, (blocks,), and a Hole where there are none
 
 
 def fits(codec: Codec, x: Tensor) -> bool:
@@ -78,7 +78,7 @@ class stored(core.Wrapper):
         >>> codec = {"mu": eight_bits(), "nu": eight_bits(signed=False)}
         >>> tx = optfx.stored(optfx.scale_by_adam(), codec)
         >>> state = tx.init({"w": torch.zeros(64, 64), "b": torch.zeros(64)})
-        >>> state.inner.mu["w"].dtype, state.scales["mu.w"].shape, state.inner.mu["b"].dtype
+        >>> state.inner.mu["w"].dtype, state.scales.mu["w"].shape, state.inner.mu["b"].dtype
         (torch.uint8, torch.Size([16]), torch.float32)
     """
 
@@ -98,19 +98,19 @@ class stored(core.Wrapper):
         return [codec if codec is not None and x.dtype == codec.dtype else None for codec, x in found]
 
     def _decoded(self, state: StoredState) -> Tree:
+        scales = dict(zip(tree.paths(state.scales), tree.leaves(state.scales), strict=True))
         paths, codecs = tree.paths(state.inner), self._codecs(state.inner)
         leaves = zip(paths, tree.leaves(state.inner), codecs, strict=True)
-        new = [x if codec is None else decoded(codec, x, state.scales.get(path)) for path, x, codec in leaves]
+        new = [x if codec is None else decoded(codec, x, scales.get(path)) for path, x, codec in leaves]
         return tree.unflatten_like(state.inner, new)
 
     def _encoded(self, inner: Tree, codecs: list[Codec | None]) -> StoredState:
-        codes, scales = [], {}
-        for path, x, codec in zip(tree.paths(inner), tree.leaves(inner), codecs, strict=True):
+        codes, scales = [], []
+        for x, codec in zip(tree.leaves(inner), codecs, strict=True):
             code, scale = (x, None) if codec is None else encoded(codec, x)
             codes.append(code)
-            if scale is not None:
-                scales[path] = scale
-        return StoredState(tree.unflatten_like(inner, codes), scales)
+            scales.append(tree.Hole() if scale is None else scale)
+        return StoredState(tree.unflatten_like(inner, codes), tree.unflatten_like(inner, scales))
 
     def states(self, state: Any) -> dict[str, Tree]:
         return dict.fromkeys(super().states(state), self._decoded(state))

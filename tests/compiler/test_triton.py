@@ -22,7 +22,7 @@ from optfx.compiler.kernels.triton import build, loop, scalar
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, which interprets: 1 / 0 and log 0
 BLOCKS = 2500  # elements, which take three blocks
 KERNELS = ("run", "finish", "numbers")
-LEFT_TO_INDUCTOR = {"adam_atan2", "scale_by_adam_atan2"}
+LEFT_TO_INDUCTOR = {"adam_atan2", "scale_by_adam_atan2", "stored"}
 
 
 @pytest.fixture(autouse=True)

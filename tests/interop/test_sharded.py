@@ -123,9 +123,9 @@ def in_bytes(rank, world):
         coded = state.inner[0].mu["w"].dtype == torch.uint8
         assert coded == (name in ("rows", "everywhere", "some plain", "grid, replicated rows", "two meshes")), name
         if name == "rows":
-            assert state.inner[0].mu["w"].placements == state.scales["0.mu.w"].placements == spread["w"].placements
+            assert state.inner[0].mu["w"].placements == state.scales[0].mu["w"].placements == spread["w"].placements
             assert torch.equal(whole(state.inner[0].mu["w"]), expected.inner[0].mu["w"])
-            assert torch.equal(whole(state.scales["0.nu.v"]), expected.scales["0.nu.v"])
+            assert torch.equal(whole(state.scales[0].nu["v"]), expected.scales[0].nu["v"])
             assert state.inner[0].mu["uneven"].dtype == torch.float32
         assert p["w"].shape == plain[0]["w"].shape
     return True

@@ -23,7 +23,7 @@ def train(tx, p=ONE, g=ONE, steps=100):
 
 # ---- every memory ------------------------------------------------------------------------------------
 
-MEMORIES = {"scale_by_rprop"}  # which keep no mean, and take no dtype
+MEMORIES = {"compensate", "scale_by_rprop"}  # which keep no mean, and take no dtype
 GIVEN = {"mask": True, "f": lambda u, p: u, "key": 0, "measures": {"norm": tree.norm}, "measure": tree.norm}
 ONLY_MATRICES = {
     "lmo",
