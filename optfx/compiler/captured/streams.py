@@ -23,7 +23,7 @@ class Stream(Rows):
 
     def source(self) -> str:
         self.prepare()
-        if self.rows and self.kernel.size[self.rows[-1]] >= 64:
+        if len(self.rows) > 1 and self.kernel.size[self.rows[-1]] >= 64:  # not that of members: one text for all sizes
             self.count = 64  # sums wait for their last addition; many at once keep the processor busy
         self.sums: list[tuple[str, str]] = []
         for x in self.kernel.nodes:
