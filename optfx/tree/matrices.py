@@ -22,6 +22,7 @@ from optfx.tree.words import LeafError
 Row = Sequence[Tensor]  # the corresponding leaves of all trees
 
 LARGE = 2**18  # elements from which a leaf keeps a CPU busy alone: to stack it would cost more than it saves
+TILES = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()  # which are busy with more (AMX)
 
 
 def matrixwise(
@@ -30,8 +31,8 @@ def matrixwise(
     """Map a function of matrices: their products, their singular values, their rows and columns.
 
     `f` sees a matrix, (rows, cols), or a batch of them, (n, rows, cols): it works on the last two dimensions. It is
-    called once for all leaves of one shape, dtype and device, with their matrices stacked; on a CPU, large ones are
-    called for one by one.
+    called once for all leaves of one shape, dtype and device, with their matrices stacked; on a CPU without tiles for
+    matrices, large ones are called for one by one.
 
     Args:
         f: as for `elementwise`, but of matrices with or without a dimension before them.
@@ -129,7 +130,7 @@ def run_matrices(
 ) -> list[list[Tensor]]:
     """Run a function of matrices once, for corresponding leaves that are alike from row to row."""
     x = rows[0][0]
-    if len(rows) > 1 and x.device.type == "cpu" and x.numel() >= LARGE:
+    if len(rows) > 1 and x.device.type == "cpu" and x.numel() >= LARGE and not TILES:
         return [ys for row in rows for ys in run_matrices(f, [row], scalars, like)]
     before = x.shape[:-2]
     ys = run_leaf(f, tuple(map(batch, zip(*rows, strict=True))), scalars, len(like), like)
