@@ -74,7 +74,7 @@ class fuse:
             self.tx = tree.map(lambda x: x if x.ndim else self._members.every(x), self.tx)
         self._members.check("the optimizer", self.tx)
         self._extra_args = self.tx.extra_args
-        self._recordings: list[tuple[Any, Recording]] = []  # what each is of, and it
+        self._recordings: list[tuple[Any, Recording]] = []  # what each is of, and it: for `of_others`
         self._plans: dict[Any, Plan] = {}  # by what gradients and extra arguments look like
         self._plan: Plan | None = None  # that of the last step
 
@@ -263,8 +263,8 @@ class fuse:
                 state = unflatten(memory.of_state, one[2 * n :])
                 of = [flatten(tx)[1], memory.structure, memory.of_state, kinds, *map(form_of, one[:n])]
                 of += map(Form.of, one)
-                found = next((x for what, x in self._recordings if what == of and again is None), None)
-                recording = found or record(tx, gradients, state, params, given, known)
+                kept = next((x for what, x in self._recordings if what == of and again is None), None)
+                recording = kept or record(tx, gradients, state, params, given, known)
                 every = whole(recording, [*grads, *memory.own], flatten(self.tx)[0], leaves_of(extra), members)
                 plan = Plan(recording, every, self._workshop, SMALL, forms, kinds)
             except NotClosed as found:
@@ -280,7 +280,8 @@ class fuse:
                 break
             finally:
                 self._workshop.finish()
-        self._recordings.insert(0, (of, recording))
+        if kept is None and isinstance(members, Members):  # one alone has no others, and would hold on to old memory
+            self._recordings.insert(0, (of, recording))
         if plan.moved:
             memory.replace(plan.values[n : n + len(memory.own)])
             self._plans = {}
