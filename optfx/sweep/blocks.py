@@ -29,20 +29,27 @@ from optfx.sweep.members import member_update, owned
 from optfx.tree import Tree
 
 SECONDS, BYTES = 0.5, 1 << 26  # what a window takes at most, and what its batches do
-MOST = 64  # members in a block: more gain nothing, and leave the cache
+MOST, CACHED = 64, 1 << 22  # members in a block, where there are many, and their bytes: more leave the cache
+CALLED = 8  # members in a block, whatever their bytes: with fewer, calls take longer than products
 FEWEST = 2  # a product of one matrix is rounded as no other
 SPARE, FEW = 1.25, 8  # by how much larger a block may be that is there already, and how large it may be anyhow
 FIXED = 16  # in a block, where the numbers of a member depend on how many there are
 
 
-def block_size(n: int, workers: int) -> int:
+def block_size(n: int, workers: int, member: int = 0) -> int:
     """How many members a block has: all workers get as many blocks.
 
+    Args:
+        n: members.
+        workers: threads.
+        member: the bytes of one, with its state.
+
     Example:
-        >>> block_size(256, 2), block_size(20, 2), block_size(160, 2), block_size(1, 8)
-        (64, 10, 40, 2)
+        >>> block_size(256, 2), block_size(20, 2), block_size(160, 2), block_size(1, 8), block_size(256, 2, 1 << 18)
+        (64, 10, 40, 2, 16)
     """
-    blocks = workers * math.ceil(n / (workers * MOST))
+    most = min(max(CACHED // max(member, 1), CALLED), MOST)
+    blocks = workers * math.ceil(n / (workers * most))
     return max(math.ceil(n / blocks), FEWEST)
 
 
@@ -164,7 +171,7 @@ class Blocks:
         self.txs, self.params, self.state, self.given = txs, params, state, given
         self.n, threads = len(tree.leaves(params)[0]), torch.get_num_threads()
         self.steps = torch.zeros(self.n, dtype=torch.int64)
-        wanted = block_size(self.n, threads)
+        wanted = block_size(self.n, threads, _bytes((params, state)) // self.n)
         self.size = next((k for k in sorted(self.made) if wanted <= k <= max(wanted * SPARE, FEW)), wanted)
         if self.any_size is None:
             self.any_size = self.gradients.any_size(self._members(), self._first(batch))
