@@ -1,8 +1,8 @@
-"""Parts of a population on other processes and machines: an executor, whatever it is, trains them.
+"""Parts of a population on other processes and machines: an executor, whatever it is, trains and evaluates them.
 
-Only tensors travel: the settings, parameters and states of a part, by path, and back with its losses. The functions of
-the user go along once, by value; a process makes its own engine of them, and keeps it. Looks, policies and checkpoints
-stay where the run is, so they see all members, whatever the split.
+Only tensors travel: the settings, parameters and states of a part, by path, and back with its losses or metrics. The
+functions of the user go along once, by value; a process makes its own engine of them, and keeps it. Callbacks, policies
+and checkpoints stay where the run is, so they see all members, whatever the split.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import pickle
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from optfx import tree
+from optfx.sweep.evaluating import evaluate
 from optfx.sweep.members import Recipe
 from optfx.sweep.population import Population
 from optfx.sweep.training import Training
@@ -28,7 +29,7 @@ from optfx.tree.record import register
 
 
 class Spread:
-    """Trains populations in parts, on an executor.
+    """Trains and evaluates populations in parts, on an executor.
 
     Args:
         executor: runs functions elsewhere.
@@ -40,21 +41,32 @@ class Spread:
         self.executor, self.parts, self.program = executor, parts, program
         self.sent = ""  # the name of the program that processes should have
 
-    def train(self, population: Population, steps: int) -> tuple[Population, Tensor, float]:
+    def train(
+        self, population: Population, steps: int, look: bool
+    ) -> tuple[Population, Tensor, float, dict[str, Tensor] | None]:
         """Train each member some steps more.
 
         Returns:
             The population, whose parameters and states are flat, by path; (steps, n) losses; the longest that a process
-            waited for compilers.
+            waited for compilers; what `evaluate` says, if there is a look.
 
         Raises:
             BrokenExecutor: a worker died, and the executor does not replace it.
         """
+        populations, losses, waited, metrics = zip(*self._in_parts(_train, population, steps, look), strict=True)
+        return _joined(populations), torch.cat(losses, 1), max(waited), _joined(metrics) if look else None
+
+    def evaluate(self, population: Population) -> dict[str, Tensor]:
+        """What `evaluate` says about each member, `{metric: (n,)}`. It raises as `train` does."""
+        return _joined(self._in_parts(evaluate, population))
+
+    def _in_parts(self, work: Callable[..., Any], population: Population, *args: Any) -> list[Any]:
+        """What a function says about each part of a population."""
         program = _dumps((*self.program, torch.get_default_device(), torch.get_default_dtype()))
         name = hashlib.sha256(program).hexdigest()
 
         def submit(program: bytes | None, part: bytes) -> Future[Any]:
-            return self.executor.submit(train_part, name, program, part, steps)
+            return self.executor.submit(run_part, name, program, part, work, *args)
 
         flat, n, sent, back = _flat(population), len(population), [], []
         try:
@@ -73,10 +85,10 @@ class Spread:
                 error.add_note("A worker died. A run with a folder goes on if it is called again, with a new executor.")
             raise
         self.sent = name
-        populations, losses, waited, warned = zip(*back, strict=True)
+        results, warned = zip(*back, strict=True)
         for message, category in dict.fromkeys(x for some in warned for x in some):
-            warnings.warn(message, category, stacklevel=6)
-        return tree.map(lambda *xs: torch.cat(xs), *populations), torch.cat(losses, 1), max(waited)
+            warnings.warn(message, category, stacklevel=7)
+        return [*results]
 
 
 class RayExecutor(Executor):
@@ -103,6 +115,10 @@ class RayExecutor(Executor):
 
     def submit(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return self.task(f).remote(*args, **kwargs).future()
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    return tree.map(lambda *xs: torch.cat(xs), *parts)
 
 
 def _flat(population: Population) -> Population:
@@ -140,17 +156,18 @@ _LOCK = threading.Lock()  # a `Training` is for one thread
 _KEPT: dict[str, Training] = {}  # the last one, by its name
 
 
-def train_part(name: str, program: bytes | None, part: bytes, steps: int) -> bytes | None:
+def run_part(name: str, program: bytes | None, part: bytes, work: Callable[..., Any], *args: Any) -> bytes | None:
     """What a process does.
 
     Args:
         name: of the program.
         program: the functions of the user; None if this process should have them.
         part: the members.
-        steps: how many to train.
+        work: (training, members, *args) -> what is asked of them.
+        *args: of it.
 
     Returns:
-        The members, their losses, the time of compilers, warnings; None if the program is not here.
+        What is asked, and warnings; None if the program is not here.
     """
     with _LOCK, warnings.catch_warnings(record=True) as warned:
         if name not in _KEPT:
@@ -162,13 +179,19 @@ def train_part(name: str, program: bytes | None, part: bytes, steps: int) -> byt
             torch.set_default_dtype(dtype)
             _KEPT.clear()
             _KEPT[name] = Training(*made_of)
-        training, population = _KEPT[name], pickle.loads(part)
-        before = training.compile_seconds
-        population, losses, error = training.advance(population, population.age + steps)
-        if error is not None:
-            raise error
-        training.settle()
+        found = work(_KEPT[name], pickle.loads(part), *args)
     # views would take along all that they are views of
-    population, losses = tree.map(torch.clone, (_flat(population), losses))
+    found = tree.map(lambda x: x.clone() if isinstance(x, Tensor) else x, found)
+    return pickle.dumps((found, [(str(w.message), w.category) for w in warned]))
+
+
+def _train(
+    training: Training, population: Population, steps: int, look: bool
+) -> tuple[Population, Tensor, float, dict[str, Tensor] | None]:
+    before = training.compile_seconds
+    population, losses, error, _ = training.advance(population, population.age + steps)
+    if error is not None:
+        raise error
+    training.settle()
     seconds = training.compile_seconds - before
-    return pickle.dumps((population, losses, seconds, [(str(w.message), w.category) for w in warned]))
+    return _flat(population), losses, seconds, evaluate(training, population) if look else None

@@ -55,6 +55,7 @@ class Run:
         self.metrics: dict[str, Tensor] = {}
         self.history = nothing()
         self.compiled = trainer.compile_seconds
+        self.said: dict[str, Tensor] | None = None  # the metrics of who is in training, where they are known already
         self.own = False  # whether nobody else has the memory of `whole`
 
     def take_up(self, found: Result) -> None:
@@ -88,11 +89,11 @@ class Run:
             rows = self.lanes
             self.whole = tree.map(lambda x, y: x.to(y.dtype).index_copy_(0, rows, y), self.whole, population)
 
-    def train(self, age: int, bar: Progress) -> None:
-        """Train who is in training, to an age."""
+    def train(self, age: int, bar: Progress, look: bool) -> None:
+        """Train who is in training, to an age, after which there may be a look."""
         alive = self.alive
         to = alive.age.clamp(min=age)
-        alive, found, error = self.trainer.training.advance(alive, to, bar, own=self.own)
+        alive, found, error, self.said = self.trainer.training.advance(alive, to, bar, own=self.own, look=look)
         self.put(alive)
         self.own = True
         if len(found):
@@ -112,7 +113,7 @@ class Run:
         alive, trainer = self.alive, self.trainer
         step, n = self.age, len(self.whole)
         with _kept(self.whole):
-            metrics = trainer.evaluate(alive)
+            metrics = trainer.evaluate(alive) if self.said is None else self.said
             values = self.values(alive, metrics)
         better = values < alive.best
         alive = tree.replace(
@@ -257,7 +258,7 @@ def run(
                 goal = point if job is None else min(point, way.age + pace.steps)
                 try:
                     with pace.training(goal - way.age):
-                        way.train(goal, bar)
+                        way.train(goal, bar, look=goal == point)
                 except BaseException:
                     keep(goes_on=True)
                     raise

@@ -11,23 +11,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from optfx import tree
+from optfx.sweep import evaluating
 from optfx.sweep.capacity import chunks
 from optfx.sweep.configs import Labels, columns
 from optfx.sweep.engines import Spread
 from optfx.sweep.history import Look
 from optfx.sweep.judging import direction
-from optfx.sweep.members import Recipe, check_read, eval_params
+from optfx.sweep.members import Recipe, check_read
 from optfx.sweep.policies import Policy
 from optfx.sweep.population import Population, join_populations, kept_in
 from optfx.sweep.result import Result
 from optfx.sweep.run import run
 from optfx.sweep.training import HOST, Training
 from optfx.tree import Tree
-
-MOST = 512  # members that are evaluated at once: more are no faster, and need more memory
 
 
 class Trainer:
@@ -180,7 +178,7 @@ class Trainer:
         """
         if steps < 1:
             raise ValueError(f"steps is at least 1, got {steps}")
-        population, losses, error = self.training.advance(population, population.age + steps)
+        population, losses, error, _ = self.training.advance(population, population.age + steps)
         if error is not None:
             raise kept_in(error, population)
         self.training.settle()
@@ -188,14 +186,11 @@ class Trainer:
 
     def evaluate(self, population: Population) -> dict[str, Tensor]:
         """What `evaluate` says about each member, `{metric: (n,)}`."""
-        metrics = vmap(self.training.recipe.metrics)
-        return self.training.mapped(
-            population, lambda txs, params, state, config: metrics(vmap(eval_params)(txs, params, state), config), MOST
-        )
+        return evaluating.evaluate(self.training, population)
 
     def eval_params(self, population: Population) -> Tree:
         """The parameters to evaluate members with: those they train, or, say, an average of them."""
-        return self.training.mapped(population, lambda txs, params, state, _: vmap(eval_params)(txs, params, state))
+        return evaluating.read_out(self.training, population)
 
     @property
     def compile_seconds(self) -> float:

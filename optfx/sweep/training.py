@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch.func import vmap
 
 from optfx import tree
 from optfx.sweep.advice import advised
-from optfx.sweep.blocks import FEWEST, Blocks
+from optfx.sweep.blocks import Blocks
 from optfx.sweep.capacity import SHARE, available_bytes, chunks, fitting, peak_bytes
 from optfx.sweep.members import Recipe, eval_params, init_state, member_step, of_device, owned
 from optfx.sweep.population import Population
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from optfx.sweep.engines import Spread
 
 HOST = torch.device("cpu")
+
+
+class Advanced(NamedTuple):
+    """What became of members: their losses, (steps, n), the error that ended it, and what parts elsewhere said of them
+    if they were asked."""
+
+    population: Population
+    losses: Tensor
+    error: BaseException | None
+    metrics: dict[str, Tensor] | None = None
 
 
 class Training:
@@ -39,6 +49,7 @@ class Training:
         metrics: the names of what `evaluate` gives; None before the functions were tried.
         probe: the loss of one member with the first batch, which tells two jobs apart.
         compile_seconds: the time that reading the functions and waiting for compilers took so far.
+        evaluates_apart: whether a member is evaluated alike whoever is beside it; None before the first time.
     """
 
     def __init__(
@@ -48,6 +59,7 @@ class Training:
         self.metrics: list[str] | None = None
         self.probe = math.nan
         self.compile_seconds = 0.0
+        self.evaluates_apart: bool | None = None
         self.engine: Blocks | Together | None = None
         self._structure: Any = None  # of parameters and states
         self._drawn: tuple[int, Any] | None = None  # a step and its batch, with which the functions were tried
@@ -67,7 +79,7 @@ class Training:
 
         def trial(m: int) -> None:
             part = self.adopted(members(torch.arange(m, device=HOST)))
-            params, state, configs, keys = self._there(part)
+            params, state, configs, keys = self.there(part)
             txs = recipe.optimizers(part.configs, self.device)
             batch = self._batch(age := int(part.age[0]), configs, keys, kept=True)
             self._drawn = None if recipe.batches_take else (age, batch)
@@ -139,8 +151,8 @@ class Training:
     # ---- training ---------------------------------------------------------------------------------
 
     def advance(
-        self, population: Population, age: Tensor, bar: Progress | None = None, own: bool = False
-    ) -> tuple[Population, Tensor, BaseException | None]:
+        self, population: Population, age: Tensor, bar: Progress | None = None, own: bool = False, look: bool = False
+    ) -> Advanced:
         """Train each member to an age; the losses are in the last rows of theirs, NaN above.
 
         An error ends it, which is returned too. Then members are trained as far as each of them came.
@@ -150,10 +162,11 @@ class Training:
             age: (n,) int64.
             bar: where progress is shown.
             own: whether memory of the population may be written to.
+            look: whether parts elsewhere should say what `evaluate` does, too.
         """
         steps = age - population.age
         bar = bar or Progress(len(population), show=False)
-        losses = error = None
+        losses = error = metrics = None
         with torch.no_grad():
             population = self.prepared(population)
             for begin, more in sorted(set(zip(population.age.tolist(), steps.tolist(), strict=True))):
@@ -161,9 +174,9 @@ class Training:
                     continue
                 rows = ((population.age == begin) & (steps == more)).nonzero().squeeze(1)
                 if len(rows) == len(population):
-                    population, losses, error = self._train(population, begin, more, bar, own)
+                    population, losses, error, metrics = self._train(population, begin, more, bar, own, look)
                 else:
-                    part, found, error = self._train(population[rows], begin, more, bar, True)
+                    part, found, error, _ = self._train(population[rows], begin, more, bar, True, False)
                     if losses is None:
                         losses = found.new_full((int(steps.max()), len(population)), math.nan)
                     losses[len(losses) - more :, rows] = found
@@ -171,24 +184,23 @@ class Training:
                     population = tree.map(put, population, part)
                 if error is not None:
                     break
-        return population, torch.empty(0, len(population), device=HOST) if losses is None else losses, error
+        none = torch.empty(0, len(population), device=HOST)
+        return Advanced(population, none if losses is None else losses, error, metrics)
 
-    def _train(
-        self, population: Population, age: int, steps: int, bar: Progress, own: bool
-    ) -> tuple[Population, Tensor, BaseException | None]:
+    def _train(self, population: Population, age: int, steps: int, bar: Progress, own: bool, look: bool) -> Advanced:
         """Members of one age, in chunks; or in parts elsewhere. And the error that ended it."""
         engine, n, parts, error = self.engine, len(population), [], None
         assert engine is not None
         nothing = torch.full((n, steps), math.nan, dtype=self._dtype, device=HOST)
         if self.spread is not None:
             try:
-                population, losses, waited = self.spread.train(population, steps)
+                population, losses, waited, metrics = self.spread.train(population, steps, look)
             except BaseException as error:
-                return population, nothing.T, error
+                return Advanced(population, nothing.T, error)
             self.compile_seconds += waited
             bar.started()
             bar.advance(steps * math.ceil(n / self.size(n)), losses[-1])
-            return self.adopted(population), losses, None
+            return Advanced(self.adopted(population), losses, None, metrics)
         try:
             begin = 0
             for index, real in chunks(n, self.size(n), filled=engine.one_size):
@@ -202,7 +214,7 @@ class Training:
         finally:
             engine.close()
         population, losses = parts[0] if len(parts) == 1 else tree.map(lambda *xs: torch.cat(xs), *parts)
-        return population, losses.T.contiguous(), error
+        return Advanced(population, losses.T.contiguous(), error)
 
     def _train_at_once(
         self, engine: Any, part: Population, age: int, steps: int, bar: Progress
@@ -210,7 +222,7 @@ class Training:
         """Members that the engine takes together, their losses by member, and the error that ended it."""
         losses = torch.full((steps, len(part)), math.nan, dtype=self._dtype, device=self.device)
         try:
-            params, state, configs, keys = self._there(part)
+            params, state, configs, keys = self.there(part)
             draw = lambda t: self._batch(t, configs, keys)
             began, txs = time.perf_counter(), self.recipe.optimizers(part.configs, self.device)
             with engine.watching():
@@ -288,19 +300,6 @@ class Training:
         self._drawn = drawn if kept else None
         return drawn[1] if drawn is not None and drawn[0] == step else self.recipe.batch(step, configs, keys)
 
-    def mapped(self, population: Population, f: Callable[..., Any], most: int | None = None) -> Any:
-        """A function of optimizers, parameters, states and settings, for all members, so many at once at most."""
-        parts, n = [], len(population)
-        with torch.no_grad():
-            population = self.prepared(population)
-            for index, real in chunks(n, min(self.size(n), most or n)):
-                # one alone would be two: a product of one matrix is rounded as no other
-                part = population if 1 < real == n else population[index if len(index) > 1 else index.repeat(FEWEST)]
-                params, state, configs, _ = self._there(part)
-                found = f(self.recipe.optimizers(part.configs, self.device), params, state, configs)
-                parts.append(tree.map(lambda x, real=real: x[:real], found))
-        return tree.map(lambda *xs: (xs[0] if len(xs) == 1 else torch.cat(xs)).to(HOST), *parts)
-
     def prepared(self, population: Population) -> Population:
         """A population that may train here; the functions are tried on it if they have not been."""
         population = self.adopted(population)
@@ -308,7 +307,7 @@ class Training:
             self.try_out(lambda index: population[index], len(population))
         return population
 
-    def _there(self, part: Population) -> tuple[Tree, Tree, dict[str, Tensor], Tensor]:
+    def there(self, part: Population) -> tuple[Tree, Tree, dict[str, Tensor], Tensor]:
         """Parameters, states, settings and keys where members train."""
         params, state = tree.map(lambda x: x.to(self.device), (part.params, part.state))
         return params, state, of_device(part.configs, self.device), part.key.to(self.device)

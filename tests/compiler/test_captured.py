@@ -529,3 +529,22 @@ def test_one_hot_is_captured_without_its_checks():
     f = vmap(lambda x, y: nn.functional.mse_loss(x, nn.functional.one_hot(y, 4).to(x.dtype)), in_dims=(0, None))
     for classes in (y, y.flip(0)):
         torch.testing.assert_close(captured(f, x, y)(x, classes), f(x, classes))
+
+
+def test_views_in_place():
+    def f(x):
+        y = x[:1] * 2
+        y.squeeze_(0)
+        z = y + 1
+        y.unsqueeze_(-1).transpose_(0, 1)
+        return y * 3, z, x.sum(0)
+
+    assert_same_as_eager(f, drawn(3, 5))
+    row = drawn(6)
+    assert_same_as_eager(vmap(lambda w: row @ w), drawn(M, 6))  # `dot` of one vector squeezes in place
+
+    def of_an_argument(x):
+        return x.squeeze_(0) * 2
+
+    with pytest.raises(NotCaptured, match="writes"):
+        capture(of_an_argument, drawn(1, 5))

@@ -136,6 +136,42 @@ def test_warnings_and_errors_come_back(here):
         sweep.fit(make_optimizer, configs(4), loss_fn, init, failing, steps=6, compile=False, executor=here)
 
 
+def test_members_are_evaluated_where_they_train(here):
+    driver = os.getpid()
+
+    def who(params):
+        return evaluate(params) | {"away": torch.tensor(float(os.getpid() != driver))}
+
+    run = lambda pool: fit(n=5, evaluate=who, metric="val_loss", executor=pool, parts=2)
+    with process_pool() as pool:
+        found = run(pool)
+    assert found.metrics["away"].all()
+    assert found.history.metrics["away"].nan_to_num(1.0).all()
+    there = run(here)
+    assert not there.metrics["away"].any()
+    tasks = [given[3].__name__ for given in here.calls]
+    assert set(tasks) == {"_train"}  # each said what it found with what it trained
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_a_product_of_all_members_is_evaluated_alike_in_any_parts(here, parts):
+    """One vector times the weights of all members is one product, whose arithmetic depends on how many there are."""
+    row = torch.sin(torch.arange(432.0))
+    loss = lambda params, batch: params["w"].square().sum() * batch
+
+    def run(**options):
+        evaluate = lambda params: {"loss": row @ params["w"]}
+        rule = lambda config: optfx.adam(config["rate"])
+        start = sweep.stacked({"w": torch.cos(torch.arange(37 * 432.0)).view(37, 432)})
+        return sweep.Trainer(rule, loss, start, [torch.tensor(1.0)], evaluate=evaluate, compile=False, **options)
+
+    one, other = run(), run(executor=here, parts=parts)
+    population, _ = one.train(one.start({"rate": torch.linspace(1e-3, 0.1, 37)}), 3)
+    assert same(one.evaluate(population), other.evaluate(population))
+    for rows in (slice(5, 9), slice(20, 33), slice(36, 37)):
+        assert same(one.evaluate(population[rows])["loss"], one.evaluate(population)["loss"][rows])
+
+
 def test_parts_need_an_executor(here):
     with pytest.raises(ValueError, match="at least 1 part, got 2 and None"):
         trainer(parts=2)

@@ -46,6 +46,9 @@ class Tracer:
     def call(self, f: Any, args: Any, kwargs: Any) -> Any:
         """Do an operation, and note it. Tensors that are not followed are constants."""
         args, kwargs = tuple(args), dict(kwargs)
+        view = _view_of(f) if torch.Tag.inplace_view in f.tags else None
+        if view is not None and self._node(args[0]).op == "call_function":  # not of a tensor of somebody else
+            return self._turn(args[0], f, view, args, kwargs)
         found = f(*args, **kwargs)
         if f is torch.ops.aten.detach.default:
             return self._note(found, self._node(args[0]))
@@ -59,6 +62,13 @@ class Tracer:
         if isinstance(found, Tensor):
             node.meta["val"] = found
         return found
+
+    def _turn(self, x: Tensor, f: Any, view: Any, args: Any, kwargs: Any) -> Tensor:
+        """Let a tensor be another view of its memory from now on, as `squeeze_` does."""
+        before = self._node(x)
+        before.meta["val"] = x.detach()
+        node = self._graph.call_function(view, *[map_aggregate(x, self._node) for x in (args, kwargs)])
+        return self._note(f(*args, **kwargs), node)
 
     def finish(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> GraphModule:
         """The graph as a function of these inputs, all of which were followed."""
@@ -92,6 +102,13 @@ class Tracer:
             self._constants[name] = x
             self._note(x, self._graph.get_attr(name))
         return self._nodes[id(x)]
+
+
+def _view_of(f: Any) -> Any:
+    """The operation that gives the view which this one makes of its argument; None where there is none."""
+    packet = getattr(torch.ops.aten, f.overloadpacket.__name__.removesuffix("_"), None)
+    view = getattr(packet, f._overloadname, None)
+    return view if view is not None and view.is_view else None
 
 
 class _Following(DispatchMode):
