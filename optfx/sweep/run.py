@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from optfx import random, tree
-from optfx.sweep import store
+from optfx.sweep import policies, store
 from optfx.sweep.history import STOPPED, Look, nothing
 from optfx.sweep.page import Page
 from optfx.sweep.policies import Policy
@@ -227,6 +228,8 @@ def run(
         raise ValueError(f"expected steps, or rungs up to them, and every at least 1; got {got}")
     if policy is not None and every is None and not rungs:
         raise ValueError("a policy acts at rungs, or every so many steps: give one of them")
+    _check_takes("policy", policy, "(population, values, key)", 3)
+    _check_takes("callback", callback, "(look)", 1)
     if not len(population):
         raise ValueError("there are no members to train")
     population = trainer.prepared(population)
@@ -268,6 +271,18 @@ def run(
             keep(goes_on=point < end and len(way.lanes) > 0)
     trainer.training.settle()
     return way.result()
+
+
+def _check_takes(name: str, f: Callable[..., Any] | None, wanted: str, n: int) -> None:
+    """Raise if a function cannot be called so, before anything is trained for it."""
+    with contextlib.suppress(ValueError):  # one that is not written in Python
+        try:
+            if f is not None:
+                inspect.signature(f).bind(*range(n))
+        except TypeError as why:
+            called = getattr(f, "__name__", type(f).__name__)
+            hint = f"; give {called}(...), which makes one" if hasattr(policies, called) else ""
+            raise TypeError(f"{name} is a function of {wanted}, got {called}: {why}{hint}") from None
 
 
 class _Pace:

@@ -289,3 +289,24 @@ def test_copies_in_results_that_are_joined(ours, start):
     assert joined.steps.tolist() == [2, 3, 4, 6]
     assert joined.parent[1, :5].tolist() == [0, 1, 2, 3, 4]
     assert joined.parent[0, 5:].tolist() == [5, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (
+            {"policy": sweep.halve},
+            r"policy is a function of \(population, values, key\), got halve: .*give halve\(...\)",
+        ),
+        ({"policy": 3}, "got int"),
+        ({"callback": lambda: None}, r"callback is a function of \(look\)"),
+    ],
+)
+def test_what_cannot_be_called_is_told_before_training(told, message):
+    seen = []
+    ours = trainer(batches=lambda step: seen.append(step) or batches(step), compile=False)
+    start = ours.start(configs())
+    seen.clear()
+    with pytest.raises(TypeError, match=message):
+        ours.run(start, 20, every=5, progress=False, **told)
+    assert not seen
