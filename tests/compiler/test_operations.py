@@ -95,11 +95,16 @@ def no_inductor(monkeypatch):
     monkeypatch.setattr(inductor, "compiled", refused)
 
 
+def pairs(dtype):
+    """Each special number with each."""
+    values = torch.tensor(SPECIAL, dtype=torch.float64)
+    return (t.reshape(-1).to(dtype) for t in torch.meshgrid(values, values, indexing="ij"))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(("f", "table"), [(exact, EXACT), (close, CLOSE)], ids=["exact", "close"])
 def test_operations(f, table, dtype):
-    values = torch.tensor(SPECIAL, dtype=torch.float64)
-    x, y = (t.reshape(-1).to(dtype) for t in torch.meshgrid(values, values, indexing="ij"))
+    x, y = pairs(dtype)
     fused, eager = outputs(f, list(table), {"p": x}, {"p": y}, w=torch.tensor(0.25, dtype=torch.float64))
     for name in table:
         got, want = fused[name]["p"], eager[name]["p"]

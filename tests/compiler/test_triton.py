@@ -10,8 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import optfx
+from tests.compiler import test_operations as operations
 from tests.compiler import test_rows as rows
-from tests.compiler.harness import distance, eager, fused, params, shorter, units
+from tests.compiler.harness import distance, eager, fused, outputs, params, shorter, units
 from tests.harness import parts
 
 pytest.importorskip("triton")
@@ -22,7 +23,6 @@ from optfx.compiler.kernels.triton import build, loop, scalar
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, which interprets: 1 / 0 and log 0
 BLOCKS = 2500  # elements, which take three blocks
 KERNELS = ("run", "finish", "numbers")
-LEFT_TO_INDUCTOR = {"adam_atan2", "scale_by_adam_atan2", "stored"}
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +37,27 @@ def test_every_part_in_float64_is_eager(row):
     (q, state), opt = fused(tx, p, steps=2, **row.extra)
     limit = 1e-5 if "bf16" in row.id or "float32" in row.id else 1e-12
     assert distance((q, state), eager(tx, p, steps=2, **row.extra)) < limit
-    assert all(unit.kernel.by == "Triton" for unit in units(opt)) or row.name in LEFT_TO_INDUCTOR
+    assert all(unit.kernel.by == "Triton" for unit in units(opt))
 
 
 @pytest.mark.parametrize("name", ["means of both", "the largest norm", "extremes", "any", "an outer product"])
 def test_rows_and_columns(name):
     opt = rows.same(rows.of_leaves(rows.ROWS[name]), [*rows.SHAPES, (70, 40), (3, 50, 2)])
     assert all(unit.kernel.by == "Triton" and unit.calls == 1 for unit in units(opt))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("table", [operations.EXACT, operations.CLOSE], ids=["exact in C++", "close"])
+def test_operations(table, dtype):
+    """To rounding: compilers for GPUs make one operation of a product and a sum."""
+    x, y = operations.pairs(dtype)
+    f = lambda x, y, *rest, w: operations.all_of_them(table, x, y, w)
+    found, eager = outputs(f, list(table), {"p": x}, {"p": y}, w=torch.tensor(0.25, dtype=torch.float64))
+    for name in table:
+        got, want = found[name]["p"], eager[name]["p"]
+        # a float64 raised to another is found in float64
+        limit = 1e-13 if name.startswith("pow") and dtype == torch.float64 else 4 * torch.finfo(dtype).eps
+        torch.testing.assert_close(got, want, rtol=limit, atol=0, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

@@ -48,6 +48,10 @@ PLAIN = {
     "sin": "tl.sin({0})",
     "cos": "tl.cos({0})",
     "erf": "tl.erf({0})",
+    "expm1": "exp_minus_one({0})",
+    "log1p": "log_of_one_more({0})",
+    "tanh": "hyperbolic_tangent({0})",
+    "atan2": "angle_of({0}, {1})",
     "floor": "tl.floor({0})",
     "ceil": "tl.ceil({0})",
     "trunc": "whole_towards_zero({0})",
@@ -63,7 +67,7 @@ PLAIN = {
     "bitwise_or": "{0} | {1}",
     "bitwise_xor": "{0} ^ {1}",
 }
-OF_SINGLES = {"expm1": "exp_minus_one({0})", "log1p": "log_of_one_more({0})", "tanh": "hyperbolic_tangent({0})"}
+OF_FLOATS = ("tl.exp", "tl.log", "tl.s", "root(", "divide(", "exp_minus", "log_of", "hyperbolic", "angle_of")
 TESTS = {
     "isnan": "{0} != {0}",
     "isinf": "tl.abs({0}) == {infinity}",
@@ -133,7 +137,7 @@ class Writer(writer.Writer):
 
     def expression(self, node: Node) -> str:
         text, T = self.operation(node), type_of(node.meta["val"].dtype)
-        if T not in (*FLOATS, "tl.int1") and any(f in text for f in ("tl.exp", "tl.log", "tl.s", "root(", "divide(")):
+        if T not in (*FLOATS, "tl.int1") and any(f in text for f in OF_FLOATS):
             raise Unsupported(f"{node.target} of whole numbers")
         return text
 
@@ -158,12 +162,12 @@ class Writer(writer.Writer):
         return f"tl.where({self.value(condition, 'tl.int1')}, {self.value(a, T)}, {self.value(b, T)})"
 
     def plain(self, node: Node, T: str) -> str:
-        name, known = name_of(node), PLAIN | (OF_SINGLES if T == "tl.float32" else {})
-        if name not in known or any(node.kwargs.get(k) for k in ("rounding_mode", "decimals", "approximate")):
+        name = name_of(node)
+        if name not in PLAIN or any(node.kwargs.get(k) for k in ("rounding_mode", "decimals", "approximate")):
             raise Unsupported(f"{node.target}")
-        wanted = [f"{{{k}}}" in known[name] for k in range(6)]
+        wanted = [f"{{{k}}}" in PLAIN[name] for k in range(6)]
         given = [self.value(x, T) if wanted[k] else "" for k, x in enumerate(arguments_of(node))]
-        return known[name].format(*given, one=literal(1, T), zero=literal(0, T))
+        return PLAIN[name].format(*given, one=literal(1, T), zero=literal(0, T))
 
     def test(self, node: Node, T: str) -> str:
         C = type_of(node.args[0].meta["val"].dtype)  # type: ignore[union-attr]

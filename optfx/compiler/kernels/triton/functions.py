@@ -72,29 +72,74 @@ def nearest_whole(a):
 
 @triton.jit
 def power(a, b):
-    """The power of a number that is not negative, or NaN."""
-    y = tl.exp(b.to(tl.float64) * tl.log(a.to(tl.float64))).to(a.dtype)
-    return tl.where(a == 1, 1.0, tl.where(b == 0, 1.0, y)).to(a.dtype)
+    x, y = tl.broadcast(a.to(tl.float64), b.to(tl.float64))
+    size = tl.where(tl.abs(x) == 1, 1.0, tl.exp(y * tl.log(tl.abs(x))))
+    whole = tl.floor(y) == y
+    odd = whole & (2 * tl.floor(y * 0.5) != y)
+    found = tl.where(odd & (x.to(tl.int64, bitcast=True) < 0), -size, size)
+    found = tl.where((x < 0) & (x > float("-inf")) & (y == y) & ~whole, float("nan"), found)
+    return tl.where((x == 1) | (y == 0), 1.0, found).to(a.dtype)
 
 
 @triton.jit
 def log_of_one_more(a):
+    """log(1 + x): what 1 + x lost when it was rounded is lost in u - 1, too (Kahan)."""
     x = a.to(tl.float64)
-    return tl.where(tl.abs(x) < 1e-5, x * (1 - x * (0.5 - x / 3)), tl.log(1 + x)).to(a.dtype)
+    u = 1 + x
+    kept = (u == 1) | (u == float("inf"))
+    return tl.where(kept, x, tl.log(u) * (x / tl.where(kept, 1.0, u - 1))).to(a.dtype)
 
 
 @triton.jit
 def exp_minus_one(a):
+    """exp(x) - 1, in the same way."""
     x = a.to(tl.float64)
-    return tl.where(tl.abs(x) < 1e-5, x * (1 + x * (0.5 + x / 6)), tl.exp(x) - 1).to(a.dtype)
+    u = tl.exp(x)
+    kept = (u == 1) | (u == float("inf")) | (u - 1 == -1)
+    y = (u - 1) * (x / tl.where(kept, 1.0, tl.log(u)))
+    return tl.where(u == 1, x, tl.where(kept, u - 1, y)).to(a.dtype)
 
 
 @triton.jit
 def hyperbolic_tangent(a):
     x = a.to(tl.float64)
-    e = tl.exp(-2 * tl.abs(x))
-    y = tl.where(tl.abs(x) < 1e-4, x - x * x * x / 3, (1 - e) / (1 + e) * tl.where(x < 0, -1.0, 1.0))
-    return tl.where(x != x, x, y).to(a.dtype)
+    e = exp_minus_one(-2 * tl.abs(x))
+    return tl.where(x != x, x, tl.where(x < 0, e, -e) / (2 + e)).to(a.dtype)
+
+
+@triton.jit
+def angle_of(b, a):
+    """The angle of the point (a, b), atan2: a polynomial finds it roughly, and what is left of it is small."""
+    y = b.to(tl.float64)
+    x = a.to(tl.float64)
+    infinite = (tl.abs(x) == float("inf")) | (tl.abs(y) == float("inf"))
+    x = tl.where(infinite & (tl.abs(x) < float("inf")), x * 0, tl.where(infinite, sign_of(x), x))
+    y = tl.where(infinite & (tl.abs(y) < float("inf")), y * 0, tl.where(infinite, sign_of(y), y))
+    most = tl.maximum(tl.abs(x), tl.abs(y))
+    x = tl.where(most > 0, x / most, x)
+    y = tl.where(most > 0, y / most, y)
+    low = tl.minimum(tl.abs(x), tl.abs(y))
+    s = low * low
+    rough = low * (0.999866 + s * (-0.3302995 + s * (0.180141 + s * (-0.085133 + s * 0.0208351))))
+    rough = tl.where(tl.abs(y) > tl.abs(x), 1.5707963267948966 - rough, rough)
+    backwards = x.to(tl.int64, bitcast=True) < 0  # of zeros, too
+    rough = tl.where(backwards, 3.141592653589793 - rough, rough)
+    sine = tl.sin(rough)
+    cosine = tl.cos(rough)
+    left = (tl.abs(y) * cosine - x * sine) / tl.where(most > 0, x * cosine + tl.abs(y) * sine, 1.0)
+    found = rough + (left - left * left * left / 3)
+    found = tl.where(y.to(tl.int64, bitcast=True) < 0, -found, found)
+    return tl.where((a != a) | (b != b), float("nan"), found).to(a.dtype)
+
+
+@triton.jit
+def place(limits, x, HALVES: tl.constexpr):
+    """How many of 2^HALVES - 1 ascending limits are no greater than x."""
+    k = tl.zeros_like(x).to(tl.int32)
+    for i in tl.static_range(HALVES):
+        half = 1 << (HALVES - 1 - i)
+        k += tl.where(tl.load(limits + k + half - 1) > x, 0, half)
+    return k
 
 
 @triton.jit

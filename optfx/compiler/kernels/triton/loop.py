@@ -80,6 +80,7 @@ class Launch:
         parts = self.memory[1]
         self.parts = table([x.data_ptr() + j * members.apart(x) for j in each for x in parts] or [0])
         self.sums = [torch.zeros(self.blocks, dtype=d, device=self.device) for d in loop.sum_dtypes()]
+        self.tables = [torch.tensor(x, dtype=dtype, device=self.device) for x, dtype in loop.tables]
         self.places = Table(self.width * self.count * members.count, self.device)
         self.addresses: list[int] = []
         self.left_out: Set[Input] = frozenset()
@@ -106,8 +107,8 @@ class Launch:
         self.left_out = inputs
 
     def given(self) -> list[Tensor]:
-        """Tables of where each block is, and what it takes."""
-        return [self.leaf, self.begin, self.owner, self.scalars]
+        """Where each block is, and what it takes."""
+        return [self.leaf, self.begin, self.owner, self.scalars, *self.tables]
 
     def run(self) -> None:
         if self.moving or not self.addresses:
@@ -143,6 +144,7 @@ class Loop(Writer):
         self.stores: list[str] = []  # after it, for another leaf may be read from what is written
         self.sums: list[Accumulator] = []
         self.ends: list[str] = []  # what is made of an owner's sums
+        self.tables: dict[tuple[tuple[float, ...], torch.dtype], str] = {}  # their names
         self.names |= {x: f"s{j}" for j, x in enumerate(self.scalars)}
         self.names |= {x: f"x{j}" for j, x in enumerate(self.leaves) if x in self.read}
         for x in work:
@@ -176,6 +178,23 @@ class Loop(Writer):
             place = pointer(f"tl.load(parts + {k})", dtype)
             self.ends.append(f"tl.store({place}, {value})")
 
+    def look_up(self, node: Node, T: str) -> str:
+        at, numbers, dtype = node.args
+        return f"tl.load({self.table(node, numbers, dtype)} + {self.value(at, 'tl.int32')})"
+
+    def place_among(self, node: Node, T: str) -> str:
+        x, limits = node.args
+        dtype = x.meta["val"].dtype  # type: ignore[union-attr]
+        table = self.table(node, limits, dtype)
+        return f"place({table}, {self.value(x, type_of(dtype))}, {len(limits).bit_length()})"  # type: ignore[arg-type]
+
+    def table(self, node: Node, numbers: Any, dtype: Any) -> str:
+        if not node.meta["val"].ndim:
+            raise Unsupported(f"{node.target} of a number")
+        return self.tables.setdefault((tuple(numbers), dtype), f"table{len(self.tables)}")
+
+    written_by = Writer.written_by | {"look_up": "look_up", "place": "place_among"}
+
     def sum_dtypes(self) -> list[torch.dtype]:
         return [getattr(torch, r.type.removeprefix("tl.")) for r in self.sums]
 
@@ -204,12 +223,13 @@ class Loop(Writer):
 
     def source(self) -> str:
         sums = "".join(f", sums{k}" for k in range(len(self.sums)))
+        tables = "".join(f", {name}" for name in self.tables.values())
         keep = [f"tl.store(sums{k} + n, {r.of_block.format(f'r{k}')})" for k, r in enumerate(self.sums)]
         run = [*self.loads(), *self.row(), *self.body, *self.takes, *self.stores, *keep]
         text = f"""
 
 @triton.jit
-def run(P, lengths, leaf_of, begin_of, owner_of, scalars{sums}, leaves, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+def run(P, lengths, leaf_of, begin_of, owner_of, scalars{tables}{sums}, leaves, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
     n = tl.program_id(0)
     leaf = tl.load(leaf_of + n)
     o = tl.load(owner_of + n)

@@ -99,7 +99,7 @@ class Nest(Loop):
         return lines
 
     def source(self) -> str:
-        text = super().source().replace("owner_of, scalars", "owner_of, scalars, sizes")
+        text = super().source().replace("owner_of, scalars", "owner_of, scalars, sizes")  # of `run`
         return text + "".join(self.sum_source(k) for k in range(len(self.along)))
 
     def sum_source(self, k: int) -> str:
@@ -109,6 +109,7 @@ class Nest(Loop):
         own, others = ([d for d in range(self.ndim) if mask[d] == which] for which in (True, False))
         product = lambda dims: " * ".join(f"n{d}" for d in dims) or "1"
         read = [f"a{j} = {self.place(j)}" for j, x in enumerate(self.leaves) if x in self.read or j == to]
+        tables = "".join(f", {name}" for name in self.tables.values())
         element = [
             "c = begin + tl.arange(0, TOGETHER)[None, :]",
             "inside = (at < results) & (c < count)",
@@ -122,7 +123,7 @@ class Nest(Loop):
         return f"""
 
 @triton.jit
-def along{k}(P, leaf_of, begin_of, owner_of, scalars, sizes, leaves, RESULTS: tl.constexpr, TOGETHER: tl.constexpr):
+def along{k}(P, leaf_of, begin_of, owner_of, scalars, sizes{tables}, leaves, RESULTS: tl.constexpr, TOGETHER: tl.constexpr):
     n = tl.program_id(0)
     leaf = tl.load(leaf_of + n)
     o = tl.load(owner_of + n)
@@ -159,7 +160,8 @@ class NestLaunch(Launch):
             self.grids.append([self.table(column) for column in zip(*grid, strict=True)])
 
     def given(self) -> list[Any]:
-        return [*super().given(), self.sizes]
+        own, tables = super().given()[:4], self.tables
+        return [*own, self.sizes, *tables]
 
     def run(self) -> None:
         if self.loop.stores or self.loop.places:
@@ -169,7 +171,7 @@ class NestLaunch(Launch):
         places, leaves = self.places.send(self.addresses), self.count * self.members.count
         for k, grid in enumerate(self.grids):
             kernel = getattr(self.kernels, f"along{k}")
-            kernel[(len(grid[0]),)](places, *grid, self.scalars, self.sizes, leaves, RESULTS, TOGETHER)
+            kernel[(len(grid[0]),)](places, *grid, self.scalars, self.sizes, *self.tables, leaves, RESULTS, TOGETHER)
 
 
 def length(mask: Mask, sizes: Sizes) -> int:
