@@ -57,7 +57,9 @@ def test_operations(table, dtype):
         got, want = found[name]["p"], eager[name]["p"]
         # a float64 raised to another is found in float64
         limit = 1e-13 if name.startswith("pow") and dtype == torch.float64 else 4 * torch.finfo(dtype).eps
-        torch.testing.assert_close(got, want, rtol=limit, atol=0, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            got, want, rtol=limit, atol=0, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

@@ -96,6 +96,8 @@ class Scales:
         name, end = SHADES
         self.shades = ListedColormap(colormaps[name](torch.linspace(0, end, 256).numpy()))
         self.colors = ScalarMappable(Normalize(0, 1), self.shades)
+        ranks = torch.searchsorted(self.order if mode == "min" else -self.order, values if mode == "min" else -values)
+        self.own = [*map(tuple, self.shades((ranks / max(len(self.order) - 1, 1)).numpy()))]
 
     @property
     def title(self) -> str:
@@ -107,8 +109,7 @@ class Scales:
         return (self.ok & ~self.ended).nonzero()[:, 0].tolist()
 
     def color(self, i: int) -> Any:
-        better = self.order < self.values[i] if self.mode == "min" else self.order > self.values[i]
-        return self.shades(better.sum().item() / max(len(self.order) - 1, 1))
+        return self.own[i]
 
     def at_quarters(self) -> dict[float, str]:
         """The metric at the ranks of `QUARTERS`, by their places on the scale: fewer for few members."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EMPTY = "#e6e6e6"
 CELLS = 200  # along each side of the map
+TOGETHER = 1 << 21  # distances that are looked at at a time
 
 
 def smooth(curves: Tensor, points: int = 150) -> tuple[Tensor, Tensor]:
@@ -133,12 +134,16 @@ def _map(axes: Any, configs: Mapping[str, Ruler], scales: Scales) -> None:
     (one, x), (two, y) = configs.items()
     a, b = x.values, y.values
     colors = torch.tensor([scales.color(i) if ok else to_rgba(EMPTY) for i, ok in enumerate(scales.ended.tolist())])
-    across, up = x.at(a), y.at(b)
-    middle = torch.linspace(0, 1, 2 * CELLS + 1)[1::2].to(torch.float64)
-    nearest = [((across - u) ** 2 + (up[None] - middle[:, None]) ** 2).argmin(1) for u in middle]
-    axes.pcolormesh(
-        x.edges(CELLS).numpy(), y.edges(CELLS).numpy(), colors[torch.stack(nearest, 1)].numpy(), rasterized=True
-    )
+    members = torch.stack([y.at(b), x.at(a)], 1)
+    middle = torch.linspace(0, 1, 2 * CELLS + 1, dtype=torch.float64)[1::2]
+    cells = torch.cartesian_prod(middle, middle)
+    nearest = torch.empty(len(cells), dtype=torch.int64)
+    for some, found in zip(*(x.split(max(1, TOGETHER // len(members))) for x in (cells, nearest)), strict=True):
+        found.copy_(
+            torch.cdist(some, members).argmin(1)
+        )  # kept apart, results would lie between large pieces of memory
+    shades = colors[nearest].view(CELLS, CELLS, 4)
+    axes.pcolormesh(x.edges(CELLS).numpy(), y.edges(CELLS).numpy(), shades.numpy(), rasterized=True)
     axes.scatter(a[scales.stopped], b[scales.stopped], s=6, color=STOPPED, linewidths=0)
     axes.scatter(a[scales.ended], b[scales.ended], s=3, color="white", linewidths=0)
     axes.scatter(a[~scales.ok], b[~scales.ok], s=14, marker="x", color=DIVERGED, linewidths=0.8)
