@@ -33,6 +33,7 @@ def compiled(program):
     k = len(program.parts)
     loop = Loop(graph, len(program.masks), k) if program.is_flat else Nest(graph, program.masks, k)
     sums = {f"sums{j}": POINTERS[dtype] for j, dtype in enumerate(loop.sum_dtypes())}
+    sums |= {name: POINTERS[dtype] for (_, dtype), name in loop.tables.items()}
     every = [f for f in vars(build.module(loop.source())).values() if isinstance(f, triton.JITFunction)]
     every = [f for f in every if f.arg_names[0] in ("P", "first_of")]
     for f in every:
@@ -45,5 +46,7 @@ def compiled(program):
 
 if __name__ == "__main__":
     leaves = {"w": torch.ones(20, 30), "c": torch.ones(3, 4, 2, 2, dtype=torch.bfloat16), "b": torch.ones(5)}
-    every = {p for tx in (optfx.came(0.1), optfx.sm3(0.1), optfx.lamb(0.1)) for p in programs(tx, leaves)}
+    coded = optfx.stored(optfx.adamw(0.1), optfx.combinators.codecs.eight_bits(block=4, least=4))
+    txs = optfx.came(0.1), optfx.sm3(0.1), optfx.lamb(0.1), optfx.adam_atan2(0.1), coded
+    every = {p for tx in txs for p in programs(tx, leaves)}
     print(sum(map(compiled, every)), "kernels")

@@ -123,7 +123,9 @@ class Nest(Loop):
         return f"""
 
 @triton.jit
-def along{k}(P, leaf_of, begin_of, owner_of, scalars, sizes{tables}, leaves, RESULTS: tl.constexpr, TOGETHER: tl.constexpr):
+def along{k}(
+    P, leaf_of, begin_of, owner_of, scalars, sizes{tables}, leaves, RESULTS: tl.constexpr, TOGETHER: tl.constexpr
+):
     n = tl.program_id(0)
     leaf = tl.load(leaf_of + n)
     o = tl.load(owner_of + n)
