@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import measure
 import torch
+import torch.fx.experimental.symbolic_shapes  # which torch imports late, in the first cross entropy under vmap
 import whole
 from torch import Tensor, nn
 from torch.func import functional_call

@@ -26,6 +26,7 @@ class Optfx:
 
     def __init__(self, job: Job) -> None:
         import torch
+        import torch.fx.experimental.symbolic_shapes  # which torch imports late, in the first cross entropy under vmap
         from torch import nn
         from torch.func import functional_call
 
