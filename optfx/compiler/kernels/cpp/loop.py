@@ -119,6 +119,11 @@ class Loop(Writer):
         self.ends: list[str] = []  # what is made of an owner's sums
         self.names |= {x: f"s{j}" for j, x in enumerate(self.scalars)}
         self.names |= {x: f"x{j}" for j, x in enumerate(self.leaves) if x in self.read}
+        # arithmetic keeps the NaN that it is given, or makes one whose last bits are 0, as they are in bf16
+        floating = {x.meta["val"].dtype for x in self.leaves if x.meta["val"].is_floating_point()}
+        self.is_bf16 = floating == {torch.bfloat16}
+        if self.is_bf16:
+            self.round[torch.bfloat16] = "near_bf16"
         for x in work:
             self.add_statement(x)
 
@@ -158,7 +163,8 @@ class Loop(Writer):
         for j, x in enumerate(self.scalars):
             dtype = x.meta["val"].dtype
             place = f"*(const {IN_MEMORY[dtype]}*)((const char*)scalars[o] + j * dS + {j * CELL})"
-            lines.append(f"const {ctype(dtype)} s{j} = {load(place, dtype)};")
+            value = f"plain_nan({load(place, dtype)})" if self.is_bf16 else load(place, dtype)
+            lines.append(f"const {ctype(dtype)} s{j} = {value};")
         return lines
 
     def pointers(self) -> list[str]:
