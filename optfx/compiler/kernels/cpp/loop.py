@@ -42,9 +42,10 @@ THREADS = 32768  # elements from which on threads are worth their start
 def launcher(gm: GraphModule, masks: Sequence[Mask], k: int, compilers: build.Compilers) -> Callable[..., Bound]:
     """The `launch` of a kernel: one call for the leaves of all owners."""
     from optfx.compiler.kernels.cpp.nest import Nest  # which is a loop, too
+    from optfx.compiler.kernels.cpp.rows import Rows, uses_rows
 
     P, N, is_flat = ctypes.c_void_p, ctypes.c_int64, all(map(all, masks))
-    loop = Loop(gm, len(masks), k) if is_flat else Nest(gm, masks, k)
+    loop = Loop(gm, len(masks), k) if is_flat else Rows(gm, masks, k) if uses_rows(gm) else Nest(gm, masks, k)
     library = compilers.library(loop.source(), "-O3", *(N, N, P, P, P, N, P, P, N, P, P, N), gives=ctypes.c_int)
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
