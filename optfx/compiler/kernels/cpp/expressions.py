@@ -302,8 +302,9 @@ class Writer(writer.Writer):
         value, found = self.value(x, C), cells_of(limits) if C == "float" else None
         if found is None:
             return f"place<{(n + 1) // 2}>({self._table(limits, C)}, {value})"
-        tables = f"{self._table((*limits, math.nan), C)}, {self._table(found[2], 'int32_t')}"
-        return f"place_by_cells<{n}, {found[0]}, {found[1]}>({tables}, {value})"
+        *form, numbers = found
+        cells = self._table(numbers, "int32_t")
+        return f"place_by_cells<{n}, {', '.join(str(int(k)) for k in form)}>({cells}, {value})"
 
     def _table(self, numbers: Any, T: str) -> str:
         return self.tables.setdefault((tuple(numbers), T), f"table{len(self.tables)}")
