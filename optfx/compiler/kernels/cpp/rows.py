@@ -40,13 +40,16 @@ class Rows(Nest):
         self.bodies: dict[int, list[str]] = defaultdict(list)  # of an element, turn by turn
         self.before: dict[int, list[str]] = defaultdict(list)  # of a row, before the loop
         self.sums_of: dict[int, list[tuple[str, Accumulator]]] = defaultdict(list)
+        self.keeps_of: dict[int, list[str]] = defaultdict(list)
         self.arrays: dict[Node, str] = {}
         self.taken: dict[int, dict[Node, None]] = defaultdict(dict)  # what a loop reads
         self.last: list[str] = []  # of a row, at its end
-        self.written_last: list[Node] = []
+        self.writes: list[tuple[Node, Node, str]] = []
         super().__init__(gm, masks, k)
-        for y in self.written_last:
-            self._take(self.turns, y)
+        for to, y, text in self.writes:  # when nobody reads what was there
+            turn = max(self.turn[y], *(t for t, taken in self.taken.items() if to in taken), 0)
+            self._take(turn, y)
+            self.keeps_of[turn].append(text)
         if self.along or self.places:
             raise Unsupported("a number of other leaves beside numbers of rows")
 
@@ -90,8 +93,7 @@ class Rows(Nest):
         rounded = isinstance(y, Node) and y.meta["val"].dtype == dtype
         value = stored(self.value(y, ctype(dtype)), dtype, rounded)
         if self.masks[j][-1]:
-            self.keeps.append(f"b{j}[i] = {value};")
-            self.written_last.append(y)
+            self.writes.append((to, y, f"b{j}[i] = {value};"))
         else:
             self.last.append(f"b{j}[0] = {value};")
 
@@ -123,7 +125,7 @@ class Rows(Nest):
             "  for (int64_t i = at; i < e; ++i) {",
             *(f"    {line}" for line in [*self.loads(turn), *self.bodies[turn]]),
             *(f"    {r.taken(y)}" for y, r in sums),
-            *(f"    {line}" for line in (self.keeps if turn == self.turns else [])),
+            *(f"    {line}" for line in self.keeps_of[turn]),
             "  }",
             "  at = e;",
             "}",
