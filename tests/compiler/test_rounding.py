@@ -1,5 +1,7 @@
 """Kernels round as eager code does, bit for bit. A sign after a mean would show it: it makes the last bit the first."""
 
+import math
+
 import pytest
 import torch
 
@@ -91,3 +93,34 @@ def signs():
 def test_signs_of_means(dtype):
     p = params(dtype)
     assert distance(fused(signs(), p, steps=6)[0], eager(signs(), p, steps=6)) == 0
+
+
+def every(dtype):
+    """All numbers of a dtype of sixteen bits, with all that are no numbers."""
+    return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_every_number_of_sixteen_bits_is_rounded_as_in_eager_code(dtype):
+    x = every(dtype)
+    names = ["product", "sum", "quotient", "root", "larger", "smaller", "not below zero", "kept"]
+
+    def all_of_them(x, y, *rest, w):
+        plain = x * y, x + y, x / y, x.abs().sqrt(), x.clamp_min(0.1), x.clamp_max(-0.1), x.clamp_min(0.0)
+        return *plain, torch.where(y > 0, x, x)
+
+    for seed in range(4):  # each beside others
+        other = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))]
+        got, expected = outputs(all_of_them, names, [x], [other], w=torch.tensor(math.nan, dtype=torch.float64))
+        for name in names:
+            (a,), (b,) = got[name], expected[name]
+            assert torch.equal(a.isnan(), b.isnan()), name
+            assert torch.equal(a.nan_to_num().view(torch.int16), b.nan_to_num().view(torch.int16)), name
+
+
+def test_a_nan_of_a_number_stays_one():
+    """Also one whose bits are all set, to which nothing may be added."""
+    w = torch.tensor(-1, dtype=torch.int64).view(torch.float64)
+    x = [every(torch.bfloat16)]
+    got, _ = outputs(lambda x, y, *rest, w: (x * w, w * y), ["product", "other"], x, x, w=w)
+    assert got["product"][0].isnan().all()

@@ -84,8 +84,8 @@ def test_a_table_that_may_change_is_no_part_of_a_program():
 
 def test_cells_hold_one_limit_each():
     for _, limits in TABLES.values():
-        first, last, below = cells_of(tuple(limits))
-        assert len(below) == 2 * (last - first + 1)
-        assert min(below) == 0
-        assert max(below) == len(limits)
+        cells = cells_of(tuple(limits))
+        assert len(cells.numbers) == (1 + cells.both) * (cells.last - cells.first + 1)
+        below = [k >> cells.open for k in cells.numbers]
+        assert (min(below), max(below)) == (0, len(limits))
     assert cells_of(tuple(LIMITS["close together"])) is None

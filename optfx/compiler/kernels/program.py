@@ -8,7 +8,7 @@ their number and sizes. Its parts are named tuples because those are hashed and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NewType
 
 import torch
@@ -22,6 +22,8 @@ from optfx.compiler.record.recorder import Recorder
 from optfx.compiler.record.spaces import Mask, Sizes, cut, masked, refined
 from optfx.tree import verbs
 from optfx.tree.verbs import Scalars
+
+SHORT = 1024  # elements of a row that a kernel may go over more than once
 
 Leaf = NewType("Leaf", int)
 """The number of a leaf that a program takes."""
@@ -171,8 +173,15 @@ def _given(x: Lazy, to: Input) -> _View:
     return _View(to, sizes, mask)
 
 
-def program_of(wanted: Sequence[Wanted], recorder: Recorder) -> Placed:
-    """The program that does what is wanted."""
+def program_of(wanted: Sequence[Wanted], recorder: Recorder, within: Mapping[Input, Lazy] | None = None) -> Placed:
+    """The program that does what is wanted.
+
+    Args:
+        wanted: what is written, and what is given to reductions.
+        recorder: what has been noted.
+        within: the inputs that the program computes itself, and from what.
+    """
+    within = within or {}
     writes = [(w.leaves[0], w.to) for w in wanted if not isinstance(w.to, Reduction)]
     shares = [(w.leaves, w.to) for w in wanted if isinstance(w.to, Reduction)]
     calls: dict[Call, int] = {}
@@ -186,7 +195,9 @@ def program_of(wanted: Sequence[Wanted], recorder: Recorder) -> Placed:
         return tuple((name, slots[v] if isinstance(v, Slot) else v) for name, v in named)
 
     def visit(x: Lazy, by: Call | None = None) -> None:
-        if not isinstance(x.source, Call):
+        if x.source in within:
+            visit(within[x.source])
+        elif not isinstance(x.source, Call):
             views[_View(x.source) if by is None else _seen(by, x)] = x.numel()
         elif x.source not in calls:
             for a in x.source.args:
@@ -200,6 +211,8 @@ def program_of(wanted: Sequence[Wanted], recorder: Recorder) -> Placed:
     at = {view: Leaf(n) for n, view in enumerate(order)}
 
     def value(x: Lazy, by: Call | None = None) -> Value:
+        if x.source in within:
+            return value(within[x.source])
         if isinstance(x.source, Call):
             return Result(calls[x.source], x.k)
         return at[_View(x.source) if by is None else _seen(by, x)]

@@ -11,6 +11,7 @@ import torch
 
 from optfx.compiler.kernels.program import Placed, Program, Wanted, program_of
 from optfx.compiler.plan.others import Others, others_of
+from optfx.compiler.plan.rows import Root, Rows
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.lazy import Call, Partial, Reduction, Slot, sources_of
 from optfx.compiler.record.levels import Level
@@ -60,20 +61,21 @@ class Member(NamedTuple):
 Groups = dict[Group, dict[Owner, list[Member]]]
 
 
-class _Root(NamedTuple):
-    """Something that a kernel has to do, and when."""
-
-    level: Level
-    wanted: Wanted
-
-
 def groups_of(recording: Recording) -> Groups:
     """The groups of a step, each with its owners and their leaves in order."""
     recorder = recording.recorder
     groups: Groups = defaultdict(lambda: defaultdict(list))
-    for own in _tied(list(_roots(recording)), {to for _, to in recorder.stored}):
+    tied = _tied(list(_roots(recording)), {to for _, to in recorder.stored})
+    rows = Rows(recording, tied)
+    for own in tied:
         stages, placed, partials = [], [], []
+        last = rows.together(own)
         for level in sorted({r.level for r in own}):
+            if last is not None and level >= last[0]:
+                stages.append(Work(last[0], last[1].program))
+                placed.append(last[1])
+                partials.append(())
+                break
             wanted = [r.wanted for r in own if r.level == level]
             placed.append(program_of(wanted, recorder))
             stages.append(Work(level, placed[-1].program))
@@ -88,16 +90,16 @@ def groups_of(recording: Recording) -> Groups:
     return groups
 
 
-def _roots(recording: Recording) -> Iterator[_Root]:
+def _roots(recording: Recording) -> Iterator[Root]:
     recorder, levels = recording.recorder, recording.levels
     for entry, level in zip(recorder.log, levels.log, strict=True):
         if isinstance(entry, Reduction):
-            yield from (_Root(level, Wanted(xs, entry)) for xs in entry.rows)
-    yield from (_Root(levels.leaf(x), Wanted((x,), to)) for x, to in recorder.stored)
-    yield from (_Root(levels.last, Wanted((x,), to)) for x, to in recording.writes)
+            yield from (Root(level, Wanted(xs, entry)) for xs in entry.rows)
+    yield from (Root(levels.leaf(x), Wanted((x,), to)) for x, to in recorder.stored)
+    yield from (Root(levels.last, Wanted((x,), to)) for x, to in recording.writes)
 
 
-def _tied(roots: list[_Root], between: set[Input]) -> list[list[_Root]]:
+def _tied(roots: list[Root], between: set[Input]) -> list[list[Root]]:
     """The roots of each leaf: those whose inputs meet, directly or through others. What is written to stand between
     stages is read by other loops."""
     parent: dict[Input, Input] = {}  # of a forest with a tree for each leaf
@@ -118,7 +120,7 @@ def _tied(roots: list[_Root], between: set[Input]) -> list[list[_Root]]:
         for i in others:
             if top(i) != top(first):
                 parent[top(i)] = top(first)
-    found: dict[Input, list[_Root]] = defaultdict(list)
+    found: dict[Input, list[Root]] = defaultdict(list)
     for root, first in zip(roots, firsts, strict=True):
         found[top(first)].append(root)
     return list(found.values())

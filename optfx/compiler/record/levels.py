@@ -6,7 +6,7 @@ the next stage on, and so can a leaf that is stored for kernels; an event reads 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, NewType
 
 from torch import Tensor
@@ -60,6 +60,20 @@ class Levels:
         if x.source not in self._of_call:
             self._of_call[x.source] = self._of_work(x.source.args, [v for _, v in x.source.scalars])
         return self._of_call[x.source]
+
+    def without(self, x: Lazy, inputs: Container[Input]) -> Level:
+        """The level of a leaf if nobody waits for these inputs."""
+        seen: dict[Call, Level] = {}
+
+        def of(x: Lazy) -> Level:
+            call = x.source
+            if not isinstance(call, Call):
+                return Level(0) if call in inputs else self.input(call)
+            if call not in seen:
+                seen[call] = max([*map(of, call.args), self._of_work((), [v for _, v in call.scalars])])
+            return seen[call]
+
+        return of(x)
 
     def input(self, i: Input) -> Level:
         if i in self._of_between:

@@ -34,6 +34,11 @@ def compiler() -> tuple[str, str]:
     return path, subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
 
 
+def flags() -> list[str]:
+    """Those for the compiler. GCC would compute ahead on one side of a choice, and then make no vectors of it."""
+    return [*FLAGS.split(), *(["-fno-tree-pre"] if "Free Software Foundation" in compiler()[1] else [])]
+
+
 @functools.cache
 def folder() -> Path:
     """Where compiled code is kept: `$OPTFX_CACHE_DIR`, or `optfx` in the user's folder for caches."""
@@ -60,14 +65,14 @@ class Library:
 
     def __init__(self, source: str, effort: str, *takes: Any, gives: Any = None):
         name, version = compiler()
-        key = hashlib.sha256("\n".join((source, effort, FLAGS, version, processor())).encode()).hexdigest()[:32]
+        key = hashlib.sha256("\n".join((source, effort, *flags(), version, processor())).encode()).hexdigest()[:32]
         self.path, self.takes = folder() / f"{key}.so", takes
         self.gives = gives
         self.process: subprocess.Popen[str] | None = None
         if not self.path.exists():
             self.work = Path(tempfile.mkdtemp(dir=folder()))
             (self.work / "run.cpp").write_text(source)
-            command = [name, effort, *FLAGS.split(), "run.cpp", "-o", "run.so"]
+            command = [name, effort, *flags(), "run.cpp", "-o", "run.so"]
             self.process = subprocess.Popen(command, cwd=self.work, stderr=subprocess.PIPE, text=True)
 
     def finish(self) -> None:

@@ -50,10 +50,13 @@ typedef uint32_t pair __attribute__((aligned(2), may_alias));
 static inline uint32_t word_of(float y) { uint32_t x; __builtin_memcpy(&x, &y, 4); return x; }
 static inline float of_word(uint32_t x) { float y; __builtin_memcpy(&y, &x, 4); return y; }
 static inline uint32_t nearest(uint32_t x, uint32_t bits) {  // without its last bits; halfway, the even one
-  return (x + ((1u << (bits - 1)) - 1) + ((x >> bits) & 1)) & ~((1u << bits) - 1);
+  // what lies halfway is carried if the bit before it is set; in other numbers the very last bit carries nothing
+  return ((x | ((x >> bits) & 1)) + ((1u << (bits - 1)) - 1)) & ~((1u << bits) - 1);
 }
 static inline float load_bf16(uint16_t b) { return of_word(uint32_t(b) << 16); }
 static inline float round_bf16(float y) { return of_word(y != y ? 0x7fc00000u : nearest(word_of(y), 16)); }
+static inline float near_bf16(float y) { return of_word(nearest(word_of(y), 16)); }  // of a NaN whose last bits are 0
+template <class T> static inline T plain_nan(T x) { return x != x ? T(__builtin_nan("")) : x; }
 static inline uint16_t cut_bf16(float y) { return uint16_t(word_of(y) >> 16); }
 static inline float load_fp16(uint16_t h) {
   const uint32_t x = uint32_t(h & 0x7fff) << 13, y = x + 0x38000000u;
@@ -74,8 +77,17 @@ static inline uint16_t cut_fp16(float y) {
 }
 static inline uint16_t to_bf16(float y) { return cut_bf16(round_bf16(y)); }
 static inline uint16_t to_fp16(float y) { return cut_fp16(round_fp16(y)); }
-template <class T> static inline T larger(T a, T b) { const T m = a > b ? a : b; return a != a ? a : m; }
-template <class T> static inline T smaller(T a, T b) { const T m = a < b ? a : b; return a != a ? a : m; }
+// beside a constant a processor has one instruction, which gives its second number where neither is larger
+template <class T> static inline T larger(T a, T b) {
+  if (__builtin_constant_p(b == b) && b == b) return b > a ? b : a;
+  const T m = a > b ? a : b;
+  return a != a ? a : m;
+}
+template <class T> static inline T smaller(T a, T b) {
+  if (__builtin_constant_p(b == b) && b == b) return b < a ? b : a;
+  const T m = a < b ? a : b;
+  return a != a ? a : m;
+}
 template <class T> static inline T sign_of(T a) { return T(T(0) < a) - T(a < T(0)); }
 template <class T> static inline T multiply_add(T a, T b, T c) { return a * b + c; }
 #if defined(__FMA__) || defined(__aarch64__)
@@ -196,6 +208,7 @@ class Writer(writer.Writer):
     def __init__(self) -> None:
         super().__init__()
         self.tables: dict[Any, str] = {}  # their names
+        self.round = {dtype: f"round_{name}" for dtype, name in HALF.items()}
 
     def declared(self) -> str:
         """The tables."""
@@ -226,7 +239,7 @@ class Writer(writer.Writer):
     def rounded(self, node: Node) -> str:
         """What a node is, rounded to its dtype."""
         value, dtype = self.expression(node), node.meta["val"].dtype
-        return f"round_{HALF[dtype]}({value})" if dtype in HALF else value
+        return f"{self.round[dtype]}({value})" if dtype in HALF else value
 
     def expression(self, node: Node) -> str:
         text, T = self.operation(node), ctype(node.meta["val"].dtype)
@@ -289,8 +302,9 @@ class Writer(writer.Writer):
         value, found = self.value(x, C), cells_of(limits) if C == "float" else None
         if found is None:
             return f"place<{(n + 1) // 2}>({self._table(limits, C)}, {value})"
-        tables = f"{self._table((*limits, math.nan), C)}, {self._table(found[2], 'int32_t')}"
-        return f"place_by_cells<{n}, {found[0]}, {found[1]}>({tables}, {value})"
+        *form, numbers = found
+        cells = self._table(numbers, "int32_t")
+        return f"place_by_cells<{n}, {', '.join(str(int(k)) for k in form)}>({cells}, {value})"
 
     def _table(self, numbers: Any, T: str) -> str:
         return self.tables.setdefault((tuple(numbers), T), f"table{len(self.tables)}")

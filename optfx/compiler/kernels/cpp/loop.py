@@ -42,9 +42,10 @@ THREADS = 32768  # elements from which on threads are worth their start
 def launcher(gm: GraphModule, masks: Sequence[Mask], k: int, compilers: build.Compilers) -> Callable[..., Bound]:
     """The `launch` of a kernel: one call for the leaves of all owners."""
     from optfx.compiler.kernels.cpp.nest import Nest  # which is a loop, too
+    from optfx.compiler.kernels.cpp.rows import Rows, uses_rows
 
     P, N, is_flat = ctypes.c_void_p, ctypes.c_int64, all(map(all, masks))
-    loop = Loop(gm, len(masks), k) if is_flat else Nest(gm, masks, k)
+    loop = Loop(gm, len(masks), k) if is_flat else Rows(gm, masks, k) if uses_rows(gm) else Nest(gm, masks, k)
     library = compilers.library(loop.source(), "-O3", *(N, N, P, P, P, N, P, P, N, P, P, N), gives=ctypes.c_int)
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
@@ -119,6 +120,11 @@ class Loop(Writer):
         self.ends: list[str] = []  # what is made of an owner's sums
         self.names |= {x: f"s{j}" for j, x in enumerate(self.scalars)}
         self.names |= {x: f"x{j}" for j, x in enumerate(self.leaves) if x in self.read}
+        # arithmetic keeps the NaN that it is given, or makes one whose last bits are 0, as they are in bf16
+        floating = {x.meta["val"].dtype for x in self.leaves if x.meta["val"].is_floating_point()}
+        self.is_bf16 = floating == {torch.bfloat16}
+        if self.is_bf16:
+            self.round[torch.bfloat16] = "near_bf16"
         for x in work:
             self.add_statement(x)
 
@@ -158,7 +164,8 @@ class Loop(Writer):
         for j, x in enumerate(self.scalars):
             dtype = x.meta["val"].dtype
             place = f"*(const {IN_MEMORY[dtype]}*)((const char*)scalars[o] + j * dS + {j * CELL})"
-            lines.append(f"const {ctype(dtype)} s{j} = {load(place, dtype)};")
+            value = f"plain_nan({load(place, dtype)})" if self.is_bf16 else load(place, dtype)
+            lines.append(f"const {ctype(dtype)} s{j} = {value};")
         return lines
 
     def pointers(self) -> list[str]:

@@ -15,6 +15,7 @@ REDUCTIONS = ("sum", "any", "all", "amax", "amin", "max", "min", "linalg_vector_
 ALONG = ("sum", "mean", "any", "all", "amax", "amin", "linalg_vector_norm")  # to a number for each row
 
 
+WORDS = {"float": "uint32_t", "double": "uint64_t"}
 LANES = 64  # numbers that an extreme is kept in, while a loop goes over as many elements
 
 
@@ -79,6 +80,10 @@ def accumulator(node: Node, writer: Writer) -> Accumulator:
     value = writer.value(x, T)
     if name in ("amax", "max", "amin", "min") or order in (math.inf, -math.inf):
         low = name in ("amin", "min") or order == -math.inf
+        if not low and T in WORDS and (order or name_of(x) == "abs"):  # of these the words are in order, NaN at the end
+            take = f"{{0}} = op::bits_of(op::abs({value})) > {{0}} ? op::bits_of(op::abs({value})) : {{0}};"
+            end = f"{result}(op::{T}_of_bits({{0}}))"
+            return Accumulator(WORDS[T], "0", take, "{0} = {1} > {0} ? {1} : {0};", end, "max")
         f, begin = "smaller" if low else "larger", literal(first(dtype, low), T)
         value = f"op::abs({value})" if order else value
         take, merge = f"{{0}} = {f}<{T}>({value}, {{0}});", f"{{0}} = {f}<{T}>({{1}}, {{0}});"
