@@ -22,7 +22,7 @@ from optfx.tree.words import LeafError
 Row = Sequence[Tensor]  # the corresponding leaves of all trees
 
 LARGE = 2**18  # elements from which a leaf keeps a CPU busy alone: to stack it would cost more than it saves
-TILES = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()  # which are busy with more (AMX)
+TILES = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()  # AMX, which multiplies bfloat16 and wants more
 
 
 def matrixwise(
@@ -31,15 +31,16 @@ def matrixwise(
     """Map a function of matrices: their products, their singular values, their rows and columns.
 
     `f` sees a matrix, (rows, cols), or a batch of them, (n, rows, cols): it works on the last two dimensions. It is
-    called once for all leaves of one shape, dtype and device, with their matrices stacked; on a CPU without tiles for
-    matrices, large ones are called for one by one.
+    called once for all leaves of one shape, dtype and device, with their matrices stacked; on a CPU it is called for
+    large ones one by one, unless it multiplies them in bfloat16 and the CPU has tiles for that.
 
     Args:
         f: as for `elementwise`, but of matrices with or without a dimension before them.
         *trees: trees of the same structure. The shapes of corresponding leaves agree up to the last two dimensions.
         outs: how many trees to return.
         like: for each of them the tree whose shapes and dtypes it has, by number; None for output k those of tree k.
-        **scalars: floats, () tensors, `Share`s, or structure (flags).
+        **scalars: floats, () tensors, `Share`s, or structure (flags). A `dtype` is the one that `f` computes in, None
+            for that of the leaves.
 
     Returns:
         A tree like `trees[0]`, or a tuple of `outs` of them.
@@ -130,7 +131,8 @@ def run_matrices(
 ) -> list[list[Tensor]]:
     """Run a function of matrices once, for corresponding leaves that are alike from row to row."""
     x = rows[0][0]
-    if len(rows) > 1 and x.device.type == "cpu" and x.numel() >= LARGE and not TILES:
+    tiled = TILES and (scalars.values.get("dtype") or x.dtype) == torch.bfloat16
+    if len(rows) > 1 and x.device.type == "cpu" and not tiled and max(x.numel() for x in rows[0]) >= LARGE:
         return [ys for row in rows for ys in run_matrices(f, [row], scalars, like)]
     before = x.shape[:-2]
     ys = run_leaf(f, tuple(map(batch, zip(*rows, strict=True))), scalars, len(like), like)

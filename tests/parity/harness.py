@@ -11,14 +11,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import heavyball
 import numpy as np
 import torch
+from heavyball import chainable
 
 import optfx
 from optfx import tree
 
 STEPS = 15
 SHAPES = {"matrix": (6, 4), "vector": (5,), "kernel": (3, 2, 2, 2), "number": ()}
+FLOAT32 = 1e-6  # how far those are off whose scalars are in float32, as HeavyBall's
+
+heavyball.utils.compile_mode = None
 
 Shapes = dict[str, tuple[int, ...]]
 Params = dict[str, np.ndarray]
@@ -111,6 +116,16 @@ def by_torch(
         return out
 
     return run
+
+
+def by_heavyball(make: Callable[..., Any], *numbers: Any, shapes: Shapes = SHAPES, **options: Any):
+    """With an optimizer of HeavyBall, from its class, its numbers in order and its options."""
+    return by_torch(lambda ps: make(ps, *numbers, storage_dtype="float64", **options), shapes)
+
+
+def by_parts_of_heavyball(*parts: Any, shapes: Shapes = SHAPES, **options: Any):
+    """With a chain of parts of HeavyBall."""
+    return by_torch(lambda ps: chainable.ChainOpt(ps, {"storage_dtype": "float64", **options}, *parts), shapes)
 
 
 def by_optax(make: Callable[[Any], Any], shapes: Shapes = SHAPES) -> Callable[[], list[Params]]:

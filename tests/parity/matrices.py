@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
+import heavyball
 import numpy as np
+import pytest
 import pytorch_optimizer
 import torch
+from heavyball import chainable
 
 import optfx
 from optfx import select
 from optfx.transforms.matrix.newton_schulz import CANS, CUBIC, DEEPSEEK_V4, POLAR_EXPRESS, QUINTIC, SIMPLE
-from tests.parity.harness import Case, Formula, Gradient, Params, by_torch, leafwise
+from tests.parity.harness import (
+    FLOAT32,
+    SHAPES,
+    Case,
+    Formula,
+    Gradient,
+    Params,
+    Shapes,
+    by_heavyball,
+    by_parts_of_heavyball,
+    by_torch,
+    leafwise,
+)
 from tests.parity.rules import adamw
 
 ALL = select.ndim(min=2)
@@ -91,7 +107,16 @@ def after_mean(p, grad, lr, beta, then) -> Iterator[np.ndarray]:
         yield p
 
 
-def after_mean_case(name: str, options: str, then: Any, *parts: Any, lr: float = 0.1, paper: str) -> Case:
+def after_mean_case(
+    name: str,
+    options: str,
+    then: Any,
+    *parts: Any,
+    lr: float = 0.1,
+    paper: str,
+    packages: dict[str, Any] | None = None,
+    shapes: Shapes = SHAPES,
+) -> Case:
     return Case(
         name,
         options,
@@ -103,14 +128,30 @@ def after_mean_case(name: str, options: str, then: Any, *parts: Any, lr: float =
             select.label({"matrix": ALL}, default="rest"),
         ),
         matrices(after_mean, lr=lr, beta=0.9, then=then),
-        paper=paper,
+        packages or {},
+        paper,
+        {"heavyball": FLOAT32},
+        shapes,
     )
 
 
-def orthogonalize_case(options: str, method: Any, paper: str) -> Case:
+def orthogonalize_case(options: str, method: Any, paper: str, **others: Any) -> Case:
     return after_mean_case(
-        "orthogonalize", options, lambda m: orthogonal(m, method), optfx.orthogonalize(method), paper=paper
+        "orthogonalize", options, lambda m: orthogonal(m, method), optfx.orthogonalize(method), paper=paper, **others
     )
+
+
+def square_case(options: str, method: Any, mode: str, paper: str) -> Case:
+    """HeavyBall has a mode, for square matrices alone."""
+    shapes = {"matrix": (4, 4)}
+
+    def theirs() -> list[Params]:
+        parts = chainable.exp_avg, functools.partial(chainable.orthogonalize_update, scale_mode="none")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(heavyball.utils, "zeroth_power_mode", mode)
+            return by_parts_of_heavyball(*parts, shapes=shapes, lr=0.1, betas=(0.9, 0.9))()
+
+    return orthogonalize_case(options, method, paper, packages={"heavyball": theirs}, shapes=shapes)
 
 
 def polargrad_case(options: str, method: Any) -> Case:
@@ -248,6 +289,7 @@ def dion3_case(options: str, mu: float, beta: float, fraction: float, method: An
 # ---- recipes -----------------------------------------------------------------------------------------
 # What is no matrix of two dimensions goes by AdamW, of `tests.parity.rules`.
 
+MATRIX = {"matrix": SHAPES["matrix"]}
 ADAMW = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "decay": 1e-4}
 
 
@@ -263,6 +305,36 @@ def in_groups(make: Any, **options: Any) -> Any:
 
 def wide(p: np.ndarray) -> float:
     return math.sqrt(max(1.0, p.shape[0] / p.shape[1]))
+
+
+def muon(p, grad, lr, beta, decay, nesterov, table) -> Iterator[np.ndarray]:
+    m = np.zeros_like(p)
+    for t in itertools.count():
+        g = grad(t, p)
+        m = beta * m + (1 - beta) * g
+        u = newton_schulz(beta * m + (1 - beta) * g if nesterov else m, table, 0.0)
+        p = p - lr * (wide(p) * u + decay * p)
+        yield p
+
+
+def muon_case(options: str, packages: Any, lr=0.05, beta=0.95, decay=0.1, nesterov=True, table=SIMPLE) -> Case:
+    numbers = {"lr": lr, "beta": beta, "decay": decay, "nesterov": nesterov, "table": table}
+    more = {"weight_decay": decay, "nesterov": nesterov}
+    runs = {
+        "torch": by_torch(lambda ps: torch.optim.Muon(ps, lr, momentum=beta, **more), MATRIX),
+        # without `heavyball_momentum` it looks ahead otherwise: the mean and the gradient are added
+        "heavyball": by_heavyball(heavyball.Muon, lr, (beta, 0.9), shapes=MATRIX, heavyball_momentum=True, **more),
+    }
+    return Case(
+        "muon",
+        options,
+        lambda: optfx.muon(lr, table, beta=beta, eps=1e-7, bias_correction=False, eps_is_floor=True, **more),
+        leafwise(muon, **numbers),
+        {name: runs[name] for name in packages},
+        "Jordan et al., 2024",
+        {"torch": BFLOAT16, "heavyball": FLOAT32},
+        MATRIX,
+    )
 
 
 def normuon(p, grad, lr, beta, b2, eps, decay, nesterov) -> Iterator[np.ndarray]:
@@ -368,7 +440,7 @@ def dion2_case(options: str, lr: float, mu: float, fraction: float, method: Any,
     )
 
 
-def scion(p, grad, lr, beta, radius, eps, constrained, sum_up=False) -> Iterator[np.ndarray]:
+def scion(p, grad, lr, beta, radius, eps, constrained, sum_up, table) -> Iterator[np.ndarray]:
     d = np.zeros_like(p)
     for t in itertools.count():
         d = beta * d + (1 if sum_up else 1 - beta) * grad(t, p)
@@ -376,29 +448,35 @@ def scion(p, grad, lr, beta, radius, eps, constrained, sum_up=False) -> Iterator
             u = d / (np.sqrt((d**2).mean()) + eps)
         else:
             out, into, *window = p.shape
-            u = newton_schulz(d.reshape(out, -1), SIMPLE, eps).reshape(p.shape)
+            u = newton_schulz(d.reshape(out, -1), table, eps).reshape(p.shape)
             u = u * math.sqrt(out / into) / math.prod(window)
         p = (1 - lr) * p - lr * radius * u if constrained else p - lr * radius * u
         yield p
 
 
-def scion_case(name: str, options: str, lr: float, beta: float, radius: float, constrained: bool) -> Case:
-    light = name == "scion_light"
-    numbers = {"lr": lr, "beta": beta, "radius": radius, "eps": 1e-8, "constrained": constrained, "sum_up": light}
-    make = getattr(optfx, name)
-    packages = {
-        "pytorch_optimizer": by_torch(
-            lambda ps: pytorch_optimizer.SCION(ps, lr, 1 - beta, constraint=constrained, scale=radius)
-        )
-    }
+def scion_case(
+    name: str, options: str, lr: float, beta: float, radius: float, constrained: bool, table: Any = SIMPLE
+) -> Case:
+    light, shapes = name == "scion_light", SHAPES if table is SIMPLE else {k: SHAPES[k] for k in ("matrix", "kernel")}
+    rule = {"lr": lr, "beta": beta, "radius": radius, "eps": 1e-8, "constrained": constrained}
+
+    def of_heavyball() -> list[Params]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(heavyball.utils, "scion_auto_init_param_", lambda *_, **__: None)  # it would begin elsewhere
+            return by_heavyball(heavyball.Scion, lr, (beta, 0.9), shapes=shapes, scale=radius)()
+
+    def theirs(params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return pytorch_optimizer.SCION(params, lr, 1 - beta, constraint=constrained, scale=radius)
+
     return Case(
         name,
         options,
-        lambda: make(lr, beta, radius, constrained=constrained),
-        leafwise(scion, **numbers),
-        packages,
+        lambda: getattr(optfx, name)(lr, beta, radius, constrained=constrained, method=table),
+        leafwise(scion, **rule, sum_up=light, table=table),
+        {"pytorch_optimizer": by_torch(theirs)} if table is SIMPLE else {"heavyball": of_heavyball},
         "Pethick et al., 2025",
-        near={"pytorch_optimizer": BFLOAT16},
+        {"pytorch_optimizer": BFLOAT16, "heavyball": FLOAT32},
+        shapes,
     )
 
 
@@ -412,6 +490,14 @@ CASES = [
     orthogonalize_case("cubic", CUBIC, "arXiv 2606.00371"),
     orthogonalize_case("exact", "svd", "Jordan et al., 2024"),
     orthogonalize_case("QR", "qr", "Jordan et al., 2024"),
+    square_case("simple, square", SIMPLE, "legacy_newtonschulz", PAPER),
+    square_case(
+        "Polar Express, two steps more, square",
+        (*POLAR_EXPRESS, *POLAR_EXPRESS[-1:] * 2),
+        "thinky_polar_express",
+        "Amsel et al., 2025",
+    ),
+    square_case("exact, square", "svd", "svd", PAPER),
     polargrad_case("as in the paper", "svd"),
     polargrad_case("by iterations", SIMPLE),
     after_mean_case(
@@ -451,6 +537,9 @@ CASES = [
     dion_case("other numbers, full rank", 0.05, 0.8, 1.0),
     dion3_case("as in its package", 0.95, 0.95, 0.25, POLAR_EXPRESS[:5]),
     dion3_case("other numbers, exact", 0.8, 0.7, 0.5, "svd"),
+    muon_case("as in torch", ["torch"]),
+    muon_case("quintic", ["heavyball"], 0.1, 0.9, table=QUINTIC),
+    muon_case("quintic, no lookahead", ["heavyball"], 0.02, 0.8, 0.0, False, QUINTIC),
     normuon_case("as in its package", 0.05, 0.95, 0.95, 0.0, True),
     normuon_case("other numbers, no lookahead", 0.1, 0.8, 0.7, 0.2, False),
     adamuon_case("as in the paper", 0.1, 0.95, 0.95, 0.1, True),
@@ -461,6 +550,7 @@ CASES = [
     dion2_case("other numbers, exact", 0.1, 0.8, 0.5, "svd", 0.2),
     scion_case("scion", "as in the paper", 0.01, 0.9, 5.0, False),
     scion_case("scion", "constrained", 0.05, 0.8, 2.0, True),
+    scion_case("scion", "quintic", 0.02, 0.7, 1.0, False, QUINTIC),
     scion_case("scion_light", "as in the paper", 0.01, 0.9, 5.0, False),
     scion_case("scion_light", "constrained", 0.05, 0.8, 2.0, True),
 ]

@@ -19,9 +19,7 @@ from heavyball import chainable as C
 
 import optfx
 from optfx import tree
-from tests.parity.harness import Case, by_optax, by_torch, leafwise
-
-heavyball.utils.compile_mode = None
+from tests.parity.harness import FLOAT32, Case, by_heavyball, by_optax, by_parts_of_heavyball, by_torch, leafwise
 
 
 def train(p: Any, grad: Any, rate: Any, rule: Any, before=None, after=None, end=None) -> Iterator[np.ndarray]:
@@ -268,8 +266,9 @@ def of_norm(d, m):
 # ---- the cases ------------------------------------------------------------------------------------------------
 
 RATE, ADAM, QUICK = 0.05, (0.9, 0.99, 1e-8), (0.7, 0.95, 1e-10)
+IN_TWO = ADAM[:2], ADAM[2]
 ROUND = {
-    "heavyball": 1e-6,  # its scalars are float32
+    "heavyball": FLOAT32,
     "pytorch-optimizer": 1e-6,  # it adds 1e-15 under the root, and divides epsilon as the root
 }
 
@@ -285,15 +284,6 @@ def stepped(*parts: Any) -> Callable[[], Any]:
 
 def formula(rule: Any, rate: Any = RATE, **parts: Any) -> Any:
     return leafwise(train, rate=rate, rule=rule, **parts)
-
-
-def by_heavyball(make: Callable[..., Any], betas: tuple[float, float, float], **options: Any):
-    options |= {"betas": betas[:2], "eps": betas[2], "storage_dtype": "float64"}
-    return by_torch(lambda ps: make(ps, RATE, **options))
-
-
-def by_parts_of_heavyball(*parts: Any, **options: Any):
-    return by_torch(lambda ps: C.ChainOpt(ps, {"lr": RATE, "storage_dtype": "float64", **options}, *parts))
 
 
 def falling(t: Any) -> Any:
@@ -331,7 +321,7 @@ CAUTION = [
         "after adam",
         chained(adam_of, optfx.cautious_weight_decay(0.2)),
         formula(adam(*ADAM), after=decay(0.2, lambda p, u: p * (u * p >= 0))),
-        {"heavyball": by_heavyball(heavyball.AdamW, ADAM, weight_decay=0.2, cautious_weight_decay=True)},
+        {"heavyball": by_heavyball(heavyball.AdamW, RATE, *IN_TWO, weight_decay=0.2, cautious_weight_decay=True)},
         "Chen et al., 2025",
         ROUND,
     ),
@@ -353,7 +343,7 @@ DECAY = [
         lambda: optfx.chain(adam_of, optfx.add_decayed_weights(0.1), optfx.scale_by_learning_rate(RATE)),
         formula(adam(*ADAM), after=decay(0.1, lambda p, u: p)),
         {
-            "heavyball": by_heavyball(heavyball.AdamC, ADAM, weight_decay=0.2, max_lr=2 * RATE),
+            "heavyball": by_heavyball(heavyball.AdamC, RATE, *IN_TWO, weight_decay=0.2, max_lr=2 * RATE),
             "pytorch-optimizer": by_torch(
                 lambda ps: po.AdamC(
                     [{"params": ps, "lr": RATE, "normalized": True}], 2 * RATE, ADAM[:2], weight_decay=0.2
@@ -444,7 +434,7 @@ DECAY = [
         formula(adam(*ADAM), after=towards_mean(0.2, 1.0, lambda d: d)),
         {
             "heavyball": by_parts_of_heavyball(
-                C.weight_decay_to_init, C.scale_by_adam, betas=ADAM[:2], eps=ADAM[2], weight_decay_to_ema=0.2
+                C.weight_decay_to_init, C.scale_by_adam, lr=RATE, betas=ADAM[:2], eps=ADAM[2], weight_decay_to_ema=0.2
             )
         },
         "Kumar et al., 2023",

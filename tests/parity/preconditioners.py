@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterator
 
+import heavyball
+import kron_torch
 import numpy as np
 import pytest
 import pytorch_optimizer as po
@@ -11,7 +15,8 @@ import torch
 
 import optfx
 from optfx import random, select
-from tests.parity.harness import Case, by_optax, by_torch, leafwise
+from optfx.transforms.matrix.kron import spectral
+from tests.parity.harness import FLOAT32, Case, by_heavyball, by_optax, by_torch, leafwise
 from tests.parity.rules import adamw
 
 SQUARE = {"matrix": (4, 4), "vector": (5,)}
@@ -64,14 +69,21 @@ def soap_case(options, shapes, packages=True, lr=0.05, b1=0.95, b2=0.95, beta=0.
     def theirs(ps):
         return po.SOAP(ps, lr, (b1, b2), beta, decay, frequency, eps=eps)
 
+    def of_heavyball(ps, **options):
+        found = heavyball.SOAP(ps, lr, (b1, b2), beta, eps, decay, **options)
+        found.precond_schedule = lambda t: float(t > 1 and t % frequency == 1)  # else it turns a step earlier
+        return found
+
     return Case(
         "soap",
         options,
         lambda: optfx.soap(lr, b1, b2, eps, decay, shampoo_beta=beta, frequency=frequency, labels=batches),
         leafwise(formula),
-        {"pytorch_optimizer": by_torch(theirs, shapes)} if packages else {},
+        {"pytorch_optimizer": by_torch(theirs, shapes), "heavyball": by_heavyball(of_heavyball, shapes=shapes)}
+        if packages
+        else {},
         "Vyas et al., 2024",
-        {"pytorch_optimizer": 1e-5},  # its QR is in float32
+        {"pytorch_optimizer": 1e-5, "heavyball": FLOAT32},  # the QR of the first is in float32
         shapes,
     )
 
@@ -358,22 +370,45 @@ def kron(p, grad, lr, b1, decay, rate, every, max_rms) -> Iterator[np.ndarray]:
 def kron_case(options, packages=(), lr=0.05, b1=0.9, decay=0.0, rate=0.1, every=1, max_rms=1.1):
     shapes = {"matrix": (6, 4)}
 
-    def theirs():
-        counts = iter(range(1000))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch, "randn_like", lambda x, dtype=None: probe("matrix", x.shape, next(counts)))
-            return by_torch(
-                lambda ps: po.Kron(ps, lr, b1, decay, precondition_dtype=torch.float64, balance_prob=0.0), shapes
-            )()
+    def injected(run):
+        def with_our_probes():
+            counts = itertools.count(every - 1, every)
+            with (
+                pytest.MonkeyPatch.context() as patch,
+                torch.compiler.set_stance("force_eager"),
+                contextlib.redirect_stdout(None),
+            ):
+                patch.setattr(
+                    torch, "randn_like", lambda x, **_: probe("matrix", x.shape[-2:], next(counts)).view_as(x)
+                )
+                patch.setattr(heavyball.utils, "max_eigenvalue_spd", lambda a, **_: spectral(a)[..., 0, 0])
+                return run()
 
+        return with_our_probes
+
+    wide = {"storage_dtype": "float64", "q_dtype": "float64"}
+    as_here = {"lower_bound_beta": 0.0, "update_clipping": None, "precond_init_scale": 1.0, "precond_lr": rate}
+    runs = {
+        "pytorch_optimizer": lambda ps: po.Kron(ps, lr, b1, decay, precondition_dtype=torch.float64, balance_prob=0.0),
+        "kron-torch": lambda ps: kron_torch.Kron(
+            ps, lr, b1, decay, 1 / every, precond_lr=rate, precond_dtype=torch.float64
+        ),
+        "heavyball": lambda ps: heavyball.PSGDKron(
+            ps, lr, b1, weight_decay=decay, preconditioner_update_probability=1 / every, **as_here, **wide
+        ),
+    }
     return Case(
         "kron",
         options,
         lambda: optfx.kron(lr, b1, decay, preconditioner_lr=rate, update_probability=1 / every, max_rms=max_rms),
         leafwise(kron, lr=lr, b1=b1, decay=decay, rate=rate, every=every, max_rms=max_rms),
-        dict.fromkeys(packages, theirs),
+        {name: injected(by_torch(runs[name], shapes)) for name in packages},
         "Li, 2015, 2024",
-        {"pytorch_optimizer": 1e-5},  # it solves in float32, and adds 1e-6 to the root mean square
+        {
+            "pytorch_optimizer": 1e-5,  # it solves in float32, and adds 1e-6 to the root mean square
+            "kron-torch": 1e-3,  # it adds noise to the momentum: 1e-8 apart when we add it, too
+            "heavyball": FLOAT32,
+        },
         shapes,
     )
 
@@ -392,7 +427,8 @@ CASES = [
     kl_case("other numbers", False, 0.02, 0.9, 0.8, 0.7, 1e-2, 3, 1.0),
     splus_case("as in the paper"),
     splus_case("other numbers", 0.1, 0.7, 0.9, 5),
-    kron_case("as in the paper", ["pytorch_optimizer"]),
+    kron_case("as in the paper", ["pytorch_optimizer", "kron-torch"]),
+    kron_case("not clipped", ["heavyball"], 0.02, 0.8, 0.1, 0.3, 2, 1e9),
     sinksoap_case("as in the record"),
     sinksoap_case("other numbers", 0.02, 0.8, 0.7, 1e-3, 3, 2, False),
     galore_case("wide", (4, 6), ["pytorch_optimizer"]),

@@ -92,20 +92,22 @@ def test_under_vmap_and_compile():
     assert tree.allclose(compiled, batched)
 
 
-@pytest.mark.parametrize(("tiles", "calls"), [(False, 3), (True, 1)])
-def test_large_matrices_come_one_by_one_where_that_is_faster(monkeypatch, tiles, calls):
+@pytest.mark.parametrize(
+    ("tiles", "dtype", "calls"), [(False, torch.bfloat16, 3), (True, None, 3), (True, torch.bfloat16, 1)]
+)
+def test_large_matrices_come_one_by_one_where_that_is_faster(monkeypatch, tiles, dtype, calls):
     from optfx.tree import matrices
 
     monkeypatch.setattr(matrices, "LARGE", 6)
     monkeypatch.setattr(matrices, "TILES", tiles)
     seen = []
 
-    def squared(x):
+    def squared(x, dtype):
         seen.append(x.shape)
         return x @ x.mT @ x
 
     leaves = {name: torch.randn(2, 3, dtype=torch.float64) for name in "abc"}
-    found = tree.matrixwise(squared, leaves)
+    found = tree.matrixwise(squared, leaves, dtype=dtype)
     assert len(seen) == calls
     for name, x in leaves.items():
         torch.testing.assert_close(found[name], x @ x.mT @ x, rtol=1e-12, atol=1e-12)

@@ -83,21 +83,31 @@ def eigenbasis(a: Tensor) -> Tensor:
     return eigen(a)[1].flip(-1)
 
 
+def orthonormal(x: Tensor) -> Tensor:
+    """The Q of a QR decomposition. R is not made, which would take half as long again."""
+    return torch.linalg.householder_product(*torch.geqrf(x))
+
+
 def iterated(a: Tensor, basis: Tensor) -> Tensor:
     """A step of power iteration from nearly the eigenbasis of a symmetric matrix."""
-    return torch.linalg.qr(a.detach() @ basis.detach())[0]
+    return orthonormal((basis.detach().adjoint() @ a.detach()).adjoint())  # LAPACK wants columns together
 
 
 def improved(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """A step of power iteration from nearly the eigenbasis of a symmetric matrix, with those of large eigenvalues
     first; and where each was before."""
-    basis = basis.detach()
-    power = a.detach() @ basis
-    order = (basis * power).sum(-2).argsort(dim=-1, descending=True, stable=True)
-    return torch.linalg.qr(power.take_along_dim(order.unsqueeze(-2), -1))[0], order
+    vectors = basis.detach().adjoint()
+    power = vectors @ a.detach()
+    order = (vectors * power).sum(-1).argsort(dim=-1, descending=True, stable=True)
+    return orthonormal(in_order(power, order, -2).adjoint()), order
+
+
+def in_order(x: Tensor, order: Tensor, dim: int) -> Tensor:
+    """x with its rows or columns in another order. (`take_along_dim` looks for negative numbers first.)"""
+    return x.gather(dim, order.unsqueeze(-3 - dim).expand_as(x))
 
 
 def moved(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     """x with its rows and columns in other orders, where a side has one."""
-    x = x.take_along_dim(rows.unsqueeze(-1), -2) if rows.shape[-1] == x.shape[-2] else x
-    return x.take_along_dim(cols.unsqueeze(-2), -1) if cols.shape[-1] == x.shape[-1] else x
+    x = in_order(x, rows, -2) if rows.shape[-1] == x.shape[-2] else x
+    return in_order(x, cols, -1) if cols.shape[-1] == x.shape[-1] else x

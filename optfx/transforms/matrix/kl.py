@@ -133,7 +133,9 @@ class scale_by_kl_soap(GradientTransformation):
         ValueError: a leaf that is no real matrix, naming its path.
 
     Reference: Lin et al., "Understanding and Improving Shampoo and SOAP via Kullback-Leibler Minimization", 2025,
-        <https://arxiv.org/abs/2509.03378> (whose code does not correct the bias); HeavyBall, `KLSOAP`.
+        <https://arxiv.org/abs/2509.03378> (whose code does not correct the bias); HeavyBall, `KLSOAP`
+        (whose means begin with the whole first products, and which takes $\operatorname{diag}(Q_L^\top L\, Q_L)$ itself
+        for the eigenvalues).
 
     Example:
         >>> import torch, optfx
@@ -207,7 +209,8 @@ class scale_by_kl_shampoo(GradientTransformation):
         ValueError: a leaf that is no real matrix, naming its path.
 
     Reference: Lin et al., "Understanding and Improving Shampoo and SOAP via Kullback-Leibler Minimization", 2025,
-        <https://arxiv.org/abs/2509.03378>; HeavyBall, `KLShampoo`.
+        <https://arxiv.org/abs/2509.03378>; HeavyBall, `KLShampoo` (likewise, and whose means begin with a
+        multiple of the identity).
 
     Example:
         >>> import torch, optfx

@@ -143,8 +143,9 @@ class scale_by_kron(GradientTransformation):
         ValueError: a leaf that is no real matrix, naming its path; two leaves share a path.
 
     Reference: Li, "Preconditioned Stochastic Gradient Descent", 2015, <https://arxiv.org/abs/1512.04202>; Li,
-        "Stochastic Hessian Fittings with Lie Groups", 2024, <https://arxiv.org/abs/2402.11858>; kron_torch, `Kron`;
-        pytorch_optimizer, `Kron`.
+        "Stochastic Hessian Fittings with Lie Groups", 2024, <https://arxiv.org/abs/2402.11858>; kron_torch, `Kron`
+        (which adds noise to the gradient, 3e-4 of its size); pytorch_optimizer, `Kron`; HeavyBall, `PSGDKron` (whose
+        norms are nearer, and which keeps a running bound of them).
 
     Example:
         >>> import torch, optfx

@@ -91,7 +91,8 @@ class scale_by_soap(GradientTransformation):
         ValueError: a leaf that is no real matrix, naming its path.
 
     Reference: Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", 2024,
-        <https://arxiv.org/abs/2409.11321>; pytorch_optimizer, `SOAP`.
+        <https://arxiv.org/abs/2409.11321>; pytorch_optimizer, `SOAP`; HeavyBall, `SOAP` (where the bases turn one step
+        earlier).
 
     Example:
         >>> import torch, optfx
