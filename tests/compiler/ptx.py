@@ -10,6 +10,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from optfx.compiler.kernels import triton as writer
+from optfx.compiler.kernels import workshop
 from optfx.compiler.kernels.split import split
 from optfx.compiler.kernels.triton import build
 from optfx.compiler.kernels.triton.loop import Loop
@@ -45,6 +47,7 @@ def compiled(program):
 
 
 if __name__ == "__main__":
+    workshop.writer_for = lambda device: writer
     leaves = {"w": torch.ones(20, 30), "c": torch.ones(3, 4, 2, 2, dtype=torch.bfloat16), "b": torch.ones(5)}
     coded = optfx.stored(optfx.adamw(0.1), optfx.combinators.codecs.eight_bits(block=4, least=4))
     txs = optfx.came(0.1), optfx.sm3(0.1), optfx.lamb(0.1), optfx.adam_atan2(0.1), coded

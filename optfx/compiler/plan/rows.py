@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from optfx.compiler.kernels import workshop
 from optfx.compiler.kernels.program import SHORT, Placed, Wanted, program_of
 from optfx.compiler.record.along import Along
 from optfx.compiler.record.inputs import Input
@@ -60,7 +61,7 @@ class Rows:
         if max(self._levels.without(w.leaves[0], within) for w in last) > first:
             return None
         placed = program_of([*numbers, *last], self._recorder, within)
-        return (first, placed) if _is_short(placed) and self._is_on_cpu(placed) else None
+        return (first, placed) if _is_short(placed) and self._is_written(placed) else None
 
     def _made(self, i: Input, numbers: Mapping[Input, Lazy]) -> dict[Input, Lazy] | None:
         """A slim input that is made of numbers of rows alone, and what it is made of, by way of others."""
@@ -78,8 +79,10 @@ class Rows:
             found |= own
         return found
 
-    def _is_on_cpu(self, placed: Placed) -> bool:
-        return all(self._recorder.inputs[i].device.type == "cpu" for i in placed.inputs)
+    def _is_written(self, placed: Placed) -> bool:
+        """Whether there are words for such a kernel."""
+        writers = (workshop.writer_for(self._recorder.inputs[i].device) for i in placed.inputs)
+        return all(writer is not None and writer.ROWS_TWICE for writer in writers)
 
 
 def _is_of_rows(w: Wanted) -> bool:

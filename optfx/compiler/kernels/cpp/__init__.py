@@ -5,5 +5,6 @@ from optfx.compiler.kernels.cpp.loop import launcher
 from optfx.compiler.kernels.cpp.scalar import scalar_work
 
 NAME = "C++"
+ROWS_TWICE = True  # whether a kernel may use the numbers of a row on the row itself
 
-__all__ = ["NAME", "Compilers", "launcher", "scalar_work"]
+__all__ = ["NAME", "ROWS_TWICE", "Compilers", "launcher", "scalar_work"]

@@ -4,5 +4,6 @@ from optfx.compiler.kernels.triton.loop import launcher
 from optfx.compiler.kernels.triton.scalar import scalar_work
 
 NAME = "Triton"
+ROWS_TWICE = False
 
-__all__ = ["NAME", "launcher", "scalar_work"]
+__all__ = ["NAME", "ROWS_TWICE", "launcher", "scalar_work"]
