@@ -1,5 +1,6 @@
 """What every test may rely on: one thread per worker, no window, JAX in float64 and Triton on the CPU, a fixed seed."""
 
+import gc
 import os
 
 # Read when the libraries are imported, which is after this file is.
@@ -19,10 +20,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+def pytest_collection_finish():
+    """A million objects of libraries and of the collection stay: Python need not look at them again and again while
+    Dynamo makes others."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 @pytest.fixture(autouse=True)
 def seed():
-    """The same random numbers, whatever ran before and on whichever worker."""
-    torch.manual_seed(0)
+    """The same random numbers, whatever ran before and on whichever worker.
+
+    `torch.manual_seed` would seed accelerators too, and formats the stack for each that is not there: half of what a
+    small test takes.
+    """
+    torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture
