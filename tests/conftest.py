@@ -20,6 +20,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+PROCESSES = ("any_transform", "data_parallel", "dcp", "sharded", "sharded_fused", "shards")
+
+
+def pytest_collection_modifyitems(items):
+    """What starts processes, and takes up to a minute, comes first, on one worker: one that came to it at the end would
+    be alone with it."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in PROCESSES)
+
+
 def pytest_collection_finish():
     """A million objects of libraries and of the collection stay: Python need not look at them again and again while
     Dynamo makes others."""
