@@ -7,7 +7,7 @@ from torch.func import vmap
 import optfx
 from optfx import core, random, tree
 from tests.compiler.harness import params
-from tests.harness import hyper_rows
+from tests.harness import assert_close, hyper_rows
 
 N = 5
 FACTORS = torch.tensor([1.0, 0.5, 0.9, 0.7, 0.8], dtype=torch.float64)
@@ -50,9 +50,7 @@ def fused(txs, p, steps=3, members=N, like=None, **extra):
 
 
 def close(a, b, tol):
-    assert tree.flatten(a)[1] == tree.flatten(b)[1]
-    for path, x, y in zip(tree.paths(a), tree.leaves(a), tree.leaves(b), strict=True):
-        torch.testing.assert_close(x, y, rtol=tol, atol=tol, equal_nan=True, msg=lambda m, path=path: f"{path}: {m}")
+    assert_close(a, b, tol, tol)
 
 
 def many(row):

@@ -11,8 +11,8 @@ from optfx import tree
 from optfx.combinators.codecs import eight_bits, four_bits
 from optfx.interop import TorchOptimizer
 from optfx.tree.words import difference
+from tests.harness import PARTS
 from tests.interop import ranks
-from tests.registry import ROWS
 
 SHAPES = {"w": (9, 4), "square": (4, 4), "bias": (1,), "vector": (5,), "kernel": (3, 2, 2)}
 
@@ -87,12 +87,20 @@ def layouts(world):
         yield "two meshes", lambda name, x: (both if name in ("w", "vector") else rows)(name, x)
 
 
+def rows_of(world):
+    """The rows that are no mere chains of others (`test_shards.py` has those too, fused): a chain does with leaves what
+    its parts do. Four processes take longer, and their layouts show little that is new."""
+    return PARTS if world == 2 else PARTS[::3]
+
+
 def every_row(rank, world):
     torch.set_num_threads(1)
-    some = ROWS if world == 2 else ROWS[:: world - 1]  # on more ranks it takes longer, and shows little that is new
+    some = rows_of(world)
     plain = [draw(k) for k in range(4)]
     reference = {row.id: run(row.make(**row.hypers), plain[0], plain[1:], row.extra) for row in some}
     for name, lay in layouts(world):
+        if world == 4 and name in ("everywhere", "some plain"):
+            continue  # no part of a leaf is smaller for it than with two
         spread, *grads = [{k: lay(k, x) for k, x in t.items()} for t in plain]
         for row in some:
             tx = row.make(**row.hypers)
@@ -108,8 +116,7 @@ def every_row(rank, world):
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_transform_on_every_layout(world):
-    rows = ROWS if world == 2 else ROWS[:: world - 1]
-    assert ranks.run(every_row, world) == [len({row.id for row in rows})] * world
+    assert ranks.run(every_row, world) == [len({row.id for row in rows_of(world)})] * world
 
 
 def in_bytes(rank, world):
