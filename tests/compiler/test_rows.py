@@ -219,3 +219,51 @@ def test_dimensions_in_common():
     assert refined((0, 4), (0, 4)) == (0, 4)
     assert cut((2, 3, 1, 4), (2, 3, 1, 1), (1, 1, 4)) == ((6, 4), [(True, False), (False, True)])
     assert masked((True, False), (6, 4), (3, 2, 4)) == (True, True, False)
+
+
+SHORT_ROWS = {name: ROWS[name] for name in ("a norm", "unsqueezed", "normalized")} | {
+    "twice": lambda x: (y := x - x.mean(-1, keepdim=True)) / (1 + y.square().mean(-1, keepdim=True)).sqrt(),
+    "extremes": lambda x: (x - x.amin(-1, keepdim=True)) / (x.abs().amax(-1, keepdim=True) + 9),
+    "of bools": lambda x: torch.where((x > 1).any(-1, keepdim=True), x, x * (x > 0).to(x.dtype).sum(-1, keepdim=True)),
+    "of what is computed with care": lambda x: (y := (x.abs() + 1).log() / x.exp()) * y.mean(-1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("f", SHORT_ROWS.values(), ids=SHORT_ROWS)
+@pytest.mark.parametrize("shape", [(70, 33), (3, 4, 200), (40, 1024)], ids=str)
+def test_short_rows_are_used_where_they_are_made(f, shape):
+    opt = same(of_leaves(f), [shape], torch.float32)
+    assert not events(opt)
+    assert any(uses_rows(unit.work.program) for unit in units(opt))
+
+
+def test_long_rows_and_columns_are_gone_over_again():
+    for f, shape in [(ROWS["a norm"], (3, 1025)), (ROWS["mean"], (40, 30)), (ROWS["an outer product"], (40, 30))]:
+        opt = same(of_leaves(f), [shape])
+        assert not any(uses_rows(unit.work.program) for unit in units(opt))
+
+
+def uses_rows(program):
+    """Whether it takes numbers of rows that it has made."""
+    made = {store.value for store in program.rows}
+    return any(value in made for call in program.calls for value in call.args)
+
+
+def test_what_others_read_is_written_when_they_have_read_it():
+    """The bias is moved by a row of the weights as they were, in a later stage than that of the weights' own norms."""
+
+    def update(updates, state, params):
+        w, b = params["w"], params["b"]
+        rows = updates["w"] / (1 + torch.linalg.vector_norm(updates["w"], dim=-1, keepdim=True))
+        return {"w": -rows, "b": -updates["b"] * w.abs().amax() * (1 + b.norm())}, state
+
+    tx, g = optfx.core.from_functions(lambda params: (), update), torch.Generator().manual_seed(0)
+    p = {"w": torch.randn(6, 4, generator=g), "b": torch.randn(4, generator=g)}
+    opt, s = optfx.fuse(tx), tx.init(p)
+    q, state = opt.init(p)
+    for _ in range(3):
+        grads = {k: torch.randn(x.shape, generator=g) for k, x in p.items()}
+        updates, s = tx.update(grads, s, p)
+        p = optfx.apply_updates(p, updates)
+        q, state = opt.step(grads, state, q)
+    assert distance(q, p) < LIMITS[torch.float32]

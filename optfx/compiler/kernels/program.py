@@ -196,7 +196,7 @@ def program_of(wanted: Sequence[Wanted], recorder: Recorder, within: Mapping[Inp
 
     def visit(x: Lazy, by: Call | None = None) -> None:
         if x.source in within:
-            visit(within[x.source])
+            visit(within[x.source])  # type: ignore[index]
         elif not isinstance(x.source, Call):
             views[_View(x.source) if by is None else _seen(by, x)] = x.numel()
         elif x.source not in calls:
@@ -212,7 +212,7 @@ def program_of(wanted: Sequence[Wanted], recorder: Recorder, within: Mapping[Inp
 
     def value(x: Lazy, by: Call | None = None) -> Value:
         if x.source in within:
-            return value(within[x.source])
+            return value(within[x.source])  # type: ignore[index]
         if isinstance(x.source, Call):
             return Result(calls[x.source], x.k)
         return at[_View(x.source) if by is None else _seen(by, x)]

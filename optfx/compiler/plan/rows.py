@@ -50,13 +50,12 @@ class Rows:
         (first, numbers), (_, last) = ((at, [r.wanted for r in own if r.level == at]) for at in levels[-2:])
         if any(isinstance(w.to, Reduction) for w in (*numbers, *last)) or not all(map(_is_of_rows, numbers)):
             return None
-        made = {w.to: w.leaves[0] for w in numbers}
+        made = {_to(w): w.leaves[0] for w in numbers}
         within: dict[Input, Lazy] = {}
         for i in {a.source for w in last for c in _calls(w.leaves) for a in c.args if c.is_slim(a)}:
             within |= self._made(i, made) or {}  # type: ignore[arg-type]
-        others = [Root(r.level, r.wanted) for r in own if r.level < first]
-        read, written = _read([r for r in own if r.level >= first]), {w.to for w in last}
-        if not within or any(self._readers[i] > (i in read) for i in written) or _read(others) & written:
+        read = _read(own)
+        if not within or any(self._readers[i] > (i in read) for i in map(_to, last)):  # others need what was there
             return None
         if max(self._levels.without(w.leaves[0], within) for w in last) > first:
             return None
@@ -83,6 +82,11 @@ class Rows:
         """Whether there are words for such a kernel."""
         writers = (workshop.writer_for(self._recorder.inputs[i].device) for i in placed.inputs)
         return all(writer is not None and writer.ROWS_TWICE for writer in writers)
+
+
+def _to(w: Wanted) -> Input:
+    assert not isinstance(w.to, Reduction)
+    return w.to
 
 
 def _is_of_rows(w: Wanted) -> bool:

@@ -114,18 +114,18 @@ class Rows(Nest):
     def over_row(self, turn: int) -> list[str]:
         """A loop over the row."""
         n, sums = self.row_length(), self.sums_of[turn]
+        block = f"at + {BLOCK} < {n} ? at + {BLOCK} : {n}" if sums or not turn else n  # there is more to do between two
         clauses = [f" reduction({r.clause} : {y})" for y, r in sums if r.clause is not None]
+        element = [*self.loads(turn), *self.bodies[turn], *(r.taken(y) for y, r in sums), *self.keeps_of[turn]]
         return [
             *self.before[turn],
             *(r.begun(y, n) for y, r in sums),
             f"for (int64_t at = 0; at < {n};) {{",
-            f"  const int64_t e = at + {BLOCK} < {n} ? at + {BLOCK} : {n};",
+            f"  const int64_t e = {block};",
             *(f"  {line}" for line in (self.fetches() if not turn else [])),
             f"  #pragma omp simd{''.join(clauses)}",
             "  for (int64_t i = at; i < e; ++i) {",
-            *(f"    {line}" for line in [*self.loads(turn), *self.bodies[turn]]),
-            *(f"    {r.taken(y)}" for y, r in sums),
-            *(f"    {line}" for line in self.keeps_of[turn]),
+            *(f"    {line}" for line in element),
             "  }",
             "  at = e;",
             "}",
