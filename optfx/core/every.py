@@ -89,6 +89,11 @@ def when_due(due: Tensor, f: Callable[..., Any], *trees: Tree, outs: int = 1, **
     return found[0] if outs == 1 else found
 
 
+def none_due(due: Tensor) -> bool:
+    """Whether the work of no member is due."""
+    return not _unwrapped(due).any()
+
+
 def _fresh(x: Tree) -> tuple[Tensor, ...]:
     """Tensors of their own memory, laid out alike: `torch.cond` wants no other."""
     return tuple([leaf.clone(memory_format=torch.contiguous_format) for leaf in tree.leaves(x)])

@@ -29,6 +29,7 @@ from optfx.compiler.record.spreads import alike, spread_of_result
 from optfx.compiler.record.tables import in_table
 from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation, when_due
+from optfx.core.every import none_due
 from optfx.tree import Tree, flatten, matrices, share, unflatten, verbs
 from optfx.tree.dispatch import DispatchMode
 from optfx.tree.sharded import spread_of
@@ -94,8 +95,7 @@ class Recorder(Meeting, DispatchMode):
         rows = [[*map(self.bring, row)] for row in rows]
         if not any(isinstance(x, Lazy) for row in rows for x in row) or code_of(f) in self.known.opened:
             return matrices.run_matrices(f, rows, self.here(f, scalars), like)
-        leaves, named = [self.leaf(x) for row in rows for x in row], self.named(scalars)
-        width = len(rows[0])
+        leaves, named, width = [self.leaf(x) for row in rows for x in row], self.named(scalars), len(rows[0])
         _check_dtypes(tuple(x.dtype for x in rows[0]), False)
 
         def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
@@ -118,11 +118,12 @@ class Recorder(Meeting, DispatchMode):
 
         def run(leaves: list[Tensor], values: list[Any]) -> list[Tensor]:
             now = share.unflat(dict(zip([name for name, _ in named], values, strict=True)))
-            return flatten(when_due(now.pop("due"), f, *unflatten(structure, leaves), outs=outs, **now))[0]
+            due, again = now.pop("due"), lambda: when_due(due, f, *unflatten(structure, leaves), outs=outs, **now)
+            return leaves[: len(first)] if none_due(due) else flatten(again())[0]
 
-        forms = [Form.of(x) for x in leaves[: len(first)]]
-        why, values, never = "it is done at times", [v for _, v in named], [False] * len(forms)
-        new = self.event(verbs.name_of(f), why, run, leaves, values, forms, numbers=never, ordered=True, keeps=True)
+        forms, values = [Form.of(x) for x in leaves[: len(first)]], [v for _, v in named]
+        how = {"numbers": [False] * len(forms), "ordered": True, "keeps": True}
+        new = self.event(verbs.name_of(f), "it is done at times", run, leaves, values, forms, **how)
         return unflatten(like, new)
 
     def reduce(self, f: Any, combine: Any, rows: list[tuple[Tensor, ...]], scalars: Scalars) -> Tensor:

@@ -62,10 +62,15 @@ def out_of(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return x @ right.adjoint() if has(right, x, -1) else x
 
 
-def products(left: Tensor, right: Tensor, g: Tensor, decay: Any) -> tuple[Tensor, Tensor]:
-    """A step of the running means of the products of a gradient with itself; of the sums, if `decay` is None."""
-    left = grown(left, g @ g.adjoint(), decay) if has(left, g, -2) else left
-    return left, grown(right, g.adjoint() @ g, decay) if has(right, g, -1) else right
+def products(left: Tensor, right: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    return g @ g.adjoint() if has(left, g, -2) else left, g.adjoint() @ g if has(right, g, -1) else right
+
+
+def gathered(left: Tree, right: Tree, g: Tree, decay: Any) -> tuple[Tree, Tree]:
+    """A step of the running means of the products of gradients with themselves; of the sums, if `decay` is None."""
+    new_left, new_right = tree.matrixwise(products, left, right, g, outs=2)
+    left = tree.elementwise(grown, left, new_left, decay=decay)
+    return left, tree.elementwise(grown, right, new_right, decay=decay)
 
 
 def grown(a: Tensor, product: Tensor, decay: Any) -> Tensor:

@@ -93,14 +93,19 @@ def begin_sides(who: str, params: Tree, factor: Tensor, dtype: torch.dtype | Non
     return Sides(left, right, *values, *bases.identities(left, right))
 
 
-def next_sides(tx: Any, count: Tensor, g: Tree, mu: Tree, sides: Sides, decay: Any, frequency: Any) -> tuple[Tree, Any]:
-    """The mean of the gradients and the sides after a step."""
-    turns, first = sides[4:], count == 0
-    left, right, *values = tree.matrixwise(seen, *sides[:4], g, *turns, outs=4, decay=decay, first=first)
-    turns = core.when_due(first, find, *turns, left, right, outs=2)
-    due = core.every(frequency, count) & ~first
-    *turns, mu = core.when_due(due, turn, *turns, mu, left, right, outs=3)
-    return mu, Sides(left, right, *values, *turns)
+def before_step(count: Tensor, frequency: Any, mu: Tree, sides: Sides) -> tuple[Tree, Sides]:
+    """The mean of the gradients and the sides with the bases of this step."""
+    left, right, *_ = sides
+    turns = core.when_due(count == 1, find, *sides[4:], left, right, outs=2)
+    due = core.every(frequency, count - 1) & (count > 1)
+    left_basis, right_basis, mu = core.when_due(due, turn, *turns, mu, left, right, outs=3)
+    return mu, sides._replace(left_basis=left_basis, right_basis=right_basis)
+
+
+def after_step(count: Tensor, g: Tree, sides: Any, decay: Any) -> Sides:
+    """The sides with what this step's gradients say of them."""
+    left, right, *values = tree.matrixwise(seen, *sides[:4], g, *sides[4:], outs=4, decay=decay, first=count == 0)
+    return Sides(left, right, *values, *sides[4:])
 
 
 @tree.record
@@ -167,13 +172,14 @@ class scale_by_kl_soap(GradientTransformation):
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         count, mu, nu, sides = state
-        now, g, turns = self.at(count), updates, sides[4:]
+        now, g = self.at(count), updates
         decay = now["b2"] if self.shampoo_beta is None else now["shampoo_beta"]
+        mu, sides = before_step(count, now["frequency"], mu, sides)
+        turns = sides[4:]
         inside = tree.matrixwise(bases.into, g, *turns)
         inside, mu, nu = tree.elementwise(soap, inside, mu, nu, outs=3, **numbers_of(now, count))
         updates = tree.matrixwise(bases.out_of, inside, *turns)
-        mu, sides = next_sides(self, count, g, mu, sides, decay, now["frequency"])
-        return updates, ScaleByKlSoapState(count + 1, mu, nu, sides)
+        return updates, ScaleByKlSoapState(count + 1, mu, nu, after_step(count, g, sides, decay))
 
 
 def follow(g: Tensor, m: Tensor, b1, first) -> tuple[Tensor, Tensor]:
@@ -240,9 +246,9 @@ class scale_by_kl_shampoo(GradientTransformation):
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         count, mu, sides = state
         now, g = self.at(count), updates
+        mu, sides = before_step(count, now["frequency"], mu, sides)
         inside, mu = tree.elementwise(
             follow, tree.matrixwise(bases.into, g, *sides[4:]), mu, outs=2, b1=now["b1"], first=count == 0
         )
         updates = tree.matrixwise(whitened, inside, *sides[2:], eps=now["eps"])
-        mu, sides = next_sides(self, count, g, mu, sides, now["shampoo_beta"], now["frequency"])
-        return updates, ScaleByKlShampooState(count + 1, mu, sides)
+        return updates, ScaleByKlShampooState(count + 1, mu, after_step(count, g, sides, now["shampoo_beta"]))

@@ -102,7 +102,7 @@ class scale_by_shampoo(GradientTransformation):
         count, left, right, *kept = state
         now = self.at(count)
         exponent = (0.25 if self.sides == "both" else 0.5) if self.exponent is None else now["exponent"]
-        left, right = tree.matrixwise(bases.products, left, right, updates, outs=2, decay=now["beta"])
+        left, right = bases.gathered(left, right, updates, now["beta"])
         due = core.every(now["frequency"], count)
         kept = core.when_due(due, take_roots, *kept, left, right, outs=2, exponent=exponent, eps=now["eps"])
         updates = tree.matrixwise(bases.out_of, updates, *kept)  # a root is symmetric

@@ -114,7 +114,7 @@ class scale_by_sinksoap(GradientTransformation):
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         count, mu, left, right, *turns = state
         now, first = self.at(count), count == 0
-        left, right = tree.matrixwise(bases.products, left, right, updates, outs=2, decay=now["shampoo_beta"])
+        left, right = bases.gathered(left, right, updates, now["shampoo_beta"])
         turns = core.when_due(first, find, *turns, left, right, outs=2)
         turns = core.when_due(core.every(now["frequency"], count) & ~first, iterate, *turns, left, right, outs=2)
         updates, mu = tree.elementwise(follow, updates, mu, outs=2, b1=now["b1"], nesterov=self.nesterov)

@@ -124,13 +124,13 @@ class scale_by_soap(GradientTransformation):
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         count, mu, nu, left, right, *turns = state
-        now, first = self.at(count), count == 0
+        now = self.at(count)
         decay = now["b2"] if self.shampoo_beta is None else now["shampoo_beta"]
+        turns = core.when_due(count == 1, find, *turns, left, right, outs=2)
+        due = core.every(now["frequency"], count - 1) & (count > 1)  # at the end of the step before, that is
+        *turns, mu, nu = core.when_due(due, turn, *turns, mu, nu, left, right, outs=4)
         inside = tree.matrixwise(bases.into, updates, *turns)
         inside, mu, nu = tree.elementwise(soap, inside, mu, nu, outs=3, **numbers_of(now, count))
-        left, right = tree.matrixwise(bases.products, left, right, updates, outs=2, decay=decay)
+        left, right = bases.gathered(left, right, updates, decay)
         updates = tree.matrixwise(bases.out_of, inside, *turns)
-        turns = core.when_due(first, find, *turns, left, right, outs=2)
-        due = core.every(now["frequency"], count) & ~first
-        *turns, mu, nu = core.when_due(due, turn, *turns, mu, nu, left, right, outs=4)
         return updates, ScaleBySoapState(count + 1, mu, nu, left, right, *turns)

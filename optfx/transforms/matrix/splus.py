@@ -86,7 +86,7 @@ class scale_by_splus(GradientTransformation):
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         count, mu, left, right, *turns = state
         now = self.at(count)
-        left, right = tree.matrixwise(bases.products, left, right, updates, outs=2, decay=now["b2"])
+        left, right = bases.gathered(left, right, updates, now["b2"])
         updates, mu = tree.matrixwise(splus, updates, mu, *turns, outs=2, b1=now["b1"])
         due = core.every(now["frequency"], count + 1) | (count == 0)
         turns = core.when_due(due, find, *turns, left, right, outs=2)
