@@ -33,7 +33,8 @@ def by_triton(monkeypatch):
 
 @parts
 def test_every_part_in_float64_is_eager(row):
-    tx, p = row.make(**row.hypers), shorter(params(torch.float64), BLOCKS)
+    short = row.name == "stored"  # whose blocks are interpreted one by one
+    tx, p = row.make(**row.hypers), shorter(params(torch.float64), 60 if short else BLOCKS)
     (q, state), opt = fused(tx, p, steps=2, **row.extra)
     limit = 1e-5 if "bf16" in row.id or "float32" in row.id else 1e-12
     assert distance((q, state), eager(tx, p, steps=2, **row.extra)) < limit

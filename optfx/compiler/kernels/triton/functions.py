@@ -136,7 +136,7 @@ def angle_of(b, a):
 def place(limits, x, HALVES: tl.constexpr):
     """How many of 2^HALVES - 1 ascending limits are no greater than x."""
     k = tl.zeros_like(x).to(tl.int32)
-    for i in tl.static_range(HALVES):
+    for i in tl.static_range(HALVES):  # pyright: ignore[reportGeneralTypeIssues]
         half = 1 << (HALVES - 1 - i)
         k += tl.where(tl.load(limits + k + half - 1) > x, 0, half)
     return k
