@@ -11,7 +11,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from optfx.compiler.captured.trace import Traced
-from optfx.compiler.kernels.cpp.expressions import name_of
+from optfx.compiler.kernels.writer import name_of
 
 SAME = {"alias", "clone", "contiguous", "detach", "lift", "lift_fresh", "lift_fresh_copy", "_to_copy", "expand"}
 BY_ONE = {"mul", "div"}

@@ -16,7 +16,8 @@ from torch.fx import Node
 from optfx.compiler.captured.cleaning import computes, is_random
 from optfx.compiler.captured.rows import LONGEST
 from optfx.compiler.kernels.binding import Unsupported
-from optfx.compiler.kernels.cpp.expressions import Writer, ctype, name_of
+from optfx.compiler.kernels.cpp.expressions import Writer, ctype
+from optfx.compiler.kernels.writer import name_of
 
 MOST = 64  # operations of a kernel: a compiler's time grows faster than their number
 COSTLY = {"exp", "log", "tanh", "sin", "cos", "pow", "div", "sigmoid", "erf", "log1p", "expm1", "sqrt", "rsqrt", "gelu"}

@@ -15,7 +15,8 @@ from torch.fx import Node
 
 from optfx.compiler.captured.groups import PLACED, Axes, Kernel
 from optfx.compiler.captured.trace import Place
-from optfx.compiler.kernels.cpp.expressions import IN_MEMORY, Writer, ctype, literal, load, name_of, stored
+from optfx.compiler.kernels.cpp.expressions import IN_MEMORY, Writer, ctype, literal, load, stored
+from optfx.compiler.kernels.writer import name_of
 
 
 class Operand(NamedTuple):

@@ -19,7 +19,8 @@ from optfx.compiler.captured.streams import Stream
 from optfx.compiler.captured.tiles import Tile
 from optfx.compiler.captured.trace import NotCaptured, Traced, trace
 from optfx.compiler.kernels.cpp import build
-from optfx.compiler.kernels.cpp.expressions import CORE, name_of
+from optfx.compiler.kernels.cpp.expressions import CORE
+from optfx.compiler.kernels.writer import name_of
 
 
 class Step(NamedTuple):

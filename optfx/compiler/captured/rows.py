@@ -14,7 +14,7 @@ import torch
 from torch.fx import Graph, Node
 
 from optfx.compiler.captured.trace import Place, Traced
-from optfx.compiler.kernels.cpp.expressions import HALF, name_of
+from optfx.compiler.kernels.writer import HALF, name_of
 
 LONGEST = 64  # columns of a row
 

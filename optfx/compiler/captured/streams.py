@@ -13,7 +13,8 @@ from torch.fx import Node
 
 from optfx.compiler.captured.nest import Operand
 from optfx.compiler.captured.tiles import ALONG, OVER_COLUMNS, Rows
-from optfx.compiler.kernels.cpp.expressions import HALF, ctype, load, name_of, stored
+from optfx.compiler.kernels.cpp.expressions import HALF, ctype, load, stored
+from optfx.compiler.kernels.writer import name_of
 
 AT_ONCE = 32  # elements of a sum, before they are added to the rest
 

@@ -12,8 +12,9 @@ from torch.fx import Node
 from optfx.compiler.captured.groups import ALONG, PLACED, REDUCED
 from optfx.compiler.captured.nest import KernelWriter, Operand
 from optfx.compiler.captured.rows import LONGEST
-from optfx.compiler.kernels.cpp.expressions import HALF, IN_MEMORY, ctype, literal, load, name_of, stored
+from optfx.compiler.kernels.cpp.expressions import HALF, IN_MEMORY, ctype, literal, load, stored
 from optfx.compiler.kernels.cpp.reductions import first
+from optfx.compiler.kernels.writer import name_of
 
 OVER_COLUMNS = "for (int64_t c = 0; c < columns; ++c)"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
-from optfx.compiler.kernels.cpp.expressions import name_of
+from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.record.lazy import storage_of
 from optfx.compiler.record.tracer import traced
 from optfx.tree import flatten, unflatten

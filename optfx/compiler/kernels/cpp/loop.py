@@ -26,8 +26,9 @@ from torch.fx import GraphModule, Node
 from optfx.compiler.kernels.binding import CELL, Bound, Owned, Unsupported, numbers_in
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.calls import FAULTLESS, Call
-from optfx.compiler.kernels.cpp.expressions import HALF, HEAD, IN_MEMORY, Writer, ctype, load, name_of, stored
+from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Writer, ctype, load, stored
 from optfx.compiler.kernels.cpp.reductions import LANES, REDUCTIONS, Accumulator, accumulator
+from optfx.compiler.kernels.writer import HALF, name_of
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.spaces import Mask

@@ -17,9 +17,10 @@ from typing import NamedTuple
 from torch.fx import GraphModule, Node
 
 from optfx.compiler.kernels.binding import Owned
-from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, ctype, load, name_of, stored
+from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, ctype, load, stored
 from optfx.compiler.kernels.cpp.loop import AHEAD, BLOCK, LINE, THREADS, Loop, _lines
 from optfx.compiler.kernels.cpp.reductions import ALONG, Accumulator, accumulator
+from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.record.spaces import Mask, Sizes
 
 PART = 32768  # elements that a part has at least

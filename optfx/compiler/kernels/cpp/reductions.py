@@ -9,7 +9,8 @@ import torch
 from torch.fx import Node
 
 from optfx.compiler.kernels.binding import Unsupported
-from optfx.compiler.kernels.cpp.expressions import Writer, ctype, literal, name_of
+from optfx.compiler.kernels.cpp.expressions import Writer, ctype, literal
+from optfx.compiler.kernels.writer import name_of
 
 REDUCTIONS = ("sum", "any", "all", "amax", "amin", "max", "min", "linalg_vector_norm")
 ALONG = ("sum", "mean", "any", "all", "amax", "amin", "linalg_vector_norm")  # to a number for each row

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from torch.fx import GraphModule, Node
 
 from optfx.compiler.kernels.binding import Owned, Unsupported
-from optfx.compiler.kernels.cpp.expressions import HEAD, ctype, load, name_of, stored
+from optfx.compiler.kernels.cpp.expressions import HEAD, ctype, load, stored
 from optfx.compiler.kernels.cpp.loop import BLOCK, THREADS, _lines
 from optfx.compiler.kernels.cpp.nest import Nest
 from optfx.compiler.kernels.cpp.reductions import ALONG, Accumulator, accumulator
 from optfx.compiler.kernels.program import SHORT
+from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.record.spaces import Mask
 
 

@@ -11,8 +11,9 @@ from torch.fx import GraphModule, Node
 from optfx.compiler.kernels.binding import Bound, Unsupported
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.calls import FAULTLESS, Call
-from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Writer, ctype, load, name_of, stored
+from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Writer, ctype, load, stored
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, accumulator
+from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.members import Alone
 
 SAME = {"view", "reshape", "_unsafe_view", "expand", "squeeze", "unsqueeze", "slice"}  # of one element
