@@ -46,29 +46,28 @@ class viewed(core.Wrapper):
     view: View
     mask: Any = True
 
-    def _show(self, x: Tree, keep: list[bool]) -> Tree:
-        """A tree as the transform inside sees it."""
+    def _show(self, x: Tree, keep: list[bool]) -> tuple[Tree, list[int]]:
+        """A tree as the transform inside sees it, and in how many parts each leaf."""
         shown = [
-            self._parts(path, leaf) if k else leaf
+            self._parts(path, leaf) if k else [leaf]
             for path, leaf, k in zip(tree.paths(x), tree.leaves(x), keep, strict=True)
         ]
-        return tree.unflatten_like(x, shown)
+        seen = [parts[0] if len(parts) == 1 else parts for parts in shown]
+        return tree.unflatten_like(x, seen), [*map(len, shown)]
 
-    def _parts(self, path: str, x: Tensor) -> Any:
+    def _parts(self, path: str, x: Tensor) -> list[Tensor]:
         try:
-            parts = self.view.parts(x)
+            return self.view.parts(x)
         except (IndexError, RuntimeError, ValueError) as error:
             if recorder() is not None:
                 raise
             words = f"{self.view!r} does not fit {path!r} of shape {tuple(x.shape)}"
             raise ValueError(f"viewed: {words}: {error}. Leave it out with `mask`") from error
-        return parts[0] if len(parts) == 1 else parts
 
-    def _back(self, x: Tree, like: Tree, keep: list[bool]) -> Tree:
+    def _back(self, x: Tree, like: Tree, keep: list[bool], counts: list[int]) -> Tree:
         """A tree that the transform inside has made, as others see it."""
         parts, found = iter(tree.leaves(x)), []
-        for leaf, k in zip(tree.leaves(like), keep, strict=True):
-            n = len(self.view.parts(leaf)) if k else 1
+        for leaf, k, n in zip(tree.leaves(like), keep, counts, strict=True):
             mine = [next(parts) for _ in range(n)]
             found.append(self.view.whole(mine, leaf) if k else mine[0])
         return tree.unflatten_like(like, found)
@@ -80,19 +79,21 @@ class viewed(core.Wrapper):
         return {"": state}
 
     def begin(self, params: Tree) -> Tree:
-        return self.inner.begin(self._show(params, self._keep(params)))
+        return self.inner.begin(self._show(params, self._keep(params))[0])
 
     def step(self, updates: Tree, state: Tree, params: Tree, **extra: Any) -> tuple[Tree, Tree]:
         keep = self._keep(tree_to_mask(self, self.mask, updates, params))
         structure, single = tree.flatten(updates)[1], isinstance(updates, Tensor)
         extra = {
-            name: self._show(x, keep) if tree.flatten(x)[1] == structure and (name == "grad" or not single) else x
+            name: self._show(x, keep)[0] if tree.flatten(x)[1] == structure and (name == "grad" or not single) else x
             for name, x in extra.items()
         }
-        seen = None if params is None else self._show(params, keep)
-        new, state = self.inner.run(self._show(updates, keep), state, seen, extra)
-        return self._back(new, updates, keep), state
+        seen = None if params is None else self._show(params, keep)[0]
+        shown, counts = self._show(updates, keep)
+        new, state = self.inner.run(shown, state, seen, extra)
+        return self._back(new, updates, keep, counts), state
 
     def eval_params(self, state: Tree, params: Tree) -> Tree:
         keep = self._keep(params)
-        return self._back(self.inner.eval_params(state, self._show(params, keep)), params, keep)
+        shown, counts = self._show(params, keep)
+        return self._back(self.inner.eval_params(state, shown), params, keep, counts)

@@ -11,7 +11,7 @@ from torch import Tensor
 from optfx import core, tree
 from optfx.core import Beta, Decay, GradientTransformation, Hyper, NonNegative
 from optfx.transforms.matrix import bases
-from optfx.transforms.matrix.soap import find, numbers_of, soap
+from optfx.transforms.matrix.soap import bases_at, numbers_of, soap
 from optfx.tree import Tree
 
 
@@ -58,18 +58,18 @@ def seen(
     right_basis: Tensor,
     decay,
     first,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, cols = g.shape[-2:]
     from_right, from_left = g @ right_basis, left_basis.adjoint() @ g
-    inside = (left_basis.adjoint() @ from_right).square()
+    inside = left_basis.adjoint() @ from_right if rows <= cols else from_left @ right_basis
     from_right = from_right / torch.where(first, 1.0, right_values).sqrt()
     from_left = from_left / torch.where(first, 1.0, left_values).sqrt()
-    left = tree.mean(left, from_right @ from_right.adjoint() / max(cols, 1), decay)
-    right = tree.mean(right, from_left.adjoint() @ from_left / max(rows, 1), decay)
-    by_rows = tree.mean(left_values, (inside / right_values).sum(-1, keepdim=True) / max(cols, 1), decay)
-    by_cols = tree.mean(right_values, (inside / left_values).sum(-2, keepdim=True) / max(rows, 1), decay)
+    left = from_right @ from_right.adjoint() / max(cols, 1)
+    right = from_left.adjoint() @ from_left / max(rows, 1)
+    by_rows = tree.mean(left_values, (inside.square() / right_values).sum(-1, keepdim=True) / max(cols, 1), decay)
+    by_cols = tree.mean(right_values, (inside.square() / left_values).sum(-2, keepdim=True) / max(rows, 1), decay)
     left_values = torch.where(first, left_values, by_rows.clamp(min=least(rows)))
-    return left, right, left_values, torch.where(first, right_values, by_cols.clamp(min=least(cols)))
+    return left, right, left_values, torch.where(first, right_values, by_cols.clamp(min=least(cols))), inside
 
 
 def turned(
@@ -93,19 +93,11 @@ def begin_sides(who: str, params: Tree, factor: Tensor, dtype: torch.dtype | Non
     return Sides(left, right, *values, *bases.identities(left, right))
 
 
-def before_step(count: Tensor, frequency: Any, mu: Tree, sides: Sides) -> tuple[Tree, Sides]:
-    """The mean of the gradients and the sides with the bases of this step."""
-    left, right, *_ = sides
-    turns = core.when_due(count == 1, find, *sides[4:], left, right, outs=2)
-    due = core.every(frequency, count - 1) & (count > 1)
-    left_basis, right_basis, mu = core.when_due(due, turn, *turns, mu, left, right, outs=3)
-    return mu, sides._replace(left_basis=left_basis, right_basis=right_basis)
-
-
-def after_step(count: Tensor, g: Tree, sides: Any, decay: Any) -> Sides:
-    """The sides with what this step's gradients say of them."""
-    left, right, *values = tree.matrixwise(seen, *sides[:4], g, *sides[4:], outs=4, decay=decay, first=count == 0)
-    return Sides(left, right, *values, *sides[4:])
+def look(count: Tensor, g: Tree, sides: Any, decay: Any) -> tuple[Tree, Sides]:
+    """The gradients as the bases have them, and the sides after this step."""
+    new = tree.matrixwise(seen, *sides[:4], g, *sides[4:], outs=5, decay=decay, first=count == 0)
+    means = [tree.elementwise(bases.grown, x, y, decay=decay) for x, y in zip(sides[:2], new[:2], strict=True)]
+    return new[4], Sides(*means, *new[2:4], *sides[4:])
 
 
 @tree.record
@@ -172,14 +164,13 @@ class scale_by_kl_soap(GradientTransformation):
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         count, mu, nu, sides = state
-        now, g = self.at(count), updates
+        now = self.at(count)
         decay = now["b2"] if self.shampoo_beta is None else now["shampoo_beta"]
-        mu, sides = before_step(count, now["frequency"], mu, sides)
-        turns = sides[4:]
-        inside = tree.matrixwise(bases.into, g, *turns)
+        *turns, mu = bases_at(count, now["frequency"], turn, sides[4:], (mu,), *sides[:2])
+        inside, sides = look(count, updates, (*sides[:4], *turns), decay)
         inside, mu, nu = tree.elementwise(soap, inside, mu, nu, outs=3, **numbers_of(now, count))
         updates = tree.matrixwise(bases.out_of, inside, *turns)
-        return updates, ScaleByKlSoapState(count + 1, mu, nu, after_step(count, g, sides, decay))
+        return updates, ScaleByKlSoapState(count + 1, mu, nu, sides)
 
 
 def follow(g: Tensor, m: Tensor, b1, first) -> tuple[Tensor, Tensor]:
@@ -245,10 +236,9 @@ class scale_by_kl_shampoo(GradientTransformation):
 
     def step(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         count, mu, sides = state
-        now, g = self.at(count), updates
-        mu, sides = before_step(count, now["frequency"], mu, sides)
-        inside, mu = tree.elementwise(
-            follow, tree.matrixwise(bases.into, g, *sides[4:]), mu, outs=2, b1=now["b1"], first=count == 0
-        )
-        updates = tree.matrixwise(whitened, inside, *sides[2:], eps=now["eps"])
-        return updates, ScaleByKlShampooState(count + 1, mu, after_step(count, g, sides, now["shampoo_beta"]))
+        now = self.at(count)
+        *turns, mu = bases_at(count, now["frequency"], turn, sides[4:], (mu,), *sides[:2])
+        inside, new = look(count, updates, (*sides[:4], *turns), now["shampoo_beta"])
+        inside, mu = tree.elementwise(follow, inside, mu, outs=2, b1=now["b1"], first=count == 0)
+        updates = tree.matrixwise(whitened, inside, *sides[2:4], *turns, eps=now["eps"])
+        return updates, ScaleByKlShampooState(count + 1, mu, new)

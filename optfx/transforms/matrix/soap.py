@@ -60,6 +60,15 @@ def find(*trees: Tree) -> tuple[Tree, ...]:
     return tree.matrixwise(found, *trees, outs=2)
 
 
+def bases_at(count: Tensor, frequency: Any, turn: Any, turns: Any, means: Any, left: Tree, right: Tree) -> Any:
+    """The bases for the step after `count` others, and the means of gradients as they have these: the second step finds
+    bases, and later ones turn them and the means, at times. (At the end of the step before, kernels could not write
+    means in place.)"""
+    turns = core.when_due(count == 1, find, *turns, left, right, outs=2)
+    due = core.every(frequency, count - 1) & (count > 1)
+    return core.when_due(due, turn, *turns, *means, left, right, outs=2 + len(means))
+
+
 @tree.record
 class scale_by_soap(GradientTransformation):
     r"""Adam in the eigenbasis of Shampoo's preconditioner.
@@ -126,9 +135,7 @@ class scale_by_soap(GradientTransformation):
         count, mu, nu, left, right, *turns = state
         now = self.at(count)
         decay = now["b2"] if self.shampoo_beta is None else now["shampoo_beta"]
-        turns = core.when_due(count == 1, find, *turns, left, right, outs=2)
-        due = core.every(now["frequency"], count - 1) & (count > 1)  # at the end of the step before, that is
-        *turns, mu, nu = core.when_due(due, turn, *turns, mu, nu, left, right, outs=4)
+        *turns, mu, nu = bases_at(count, now["frequency"], turn, turns, (mu, nu), left, right)
         inside = tree.matrixwise(bases.into, updates, *turns)
         inside, mu, nu = tree.elementwise(soap, inside, mu, nu, outs=3, **numbers_of(now, count))
         left, right = bases.gathered(left, right, updates, decay)
