@@ -21,7 +21,7 @@ from optfx.tree.words import LeafError
 
 Row = Sequence[Tensor]  # the corresponding leaves of all trees
 
-LARGE = 2**16  # elements from which a leaf keeps a CPU busy alone: to stack it would cost more than it saves
+LARGE = 2**18  # elements from which a leaf keeps a CPU busy alone: to stack it would cost more than it saves
 TILES = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()  # AMX, which multiplies bfloat16 and wants more
 
 
