@@ -146,46 +146,76 @@ class Outline:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _collect_leaves(node: Any, found: list[Any]) -> None:
+def _below(node: Any) -> Any:
+    """The children of a node, in the order of its leaves; None for a leaf. `entries` without names, which Dynamo takes
+    longer for."""
+    if isinstance(node, Tensor):
+        return None
+    kind = type(node)
+    if kind is list or kind is tuple:
+        return node
+    if kind is dict:
+        return [node[k] for k in _keys(node)]
     pairs = entries(node)
-    if pairs is None:
+    return None if pairs is None else [child for _, child in pairs]
+
+
+def _collect_leaves(node: Any, found: list[Any]) -> None:
+    below = _below(node)
+    if below is None:
         found.append(node)
-    else:
-        for _, child in pairs:
+        return
+    for child in below:
+        if isinstance(child, Tensor):
+            found.append(child)
+        else:
             _collect_leaves(child, found)
 
 
+def _same_names(a: Any, b: Any) -> bool:
+    """Whether two nodes of one type, with as many children, have the same names for them."""
+    if type(a) is list or type(a) is tuple:
+        return True
+    if type(a) is dict:
+        return _keys(a) == _keys(b)
+    if [name for name, _ in entries(a) or ()] != [name for name, _ in entries(b) or ()]:
+        return False
+    return not is_record(a) or structure_of(a) == structure_of(b)
+
+
 def _same_structure(a: Any, b: Any) -> bool:
-    xs, ys = entries(a), entries(b)
+    xs, ys = _below(a), _below(b)
     if xs is None or ys is None:
         return xs is ys
-    if type(a) is not type(b) or [name for name, _ in xs] != [name for name, _ in ys]:
+    if type(a) is not type(b) or len(xs) != len(ys) or not _same_names(a, b):
         return False
-    if is_record(a) and structure_of(a) != structure_of(b):
-        return False
-    return all(_same_structure(x, y) for (_, x), (_, y) in zip(xs, ys, strict=True))
+    for x, y in zip(xs, ys, strict=True):
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)) and not _same_structure(x, y):
+            return False
+    return True
 
 
 def _rebuild(node: Any, values: Iterator[Any]) -> Any:
-    pairs = entries(node)
-    if pairs is None:
+    below = _below(node)
+    if below is None:
         return next(values)
-    new = [(name, _rebuild(child, values)) for name, child in pairs]
+    new = [next(values) if isinstance(x, Tensor) else _rebuild(x, values) for x in below]
     kind = type(node)
+    if kind is list:
+        return new
     if kind is dict:
-        by_name = dict(new)
+        by_name = dict(zip(_keys(node), new, strict=True))
         return {name: by_name[name] for name in node}
     if is_record(node):
-        return with_children(node, dict(new))
+        return with_children(node, dict(zip(children(node), new, strict=True)))
     if kind is OrderedDict:
-        return OrderedDict(new)
-    below = [child for _, child in new]
+        return OrderedDict(zip(node, new, strict=True))
     if is_namedtuple(node):
-        return kind(*below)
-    if node is None or kind in (list, tuple, deque):
-        return node if node is None else kind(below)
+        return kind(*new)
+    if node is None or kind in (tuple, deque):
+        return node if node is None else kind(new)
     _, metadata, _, unflatten_one = optree.tree_flatten_one_level(node, namespace=NAMESPACE)
-    return unflatten_one(metadata, below)
+    return unflatten_one(metadata, new)
 
 
 # ---- names ------------------------------------------------------------------------------------
@@ -203,10 +233,7 @@ def entries(node: Any) -> list[tuple[Any, Any]] | None:
     if node is None:
         return []
     if kind is dict:
-        try:
-            return [(k, node[k]) for k in sorted(node)]
-        except TypeError:
-            return [(k, node[k]) for k in total_order_sorted(node)]
+        return [(k, node[k]) for k in _keys(node)]
     if kind is OrderedDict:
         return list(node.items())
     if is_record(node):
@@ -219,6 +246,14 @@ def entries(node: Any) -> list[tuple[Any, Any]] | None:
         return None
     values, _, names, _ = optree.tree_flatten_one_level(node, namespace=NAMESPACE)
     return list(zip(names, values, strict=True))
+
+
+def _keys(node: dict[Any, Any]) -> list[Any]:
+    """The keys of a dict, in the order of its leaves."""
+    try:
+        return sorted(node)
+    except TypeError:
+        return total_order_sorted(node)
 
 
 def nodes(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
