@@ -210,6 +210,15 @@ class Nest(Loop):
       {_lines(6, lines)}
     }}"""
 
+    def begin(self) -> str:
+        """The beginning of the function: what it takes, and where that says which parts of leaves are to be done."""
+        return f"""\
+extern "C" int run(int64_t members, int64_t leaves, const int64_t* G, void* const* P, const int64_t* dP,
+                    int64_t owners, const int64_t* until, void* const* scalars, int64_t dS,
+                    void* const* parts, const int64_t* dR, int64_t threads) {{
+  const int64_t parts_of = G[0], total = G[1];
+  const int64_t *const sizes = G + 2, *const todo = sizes + leaves * {self.ndim};"""
+
     def source(self) -> str:
         ndim = self.ndim
         every = [f"std::vector<{r.type}> p{k}(members * parts_of, {r.begin});" for k, r in enumerate(self.sums)]
@@ -227,11 +236,7 @@ class Nest(Loop):
         ends = ("0", f"n{ndim - 1}") if ndim > 1 else ("from", "to")
         text = f"""{HEAD}
 {self.declared()}
-extern "C" int run(int64_t members, int64_t leaves, const int64_t* G, void* const* P, const int64_t* dP,
-                    int64_t owners, const int64_t* until, void* const* scalars, int64_t dS,
-                    void* const* parts, const int64_t* dR, int64_t threads) {{
-  const int64_t parts_of = G[0], total = G[1];
-  const int64_t *const sizes = G + 2, *const todo = sizes + leaves * {ndim};
+{self.begin()}
   {_lines(2, tables + buffers + every)}
   #pragma omp parallel num_threads(threads) if (total * members > {THREADS})
   {{

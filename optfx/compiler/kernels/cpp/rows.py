@@ -138,11 +138,7 @@ class Rows(Nest):
         outer = [f"for (int64_t i{d} = 0; i{d} < n{d}; ++i{d})" for d in range(1, self.ndim - 1)]
         text = f"""{HEAD}
 {self.declared()}
-extern "C" int run(int64_t members, int64_t leaves, const int64_t* G, void* const* P, const int64_t* dP,
-                    int64_t owners, const int64_t* until, void* const* scalars, int64_t dS,
-                    void* const* parts, const int64_t* dR, int64_t threads) {{
-  const int64_t parts_of = G[0], total = G[1];
-  const int64_t *const sizes = G + 2, *const todo = sizes + leaves * {self.ndim};
+{self.begin()}
   #pragma omp parallel for schedule(dynamic) num_threads(threads) if (total * members > {THREADS})
   for (int64_t u = 0; u < members * parts_of; ++u) {{
     const int64_t j = u / parts_of, n = u % parts_of;

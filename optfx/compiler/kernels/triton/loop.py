@@ -221,15 +221,21 @@ class Loop(Writer):
                 lines.append(f"x{j} = {loaded(f'tl.load(a{j} + at, mask=inside, other=0)', dtype)}")
         return lines
 
+    def more(self) -> str:
+        """What kernels are given after scalars."""
+        return "".join(f", {name}" for name in self.tables.values())
+
     def source(self) -> str:
         sums = "".join(f", sums{k}" for k in range(len(self.sums)))
-        given = "".join(f", {name}" for name in self.tables.values()) + sums
         keep = [f"tl.store(sums{k} + n, {r.of_block.format(f'r{k}')})" for k, r in enumerate(self.sums)]
         run = [*self.loads(), *self.row(), *self.body, *self.takes, *self.stores, *keep]
         text = f"""
 
 @triton.jit
-def run(P, lengths, leaf_of, begin_of, owner_of, scalars{given}, leaves, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+def run(
+    P, lengths, leaf_of, begin_of, owner_of, scalars{self.more()}{sums}, leaves,
+    BLOCK: tl.constexpr, ALIGNED: tl.constexpr
+):
     n = tl.program_id(0)
     leaf = tl.load(leaf_of + n)
     o = tl.load(owner_of + n)

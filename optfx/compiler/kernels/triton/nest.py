@@ -98,9 +98,11 @@ class Nest(Loop):
                 lines.append(f"x{j} = {loaded(f'tl.load(a{j} + {at}, mask=inside, other=0)', dtype)}")
         return lines
 
+    def more(self) -> str:
+        return f"{super().more()}, sizes"
+
     def source(self) -> str:
-        text = super().source().replace("owner_of, scalars", "owner_of, scalars, sizes")  # of `run`
-        return text + "".join(self.sum_source(k) for k in range(len(self.along)))
+        return super().source() + "".join(self.sum_source(k) for k in range(len(self.along)))
 
     def sum_source(self, k: int) -> str:
         """The kernel for numbers of rows."""
@@ -109,7 +111,6 @@ class Nest(Loop):
         own, others = ([d for d in range(self.ndim) if mask[d] == which] for which in (True, False))
         product = lambda dims: " * ".join(f"n{d}" for d in dims) or "1"
         read = [f"a{j} = {self.place(j)}" for j, x in enumerate(self.leaves) if x in self.read or j == to]
-        tables = "".join(f", {name}" for name in self.tables.values())
         element = [
             "c = begin + tl.arange(0, TOGETHER)[None, :]",
             "inside = (at < results) & (c < count)",
@@ -124,7 +125,7 @@ class Nest(Loop):
 
 @triton.jit
 def along{k}(
-    P, leaf_of, begin_of, owner_of, scalars, sizes{tables}, leaves, RESULTS: tl.constexpr, TOGETHER: tl.constexpr
+    P, leaf_of, begin_of, owner_of, scalars{self.more()}, leaves, RESULTS: tl.constexpr, TOGETHER: tl.constexpr
 ):
     n = tl.program_id(0)
     leaf = tl.load(leaf_of + n)
@@ -162,8 +163,7 @@ class NestLaunch(Launch):
             self.grids.append([self.table(column) for column in zip(*grid, strict=True)])
 
     def given(self) -> list[Any]:
-        own, tables = super().given()[:4], self.tables
-        return [*own, self.sizes, *tables]
+        return [*super().given(), self.sizes]
 
     def run(self) -> None:
         if self.loop.stores or self.loop.places:
@@ -173,7 +173,7 @@ class NestLaunch(Launch):
         places, leaves = self.places.send(self.addresses), self.count * self.members.count
         for k, grid in enumerate(self.grids):
             kernel = getattr(self.kernels, f"along{k}")
-            kernel[(len(grid[0]),)](places, *grid, self.scalars, self.sizes, *self.tables, leaves, RESULTS, TOGETHER)
+            kernel[(len(grid[0]),)](places, *grid, self.scalars, *self.tables, self.sizes, leaves, RESULTS, TOGETHER)
 
 
 def length(mask: Mask, sizes: Sizes) -> int:
