@@ -3,7 +3,8 @@
 Two processes of one thread each hold half of every parameter (`distribute_tensor`, as `fully_shard` does it). In turn
 they take steps in eager code, steps of `fuse`, and steps of `fuse` for an optimizer of their own on as many plain
 tensors as they hold, with nothing to exchange. Both processes do the same at the same time, the slower one counts, and
-the steps in eager code and of `fuse` must agree.
+the steps in eager code and of `fuse` must agree. What a step of `fuse` spends in torch's collective, where a process also
+waits for the other one, is measured apart.
 
     python benchmarks/shards.py                     # rewrites its section of the page
     python benchmarks/shards.py --sizes blocks148 --rounds 15
@@ -12,6 +13,7 @@ the steps in eager code and of `fuse` must agree.
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import tempfile
 import time
@@ -27,6 +29,7 @@ from optfx import select
 
 RANKS, STEPS = 2, 5
 EAGER, FUSED, PLAIN = "optfx, eager", "**optfx, `fuse`**", "`fuse` on half the parameters, not sharded"
+APART = "**optfx, `fuse`**, without its collective"
 
 
 def chain() -> Any:
@@ -78,6 +81,21 @@ def together(f: Callable[[], Any]) -> float:
     return (time.perf_counter() - start) / STEPS
 
 
+class Collective:
+    """What torch's collective of a step of `fuse` takes."""
+
+    def __init__(self):
+        found = [name for name in ("all_gather_single", "all_gather_into_tensor") if hasattr(torch.distributed, name)]
+        self._gather, self.seconds = getattr(torch.distributed, found[0]), 0.0
+        setattr(torch.distributed, found[0], self)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        start = time.perf_counter()
+        result = self._gather(*args, **options)
+        self.seconds += time.perf_counter() - start
+        return result
+
+
 def rank_main(rank: int, store: str, size: str, rounds: int, results: Any) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard
@@ -99,9 +117,12 @@ def rank_main(rank: int, store: str, size: str, rounds: int, results: Any) -> No
     for name, x in here(eager.params).items():
         torch.testing.assert_close(fused.params[name].to_local(), x, rtol=1e-6, atol=1e-8)
     times: list[dict[str, float]] = []
+    collective, orders = Collective(), list(itertools.permutations(steps))
     for k in range(rounds):
-        order = list(steps)[k % 3 :] + list(steps)[: k % 3]
-        times.append({name: together(steps[name]) for name in order})
+        order = orders[k % len(orders)]
+        collective.seconds = 0.0
+        found = {name: together(steps[name]) for name in order}
+        times.append(found | {APART: found[FUSED] - collective.seconds / STEPS})
     results.put(times)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
@@ -120,7 +141,7 @@ def compare(size: str, rounds: int) -> str:
             process.join()
     slower = {name: [max(mine[name] for mine in of_all) for of_all in zip(*found, strict=True)] for name in found[0][0]}
     rows = []
-    for name in (EAGER, FUSED, PLAIN):
+    for name in (EAGER, FUSED, APART, PLAIN):
         to_eager, to_plain = measure.Paired(slower[EAGER], slower[name]), measure.Paired(slower[PLAIN], slower[name])
         shown = ["1" if name == base else x.ratio() for base, x in ((EAGER, to_eager), (PLAIN, to_plain))]
         rows.append((name, measure.milliseconds(slower[name]), *shown))
