@@ -3,8 +3,8 @@
 Two processes of one thread each hold half of every parameter (`distribute_tensor`, as `fully_shard` does it). In turn
 they take steps in eager code, steps of `fuse`, and steps of `fuse` for an optimizer of their own on as many plain
 tensors as they hold, with nothing to exchange. Both processes do the same at the same time, the slower one counts, and
-the steps in eager code and of `fuse` must agree. What a step of `fuse` spends in torch's collective, where a process also
-waits for the other one, is measured apart.
+the steps in eager code and of `fuse` must agree. What a step of `fuse` spends in the collective of torch, where it also
+waits for the other process, is measured apart.
 
     python benchmarks/shards.py                     # rewrites its section of the page
     python benchmarks/shards.py --sizes blocks148 --rounds 15
