@@ -34,6 +34,7 @@ def process(cache: str, file: str, *arguments: Any) -> str:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have theirs compiled, and so has optfx then
     command = [sys.executable, str(HERE / file), *map(str, arguments)]
     run = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
     if run.returncode:

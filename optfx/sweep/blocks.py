@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,9 +24,13 @@ from torch.func import vmap
 from optfx import tree
 from optfx.compiler import fuse
 from optfx.core import donate
-from optfx.sweep.gradients import Gradient, Gradients, tensors_in
+from optfx.sweep.gradients import Gradient, GradientCalls, Gradients
 from optfx.sweep.members import member_update, owned
+from optfx.sweep.window import Window, rows_of
 from optfx.tree import Tree
+
+if TYPE_CHECKING:
+    from optfx.compiler.kernels.cpp.calls import Calls
 
 SECONDS, BYTES = 0.5, 1 << 26  # what a window takes at most, and what its batches do
 MOST, CACHED = 64, 1 << 22  # members in a block, where there are many, and their bytes: more leave the cache
@@ -76,6 +80,7 @@ class Worker:
             self.opt, self.params, self.state = None, owned(params), owned(state)
         self.mapped = donate(vmap(member_update), (2, 3))
         self.own = tree.leaves((self.txs, self.params, self.state, self.given))
+        self._calls: tuple[GradientCalls, int, Calls] | None = None  # a step of members whose losses have so many bytes
 
     @property
     def members(self) -> tuple[Tree, Any]:
@@ -89,53 +94,64 @@ class Worker:
         else:
             self.mapped(self.txs, grads, self.params, self.state, losses)
 
-    def train(self, block: list[Tensor], batches: list[Any], losses: Tensor, stop: threading.Event) -> bool:
+    def train(self, block: list[Tensor], window: Window, losses: Tensor, stop: threading.Event) -> bool:
         """Some steps of a block; whether they were taken.
+
+        Threads that run Python wait for each other, for its lock, so there is little of it around a step made of C
+        functions.
 
         Args:
             block: the numbers, parameters, states and what is given of its members, which are written to.
-            batches: one for each step.
+            window: the batches of the steps.
             losses: (steps, members), where they are written.
             stop: whether to stop early.
         """
         n = losses.shape[1]
-        for mine, x in zip(self.own, block, strict=True):
-            mine[:n].copy_(x)
-            mine[n:].copy_(x[-1:].expand_as(mine[n:]))  # of a last block that is not full
-        if not self._train_without_python(batches, losses):
-            for k, batch in enumerate(batches):
+        full = n == len(self.own[0])
+        mine = self.own if full else [x[:n] for x in self.own]
+        torch._foreach_copy_(mine, block)  # pyright: ignore[reportPrivateImportUsage]
+        for x in () if full else self.own:  # of a last block
+            x[n:].copy_(x[n - 1 : n].expand_as(x[n:]))
+        if not self._train_without_python(window, losses):
+            for k, batch in enumerate(window.batches):
                 if stop.is_set():
                     return False
                 grads, found = self.gradient(self.members, batch)
                 losses[k].copy_(found[:n])
                 with self.lock:  # code of the user may take part
                     self.step(grads, found)
-        for mine, x in zip(self.own, block, strict=True):
-            x.copy_(mine[:n])
+        torch._foreach_copy_(block, mine)  # pyright: ignore[reportPrivateImportUsage]
         return True
 
-    def _train_without_python(self, batches: list[Any], losses: Tensor) -> bool:
-        """All steps as one call of C functions, where each step is made of these; whether it was so.
-
-        Threads that run Python wait for each other, for its lock: two of them took as long as one.
-        """
-        from optfx.compiler.kernels.cpp.calls import Calls, Copy, Moving
-
-        found = self.gradient.calls(self.members, batches)
+    def _train_without_python(self, window: Window, losses: Tensor) -> bool:
+        """All steps as one call of C functions, where each step is made of these; whether it was so."""
+        found, nbytes = self.gradient.calls(self.members, window), losses.shape[1] * losses.itemsize
         if found is None or self.opt is None:
             return False
         if not found.losses.is_contiguous() or found.losses.dtype != losses.dtype:
             return False
+        if self._calls is None or self._calls[0] is not found or self._calls[1] != nbytes:
+            calls = self._calls_for(found, nbytes)
+            if calls is None:
+                return False
+            self._calls = found, nbytes, calls
+        each = losses.stride(0) * losses.itemsize
+        noted = torch.arange(len(losses)).mul_(each).add_(losses.data_ptr())
+        self._calls[2].run(torch.cat([window.addresses, noted[:, None]], 1))
+        return True
+
+    def _calls_for(self, found: GradientCalls, nbytes: int) -> Calls | None:
+        """A step: the batch is copied to its place, then come the gradients, the losses, and the update."""
+        from optfx.compiler.kernels.cpp.calls import Calls, Copy, Moving
+
+        assert self.opt is not None
         update = self.opt.calls(found.gradients, value=found.losses, grad=found.gradients)
         if update is None:
-            return False
+            return None
         last = len(found.batch)
         take = [Copy(x.data_ptr(), Moving(i), x.nbytes) for i, x in enumerate(found.batch)]
-        note = Copy(Moving(last), found.losses.data_ptr(), losses.shape[1] * losses.itemsize)
-        given = [[x.resolve_conj().resolve_neg().contiguous() for x in tensors_in(batch)] for batch in batches]
-        moving = [[x.data_ptr() for x in (*xs, row)] for xs, row in zip(given, losses, strict=True)]
-        Calls([*take, *found.calls, note, *update], last + 1).run(moving)
-        return True
+        note = Copy(Moving(last), found.losses.data_ptr(), nbytes)
+        return Calls([*take, *found.calls, note, *update], last + 1)
 
 
 class Blocks:
@@ -193,7 +209,7 @@ class Blocks:
 
     def _block(self, x: Tensor) -> Tensor:
         """The first block."""
-        return _rows(x, 0, self.size)
+        return rows_of(x, 0, self.size)
 
     def _members(self) -> tuple[Tree, Any]:
         """What the loss of the first block is a function of."""
@@ -214,12 +230,13 @@ class Blocks:
             )  # than the value that it saw in the first
         self.taken += len(batches)
         begins, stop, began = iter(range(0, self.n, self.size)), threading.Event(), time.perf_counter()
+        window = Window(batches) if not tree.leaves(batches[0][1]) else None
 
         def work(worker: Worker) -> None:
             with torch.no_grad():
                 for begin in begins:
-                    part, rows = slice(begin, begin + self.size), lambda x, begin=begin: _rows(x, begin, self.size)
-                    seen = [(shared, tree.map(rows, own)) for shared, own in batches]
+                    part, rows = slice(begin, begin + self.size), lambda x, begin=begin: rows_of(x, begin, self.size)
+                    seen = window or Window([(shared, tree.map(rows, own)) for shared, own in batches])
                     if worker.train([x[part] for x in self.own], seen, losses[:, part], stop):
                         self.steps[part] += len(batches)
 
@@ -275,13 +292,6 @@ class Blocks:
         if self.pool is not None:
             self.pool.shutdown()
             self.pool = None
-
-
-def _rows(x: Tensor, begin: int, size: int) -> Tensor:
-    """The rows of a block; where there are fewer, the last one stands for those that are missing."""
-    if begin + size <= len(x):
-        return x[begin : begin + size]
-    return x[torch.arange(begin, begin + size).clamp(max=len(x) - 1)]
 
 
 def _bytes(batch: Any) -> int:

@@ -14,6 +14,7 @@ from torch.func import vmap
 
 from optfx.sweep.advice import advised
 from optfx.sweep.members import grad_and_value
+from optfx.sweep.window import Window, kind_of, tensors_in
 from optfx.tree import Tree, flatten, unflatten
 
 if TYPE_CHECKING:  # it brings the tracer, which takes longer to import than all of optfx
@@ -54,7 +55,7 @@ class Gradients:
 
         with contextlib.suppress(NotCaptured), torch.no_grad(), advised("loss_fn"):
             of_tensors, tensors = _of_tensors(self.mapped, batch)
-            self._first = _kind(batch, params), trace(of_tensors, (params, tensors))
+            self._first = _key(batch, params), trace(of_tensors, (params, tensors))
             return self._first[1].keeps_apart()
         return True  # it runs under vmap
 
@@ -64,7 +65,7 @@ class Gradients:
         from optfx.compiler.kernels.binding import Unsupported
 
         with self.lock:
-            key = _kind(batch, params)
+            key = _key(batch, params)
             if self.trusted and key not in self._programs:
                 of_tensors, tensors = _of_tensors(self.mapped, batch)
                 try:
@@ -91,13 +92,13 @@ class Gradients:
     def still(self, params: Tree, batch: Any) -> bool:
         """Whether the loss does with a batch what it did when it was captured."""
         of_tensors, tensors = _of_tensors(self.mapped, batch)
-        program = self._programs.get(_kind(batch, params))
+        program = self._programs.get(_key(batch, params))
         with torch.no_grad():
             return program is None or program.stands_for(of_tensors, params, tensors)
 
     def program(self, params: Tree, batch: Any) -> Program | None:
         """The compiled program for such a batch; None where the loss runs under `vmap`."""
-        key = _kind(batch, params)
+        key = _key(batch, params)
         if key not in self._programs and not self.prepare(params, batch):
             return None
         with self.lock:
@@ -127,6 +128,7 @@ class Gradient:
     def __init__(self, of: Gradients) -> None:
         self._of = of
         self._bound: dict[Program, Bound] = {}
+        self._calls: dict[Bound, GradientCalls] = {}
 
     def _program(self, params: Tree, batch: Any) -> Bound | None:
         program = self._of.program(params, batch)
@@ -141,14 +143,20 @@ class Gradient:
         with self._of.lock:
             return self._of.mapped(params, batch)
 
-    def calls(self, params: Tree, batches: list[Any]) -> GradientCalls | None:
-        """The calls of C functions that this is for batches of one kind; None where Python takes part in it."""
-        bound = self._program(params, batches[0]) if len({_kind(b, params) for b in batches}) == 1 else None
+    def calls(self, params: Tree, window: Window) -> GradientCalls | None:
+        """The calls of C functions that this is for such batches, the same ones as long as no memory moves; None where
+        Python takes part in it."""
+        bound = self._program(params, window.batches[0]) if window.kind is not None else None
         if bound is None:
             return None
-        own = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors_in(batches[0])]
+        known = self._calls.get(bound)
+        own = known.batch if known is not None else [*map(_plain_like, tensors_in(window.batches[0]))]
         calls = bound.calls(params, own)
-        return None if calls is None else GradientCalls(own, calls, *bound.given(bound.outputs))
+        if calls is None:
+            return None
+        if known is None or known.calls is not calls:
+            self._calls[bound] = known = GradientCalls(own, calls, *bound.given(bound.outputs))
+        return known
 
 
 class GradientCalls(NamedTuple):
@@ -160,8 +168,8 @@ class GradientCalls(NamedTuple):
     losses: Tensor
 
 
-def tensors_in(batch: Any) -> list[Tensor]:
-    return [x for x in flatten(batch)[0] if isinstance(x, Tensor)]
+def _plain_like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _of_tensors(f: Callable[..., Any], batch: Any) -> tuple[Callable[[Tree, list[Tensor]], Any], list[Tensor]]:
@@ -175,12 +183,7 @@ def _of_tensors(f: Callable[..., Any], batch: Any) -> tuple[Callable[[Tree, list
     return of_tensors, tensors_in(batch)
 
 
-def _kind(batch: Any, members: Tree) -> Any:
-    """What a program is made for: the forms of the tensors of a batch, and values of what else is in it, and how many
-    members; None where something else may change."""
-    (shared, structure), (own, of_own) = map(flatten, batch)
-    if not all(isinstance(x, (Tensor, bool, int, float, str, type(None))) for x in shared):
-        return None
-    forms = [(x.shape, x.dtype) if isinstance(x, Tensor) else (type(x), x) for x in shared]
-    forms += [(x.shape[1:], x.dtype) for x in own]  # made by vmap, so tensors
-    return (structure, of_own, *forms), len(flatten(members)[0][0])
+def _key(batch: Any, members: Tree) -> Any:
+    """What a program is made for: the kind of a batch, and how many members; None where something else may change."""
+    kind = kind_of(batch)
+    return None if kind is None else (kind, len(flatten(members)[0][0]))

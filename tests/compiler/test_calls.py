@@ -11,6 +11,7 @@ from optfx.compiler.kernels.cpp.aten import copy, product
 from optfx.compiler.kernels.cpp.calls import Calls, Copy, Moving
 
 N = 3
+NOTHING = torch.empty(1, 0, dtype=torch.int64)  # no address that moves
 RATES = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
 
 
@@ -18,18 +19,18 @@ RATES = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
 def test_products_of_torch(dtype):
     a, b = torch.randn(4, 5, 3).to(dtype), torch.randn(4, 7, 5).to(dtype)
     out, wide = torch.empty(4, 7, 3, dtype=dtype), torch.empty(4, 7, 3, dtype=torch.float64)
-    Calls([product(out, b, a), copy(wide, out)], 0).run([[]])
+    Calls([product(out, b, a), copy(wide, out)], 0).run(NOTHING)
     assert torch.equal(out, torch.bmm(b, a))
     assert torch.equal(wide, out.double())
     transposed = torch.empty(4, 3, 7, dtype=dtype)
-    Calls([product(transposed, a.mT, b.mT)], 0).run([[]])
+    Calls([product(transposed, a.mT, b.mT)], 0).run(NOTHING)
     assert torch.equal(transposed, torch.bmm(a.mT, b.mT))
 
 
 def test_addresses_that_move():
     given, noted, place = [torch.full((2,), float(k)) for k in range(3)], torch.zeros(3, 2), torch.zeros(2)
     copies = [Copy(place.data_ptr(), Moving(0), 8), Copy(Moving(1), place.data_ptr(), 8)]
-    Calls(copies, 2).run([[x.data_ptr(), row.data_ptr()] for x, row in zip(given, noted, strict=True)])
+    Calls(copies, 2).run(torch.tensor([[x.data_ptr(), row.data_ptr()] for x, row in zip(given, noted, strict=True)]))
     assert torch.equal(noted, torch.stack(given))
 
 
@@ -49,7 +50,7 @@ def test_a_step_of_an_optimizer():
         calls = Calls(other.calls(g, value=value, grad=g), 0)
         for _ in range(4):
             p, s = one.step(g, s, p, value=value, grad=g)
-        calls.run([[]] * 4)
+        calls.run(NOTHING.expand(4, 0))
         assert all(map(torch.equal, tree.leaves((p, s)), tree.leaves((q, t))))
 
 
@@ -70,7 +71,7 @@ def test_a_captured_program():
     calls, (out,) = bound.calls(w, x), bound.outputs
     for _ in range(2):
         w.mul_(0.5)
-        Calls(calls, 0).run([[]])
+        Calls(calls, 0).run(NOTHING)
         expected = program.bind()(w, x)
         assert torch.equal(out, expected)
 
@@ -81,7 +82,7 @@ def test_an_index_that_is_out_of_bounds():
     program = capture(f, x, i)
     program.finish()
     calls = Calls(program.bind().calls(x, i), 0)
-    calls.run([[]])
+    calls.run(NOTHING)
     i[1] = 7
     with pytest.raises(IndexError, match="out of bounds"):
-        calls.run([[]])
+        calls.run(NOTHING)

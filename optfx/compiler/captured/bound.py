@@ -52,6 +52,7 @@ class Bound:
         self.steps = program.steps
         later = {k for calls in self.dependent.values() for k in calls}
         self.todo = [None if k in later else self.call(step) for k, step in enumerate(self.steps)]
+        self._calls: list[Call] | None = None  # for the memory that was last looked at
         self.results: dict[Node, Any] = {}
         self.outputs = [self.output(x) if isinstance(x, Node) else x for x in traced.outputs]
 
@@ -73,15 +74,18 @@ class Bound:
         return unflatten(self.traced.given, outputs)
 
     def calls(self, *args: Any) -> list[Call] | None:
-        """The calls of C functions that a run on these very tensors is, as long as no memory moves; None where Python
-        takes part in a run."""
+        """The calls of C functions that a run on these very tensors is, the same list as long as no memory moves; None
+        where Python takes part in a run."""
         leaves = [*flatten(args)[0], *self.traced.closed.values()]
         if any(x.stride() != stride for x, (_, stride, _) in zip(leaves, self.like, strict=True)):
             return None
         self.take(leaves)
-        calls = [self.call_of(step) for step in self.steps]
-        found = [x for x in calls if x is not None]
-        return found if len(found) == len(calls) and not any(map(callable, self.outputs)) else None
+        if self._calls is None:
+            calls = [self.call_of(step) for step in self.steps]
+            found = [x for x in calls if x is not None]
+            whole = len(found) == len(calls) and not any(map(callable, self.outputs))
+            self._calls = found if whole else None
+        return self._calls
 
     def call_of(self, step: Step) -> Call | None:
         node = step.node
@@ -104,6 +108,7 @@ class Bound:
             if self.at[k] != (address := x.data_ptr()) or not address:
                 node = self.moving[k]
                 self.at[k], self.memory[node] = address, x.detach()  # which keeps its memory, so no other comes there
+                self._calls = None
                 if node in self.slots:
                     self.table[self.slots[node]] = address
                 stale.update(self.dependent[node])

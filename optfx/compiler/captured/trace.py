@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 from torch.overrides import TorchFunctionMode
 
 from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.record.lazy import storage_of
-from optfx.compiler.record.tracer import traced
+from optfx.compiler.record.tracer import traced_graph
 from optfx.tree import flatten, unflatten
 from optfx.tree.dispatch import DispatchMode
 
@@ -94,18 +94,18 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
         found[:] = [[x if not isinstance(x, Tensor) else None for x in results], given]
         return [torch.ops.aten.alias.default(x) for x in results if isinstance(x, Tensor)]
 
-    gm = traced(run, leaves)
-    if any(_writes(x) for x in gm.graph.nodes):
-        gm = traced(torch.func.functionalize(run), leaves)
-        if others := [x for x in gm.graph.nodes if _writes(x)]:
+    graph, constants = traced_graph(run, leaves)
+    if any(map(_writes, graph.nodes)):
+        graph, constants = traced_graph(torch.func.functionalize(run), leaves)
+        if others := [x for x in graph.nodes if _writes(x)]:
             raise NotCaptured(f"{others[0].target} writes to a tensor that is not its own")
-    _note_places(gm)
-    closed = {x: getattr(gm, x.target) for x in gm.graph.nodes if x.op == "get_attr"}
-    made = iter(next(x for x in gm.graph.nodes if x.op == "output").args[0])
+    _note_places(graph)
+    closed = {x: constants[x.target] for x in graph.nodes if x.op == "get_attr"}
+    made = iter(next(x for x in graph.nodes if x.op == "output").args[0])
     others, given = found
     outputs = [next(made) if x is None else x for x in others]
-    inputs = [x for x in gm.graph.nodes if x.op == "placeholder"]
-    return Traced(gm.graph, inputs, closed, outputs, taken, given)
+    inputs = [x for x in graph.nodes if x.op == "placeholder"]
+    return Traced(graph, inputs, closed, outputs, taken, given)
 
 
 APART = {
@@ -160,9 +160,9 @@ class _Unchecked(TorchFunctionMode):
 OF_SHAPE = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
 
 
-def _note_places(gm: GraphModule) -> None:
+def _note_places(graph: Graph) -> None:
     """Find views by their memory, constants by what they depend on; then let go of the memory."""
-    values = {x: x.meta["val"] for x in gm.graph.nodes if isinstance(x.meta.get("val"), Tensor)}
+    values = {x: x.meta["val"] for x in graph.nodes if isinstance(x.meta.get("val"), Tensor)}
     for x, value in values.items():
         place, sources = Place(x, tuple(value.shape), tuple(value.stride())), x.all_input_nodes
         if x.target is operator.getitem:

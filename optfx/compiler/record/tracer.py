@@ -19,7 +19,7 @@ class Tracer:
 
     def __init__(self) -> None:
         self._graph = Graph()
-        self._constants: dict[str, Tensor] = {}
+        self.constants: dict[str, Tensor] = {}  # by the name that the graph has for them
         self._nodes: dict[int, Node] = {}  # by the id of the tensor
         self._kept: list[Tensor] = []  # so that no id is used twice
 
@@ -72,6 +72,10 @@ class Tracer:
 
     def finish(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> GraphModule:
         """The graph as a function of these inputs, all of which were followed."""
+        return GraphModule(self.constants, self.graph(inputs, outputs))
+
+    def graph(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Graph:
+        """The graph with these inputs, all of which were followed. It is quickly made; a function is not."""
         graph, made = Graph(), {}
         known = {self._nodes[id(x)] for x in inputs}
         for node in self._graph.nodes:  # what is made of an argument that was struck out is struck out, too
@@ -86,7 +90,7 @@ class Tracer:
                 made[node] = graph.node_copy(node, made.__getitem__)
         graph.output([made[self._nodes[id(x)]] for x in outputs])
         graph.eliminate_dead_code()
-        return GraphModule(self._constants, graph)
+        return graph
 
     def _note(self, x: Tensor, node: Node) -> Tensor:
         node.meta["val"] = x
@@ -98,8 +102,8 @@ class Tracer:
         if not isinstance(x, Tensor):
             return x
         if not self.knows(x):
-            name = f"constant_{len(self._constants)}"
-            self._constants[name] = x
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = x
             self._note(x, self._graph.get_attr(name))
         return self._nodes[id(x)]
 
@@ -122,9 +126,15 @@ class _Following(DispatchMode):
 
 def traced(f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> GraphModule:
     """A function of tensors as a graph. It runs, and may write to them."""
+    graph, constants = traced_graph(f, args)
+    return GraphModule(constants, graph)
+
+
+def traced_graph(f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> tuple[Graph, dict[str, Tensor]]:
+    """The same graph where it need not be a function, and its constants."""
     tracer = Tracer()
     for x in args:
         tracer.follow(x)
     with torch.no_grad(), _Following(tracer):
         outputs = f(*args)
-    return tracer.finish(args, outputs)
+    return tracer.graph(args, outputs), tracer.constants

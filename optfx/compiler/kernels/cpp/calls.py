@@ -7,6 +7,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from optfx.compiler.kernels.cpp import build
 
 SOURCE = """#include <stdint.h>
@@ -83,14 +85,15 @@ class Calls:
                 row.f, row.count = ctypes.cast(item.function, ctypes.c_void_p).value, len(item.arguments)
                 row.a[: row.count] = [_integer(x) for x in item.arguments]
 
-    def run(self, moving: Sequence[Sequence[int]]) -> None:
-        """Do it all once for each row of addresses.
+    def run(self, moving: Tensor) -> None:
+        """Do it all once for each row of addresses, (times, width) int64.
 
         Raises:
             Exception: that of a call which says that something is wrong.
         """
-        rows = (ctypes.c_void_p * (len(moving) * self._width))(*(x for row in moving for x in row))
-        if wrong := _loop()(len(moving), len(self._items), self._table, self._width, rows):
+        assert moving.shape[1] == self._width
+        assert moving.is_contiguous()
+        if wrong := _loop()(len(moving), len(self._items), self._table, self._width, moving.data_ptr()):
             item = self._items[wrong - 1]
             assert isinstance(item, Call)
             raise item.wrong

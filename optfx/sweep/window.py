@@ -1,0 +1,51 @@
+"""The batches of some steps, looked at once, however many blocks train on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optfx.tree import flatten
+
+
+class Window:
+    """What compiled code takes as the batches of some steps.
+
+    Args:
+        batches: one for each step, `(shared, own)` (see `Recipe`).
+
+    Attributes:
+        kind: of all batches (see `kind_of`); None where they are of several.
+        addresses: (steps, tensors of a batch) int64, where their tensors are.
+    """
+
+    def __init__(self, batches: list[Any]) -> None:
+        kinds = {kind_of(batch) for batch in batches}
+        self.batches, self.kind = batches, kinds.pop() if len(kinds) == 1 else None
+        plain = lambda x: x.resolve_conj().resolve_neg().contiguous()
+        self._tensors = [[*map(plain, tensors_in(x))] for x in batches] if self.kind is not None else []
+        self.addresses = torch.tensor([[x.data_ptr() for x in xs] for xs in self._tensors], dtype=torch.int64)
+
+
+def rows_of(x: Tensor, begin: int, size: int) -> Tensor:
+    """The rows of a block; where there are fewer, the last one stands for those that are missing."""
+    if begin + size <= len(x):
+        return x[begin : begin + size]
+    return x[torch.arange(begin, begin + size).clamp(max=len(x) - 1)]
+
+
+def tensors_in(batch: Any) -> list[Tensor]:
+    return [x for x in flatten(batch)[0] if isinstance(x, Tensor)]
+
+
+def kind_of(batch: Any) -> Any:
+    """What a program is made for: the forms of the tensors of a batch, and values of what else is in it; None where
+    something else may change."""
+    (shared, structure), (own, of_own) = map(flatten, batch)
+    if not all(isinstance(x, (Tensor, bool, int, float, str, type(None))) for x in shared):
+        return None
+    forms = [(x.shape, x.dtype) if isinstance(x, Tensor) else (type(x), x) for x in shared]
+    forms += [(x.shape[1:], x.dtype) for x in own]  # made by vmap, so tensors
+    return structure, of_own, *forms
