@@ -16,7 +16,7 @@ from optfx.compiler.kernels.program import Program
 from optfx.compiler.record.along import Along
 from optfx.compiler.record.findings import NotClosed
 from optfx.compiler.record.recorder import LITERALS
-from optfx.compiler.record.tracer import traced
+from optfx.compiler.record.tracer import function_of, traced
 from optfx.core.donate import fresh
 
 LENGTH = 1 << 20  # of the leaves that Inductor sees: it tunes kernels for it, and it is long enough to need threads
@@ -176,7 +176,7 @@ def _split(gm: GraphModule, n: int) -> Split:
     for x in gm.graph.nodes:
         if x not in scalar and x not in made:
             made[x] = loop.node_copy(x, made.__getitem__)
-    return Split(GraphModule(gm, prelude), GraphModule(gm, loop), tuple(x.meta["val"].dtype for x in boundary))
+    return Split(function_of(gm, prelude), function_of(gm, loop), tuple(x.meta["val"].dtype for x in boundary))
 
 
 def _multiply_by_reciprocals(graph: Graph, scalar: dict[Node, None]) -> None:

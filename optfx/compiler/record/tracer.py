@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
+from torch.fx._lazy_graph_module import _LazyGraphModule
 from torch.fx.node import map_aggregate
 
 from optfx.tree.dispatch import DispatchMode
@@ -72,10 +73,10 @@ class Tracer:
 
     def finish(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> GraphModule:
         """The graph as a function of these inputs, all of which were followed."""
-        return GraphModule(self.constants, self.graph(inputs, outputs))
+        return function_of(self.constants, self.graph(inputs, outputs))
 
     def graph(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Graph:
-        """The graph with these inputs, all of which were followed. It is quickly made; a function is not."""
+        """The graph with these inputs, all of which were followed."""
         graph, made = Graph(), {}
         known = {self._nodes[id(x)] for x in inputs}
         for node in self._graph.nodes:  # what is made of an argument that was struck out is struck out, too
@@ -127,11 +128,16 @@ class _Following(DispatchMode):
 def traced(f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> GraphModule:
     """A function of tensors as a graph. It runs, and may write to them."""
     graph, constants = traced_graph(f, args)
-    return GraphModule(constants, graph)
+    return function_of(constants, graph)
+
+
+def function_of(constants: dict[str, Tensor] | GraphModule, graph: Graph) -> GraphModule:
+    """A graph as a function, of which there is Python code once it is called: most are only read."""
+    return _LazyGraphModule(constants, graph)
 
 
 def traced_graph(f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> tuple[Graph, dict[str, Tensor]]:
-    """The same graph where it need not be a function, and its constants."""
+    """The graph alone, and its constants."""
     tracer = Tracer()
     for x in args:
         tracer.follow(x)
