@@ -73,10 +73,6 @@ class Tracer:
 
     def finish(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> GraphModule:
         """The graph as a function of these inputs, all of which were followed."""
-        return function_of(self.constants, self.graph(inputs, outputs))
-
-    def graph(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Graph:
-        """The graph with these inputs, all of which were followed."""
         graph, made = Graph(), {}
         known = {self._nodes[id(x)] for x in inputs}
         for node in self._graph.nodes:  # what is made of an argument that was struck out is struck out, too
@@ -91,7 +87,13 @@ class Tracer:
                 made[node] = graph.node_copy(node, made.__getitem__)
         graph.output([made[self._nodes[id(x)]] for x in outputs])
         graph.eliminate_dead_code()
-        return graph
+        return function_of(self.constants, graph)
+
+    def end(self, outputs: Sequence[Tensor]) -> Graph:
+        """The graph, whose inputs are all that was followed. It grows no more."""
+        self._graph.output([self._node(x) for x in outputs])
+        self._graph.eliminate_dead_code()
+        return self._graph
 
     def _note(self, x: Tensor, node: Node) -> Tensor:
         node.meta["val"] = x
@@ -143,4 +145,4 @@ def traced_graph(f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> 
         tracer.follow(x)
     with torch.no_grad(), _Following(tracer):
         outputs = f(*args)
-    return tracer.graph(args, outputs), tracer.constants
+    return tracer.end(outputs), tracer.constants
