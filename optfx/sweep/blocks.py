@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from optfx.compiler.kernels.cpp.calls import Calls
 
 SECONDS, BYTES = 0.5, 1 << 26  # what a window takes at most, and what its batches do
-MOST, CACHED = 64, 1 << 22  # members in a block, where there are many, and their bytes: more leave the cache
+MOST, CACHED = 32, 1 << 22  # members in a block, where there are many, and their bytes: more leave the cache
 CALLED = 8  # members in a block, whatever their bytes: with fewer, calls take longer than products
 FEWEST = 2  # a product of one matrix is rounded as no other
 SPARE, FEW = 1.25, 8  # by how much larger a block may be that is there already, and how large it may be anyhow
@@ -50,7 +50,7 @@ def block_size(n: int, workers: int, member: int = 0) -> int:
 
     Example:
         >>> block_size(256, 2), block_size(20, 2), block_size(160, 2), block_size(1, 8), block_size(256, 2, 1 << 18)
-        (64, 10, 40, 2, 16)
+        (32, 10, 27, 2, 16)
     """
     most = min(max(CACHED // max(member, 1), CALLED), MOST)
     blocks = workers * math.ceil(n / (workers * most))

@@ -108,11 +108,11 @@ def test_the_bits_of_a_member_alone():
 
 
 def test_a_block_has_at_least_two_members():
-    assert [block_size(n, 2) for n in (1, 3, 4, 129, 256, 1000)] == [2, 2, 2, 33, 64, 63]
+    assert [block_size(n, 2) for n in (1, 3, 4, 129, 256, 1000)] == [2, 2, 2, 22, 32, 32]
 
 
 def test_members_that_are_large_train_in_smaller_blocks():
-    assert [block_size(256, 2, member) for member in (1 << 10, 1 << 16, 1 << 18, 1 << 25)] == [64, 64, 16, 8]
+    assert [block_size(256, 2, member) for member in (1 << 10, 1 << 16, 1 << 18, 1 << 25)] == [32, 32, 16, 8]
     assert block_size(3, 2, 1 << 25) == 2
 
 

@@ -42,7 +42,7 @@ class Tracer:
 
     def follow(self, x: Tensor) -> Tensor:
         """Take a tensor as an argument of the graph."""
-        return self._note(x, self._graph.placeholder(f"x{len(self._kept)}"))
+        return self._note(x, self._graph.placeholder(f"arg{len(self._kept)}"))
 
     def call(self, f: Any, args: Any, kwargs: Any) -> Any:
         """Do an operation, and note it. Tensors that are not followed are constants."""
