@@ -174,7 +174,7 @@ class fuse:
 
     @torch.no_grad()
     def calls(self, grads: Tree, **extra: Any) -> list[Call] | None:
-        """The calls of C functions that a step with these very tensors is, as long as no memory moves.
+        """The calls of C functions that a step with these very tensors is, until memory moves or `step` is called.
 
         None where a step is more: where Python takes part in it, or something is copied first.
         """

@@ -89,6 +89,7 @@ class Worker:
 
     def step(self, grads: Tree, losses: Tensor) -> None:
         """An update in place."""
+        self._calls = None  # of the optimizer, which looks elsewhere for gradients now
         if self.opt is not None:
             self.opt.step(grads, self.state, self.params, value=losses, grad=grads)
         else:
@@ -107,11 +108,11 @@ class Worker:
             stop: whether to stop early.
         """
         n = losses.shape[1]
-        full = n == len(self.own[0])
-        mine = self.own if full else [x[:n] for x in self.own]
+        mine = [x[:n] for x in self.own]
         torch._foreach_copy_(mine, block)  # pyright: ignore[reportPrivateImportUsage]
-        for x in () if full else self.own:  # of a last block
-            x[n:].copy_(x[n - 1 : n].expand_as(x[n:]))
+        if n < len(self.own[0]):  # a last block that is not full
+            for x in self.own:
+                x[n:].copy_(x[n - 1 : n].expand_as(x[n:]))
         if not self._train_without_python(window, losses):
             for k, batch in enumerate(window.batches):
                 if stop.is_set():

@@ -107,6 +107,18 @@ def test_the_bits_of_a_member_alone():
         assert torch.equal(alone.losses[:, 0], whole.losses[:, i])
 
 
+def test_batches_of_other_sizes_come_between():
+    """All of one size, then some windows of two other sizes, then the first size again: steps as calls of C functions
+    take turns with steps that Python takes part in."""
+
+    def batches(step):
+        g, n = torch.Generator().manual_seed(step), (9, 5, 7)[step % 2 + 1 if 3 <= step < 7 else 0]
+        return torch.randn(n, 5, generator=g), torch.randint(3, (n,), generator=g)
+
+    found, expected = (fit(batches=batches, steps=20, compile=compile) for compile in (True, False))
+    torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
+
+
 def test_a_block_has_at_least_two_members():
     assert [block_size(n, 2) for n in (1, 3, 4, 129, 256, 1000)] == [2, 2, 2, 22, 32, 32]
 
