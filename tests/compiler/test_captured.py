@@ -125,6 +125,18 @@ class Unrolled(nn.Module):
         return self.out(h)
 
 
+class Looked(Words):
+    """The same as `Words`, written with brackets."""
+
+    def forward(self, x):
+        return self.out(self.table.weight[x].mean(-2))
+
+
+def picked(x, y):
+    """Cross entropy, written with brackets."""
+    return -x.log_softmax(-1)[torch.arange(len(y)), y].mean()
+
+
 mlp = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
 deep = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 4))
 masked = torch.where(torch.arange(B) % 3 == 0, -100, labels())
@@ -140,6 +152,9 @@ MODELS = {
     "attention": (Attention(), F.cross_entropy, drawn(B, 7, 8), labels()),
     "convolution": (Convolution(), F.cross_entropy, drawn(B, 2, 8, 8), labels()),
     "words": (Words(), F.cross_entropy, labels(B * 3, 11).reshape(B, 3), labels()),
+    "brackets": (Looked(), picked, labels(B * 3, 11).reshape(B, 3), labels()),
+    "some rows": (mlp, lambda x, y: F.cross_entropy(x[y], y), drawn(B, 6), labels()),
+    "some columns": (mlp, lambda x, y: x[:, [2, 0, -1]].exp().mean(), drawn(B, 6), labels()),
     "unrolled": (Unrolled(), F.cross_entropy, drawn(B, 6, 3), labels()),
 }
 
@@ -279,6 +294,8 @@ def test_what_cannot_be_captured():
         capture(lambda x: x * x.sum().item(), drawn(3))
     with pytest.raises(NotCaptured, match="values"):
         capture(lambda x: x[x > 0], drawn(3))
+    with pytest.raises(NotCaptured, match="values"):
+        capture(lambda x: x[:, (x > 0).any(0)], drawn(3, 3))
     with pytest.raises(NotCaptured, match="writes"):
         capture(lambda x: x.add_(1), drawn(3))
     with pytest.raises(NotCaptured, match="no tensor"):

@@ -136,10 +136,11 @@ class _Refusing(DispatchMode):
     """What looks at values is no operation of a graph."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        by_mask = func is torch.ops.aten.index.Tensor and any(
-            x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1]
-        )
-        if by_mask or torch.Tag.dynamic_output_shape in func.tags or torch.Tag.data_dependent_output in func.tags:
+        if func is torch.ops.aten.index.Tensor:  # by integers it has the shape of the indices, by a mask it has not
+            depends = any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
+        else:
+            depends = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & {*func.tags}
+        if depends:
             raise NotCaptured(f"{func} depends on the values of tensors")
         return func(*args, **(kwargs or {}))
 
