@@ -8,7 +8,7 @@ import torch
 
 from optfx.compiler.kernels.cpp import Compilers
 from optfx.compiler.kernels.cpp.build import pointers
-from optfx.compiler.kernels.cpp.expressions import CORE
+from optfx.compiler.kernels.cpp.expressions import HEAD
 
 FUNCTIONS = ["exp", "expm1", "log", "log1p", "tanh", "erf", "atan2", "pow"]
 TYPES = {torch.float32: "float", torch.float64: "double"}
@@ -37,7 +37,7 @@ def call():
     cases = [loop(name, T) for T in TYPES.values() for name in FUNCTIONS]
     text = "\n".join(f"case {k}: {case}" for k, case in enumerate(cases))
     source = (
-        f'{CORE}\nextern "C" void run(int64_t which, void* const* P, int64_t n) {{ switch (which) {{ {text} }} }}\n'
+        f'{HEAD}\nextern "C" void run(int64_t which, void* const* P, int64_t n) {{ switch (which) {{ {text} }} }}\n'
     )
     compilers = Compilers()
     library = compilers.library(source, "-O1", ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
@@ -98,7 +98,7 @@ extern "C" void run(int64_t to, void* const* P, int64_t n) {{
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_half_precision_is_converted_as_torch_does(name, dtype):
     compilers = Compilers()
-    library = compilers.library(CORE + CONVERSIONS.format(name), "-O3", ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
+    library = compilers.library(HEAD + CONVERSIONS.format(name), "-O3", ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
     compilers.finish()
     halves = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     wide = torch.empty(len(halves))

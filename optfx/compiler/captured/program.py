@@ -19,7 +19,7 @@ from optfx.compiler.captured.streams import Stream
 from optfx.compiler.captured.tiles import Tile
 from optfx.compiler.captured.trace import NotCaptured, Traced, trace
 from optfx.compiler.kernels.cpp import build
-from optfx.compiler.kernels.cpp.expressions import CORE
+from optfx.compiler.kernels.cpp.expressions import HEAD
 from optfx.compiler.kernels.writer import name_of
 
 
@@ -98,7 +98,7 @@ class Program:
         """The C++ of all kernels: `run(case, P, S)` runs those of a step, on the addresses P, with the numbers S."""
         cases = "\n    ".join(self.cases)
         return (
-            f"{CORE}\n" + "\n".join(text.replace("KERNEL", name) for text, name in self.texts.items()) + "\n"
+            f"{HEAD}\n" + "\n".join(text.replace("KERNEL", name) for text, name in self.texts.items()) + "\n"
             'extern "C" int run(int64_t which, void* const* P, const int64_t* S) {\n'
             f"  int wrong = 0;\n  switch (which) {{\n    {cases}\n  }}\n  return wrong;\n}}\n"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,7 @@ from torch import Tensor
 
 from optfx.compiler.kernels.cpp import build
 
-SOURCE = """#include <stdint.h>
-#include <string.h>
-typedef int64_t N;
+SOURCE = """typedef __INT64_TYPE__ N;
 struct Item { void* f; N count, a[12]; };
 extern "C" int run(N times, N items, const Item* I, N width, void* const* moving) {
   for (N t = 0; t < times; ++t, moving += width)
@@ -22,7 +21,7 @@ extern "C" int run(N times, N items, const Item* I, N width, void* const* moving
       int wrong = 0;
       if (i->count == 0) {
         void *to = a[0] < 0 ? (void*)a[1] : moving[a[0]], *from = a[2] < 0 ? (void*)a[3] : moving[a[2]];
-        memcpy(to, from, a[4]);
+        __builtin_memcpy(to, from, a[4]);
       } else if (i->count == 3) {
         wrong = ((int (*)(N, N, N))i->f)(a[0], a[1], a[2]);
       } else {
@@ -36,6 +35,7 @@ extern "C" int run(N times, N items, const Item* I, N width, void* const* moving
 """
 
 
+_ONE_AT_A_TIME = threading.Lock()
 FAULTLESS = AssertionError("a function that cannot fail has failed")
 
 
@@ -100,10 +100,16 @@ class Calls:
 
 
 @functools.cache
-def _loop() -> Any:
+def start() -> tuple[build.Compilers, build.Library]:
+    """The function that calls others, whose compiler starts, if it has not been compiled on this machine."""
     compilers, P, N = build.Compilers(), ctypes.c_void_p, ctypes.c_int64
-    library = compilers.library(SOURCE, "-O1", N, N, P, N, P, gives=ctypes.c_int)
-    compilers.finish()
+    return compilers, compilers.library(SOURCE, "-O1", N, N, P, N, P, gives=ctypes.c_int)
+
+
+def _loop() -> Any:
+    compilers, library = start()
+    with _ONE_AT_A_TIME:
+        compilers.finish()
     return library.run
 
 

@@ -38,7 +38,10 @@ IN_MEMORY = {
     torch.float16: "uint16_t",
 }
 
-_TYPES = """typedef __INT64_TYPE__ int64_t;
+# a header of the library takes longer to read than a kernel does to compile: there is none
+_TYPES = """extern "C" int omp_get_thread_num();
+extern "C" int omp_get_num_threads();
+typedef __INT64_TYPE__ int64_t;
 typedef __INT32_TYPE__ int32_t;
 typedef __INT16_TYPE__ int16_t;
 typedef __INT8_TYPE__ int8_t;
@@ -88,6 +91,12 @@ template <class T> static inline T smaller(T a, T b) {
   const T m = a < b ? a : b;
   return a != a ? a : m;
 }
+template <class T> struct Numbers {  // n of them
+  T* const at;
+  Numbers(int64_t n, T first) : at(new T[n]) { for (int64_t i = 0; i < n; ++i) at[i] = first; }
+  ~Numbers() { delete[] at; }
+  T& operator[](int64_t i) const { return at[i]; }
+};
 template <class T> static inline T sign_of(T a) { return T(T(0) < a) - T(a < T(0)); }
 template <class T> static inline T multiply_add(T a, T b, T c) { return a * b + c; }
 #if defined(__FMA__) || defined(__aarch64__)
@@ -118,10 +127,9 @@ template <class T> static inline T modulo(T a, T b) {
   return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }
 """
-CORE = (_TYPES + ELEMENTARY + _AND + SLOPE + TABLES).replace(
+HEAD = (_TYPES + ELEMENTARY + _AND + SLOPE + TABLES).replace(
     "static inline", "__attribute__((always_inline)) static inline"
 )
-HEAD = "#include <limits>\n#include <vector>\n#include <omp.h>\n" + CORE
 
 # what each operation is of its arguments, which are of the type T of the result
 PLAIN = {

@@ -226,7 +226,7 @@ class Loop(Writer):
 
         Chunks and owners follow each other, so c + o is another number for each pair of which there are elements.
         """
-        every = [f"std::vector<{r.type}> p{k}(members * kept, {r.begin});" for k, r in enumerate(self.sums)]
+        every = [f"Numbers<{r.type}> p{k}(members * kept, {r.begin});" for k, r in enumerate(self.sums)]
         fresh = [r.begun(f"r{k}", "(stop - at)") for k, r in enumerate(self.sums)]
         keep = [r.merged(f"p{k}[j * kept + c + o]", f"r{k}") for k, r in enumerate(self.sums)]
         return every, fresh, keep

@@ -221,7 +221,7 @@ extern "C" int run(int64_t members, int64_t leaves, const int64_t* G, void* cons
 
     def source(self) -> str:
         ndim = self.ndim
-        every = [f"std::vector<{r.type}> p{k}(members * parts_of, {r.begin});" for k, r in enumerate(self.sums)]
+        every = [f"Numbers<{r.type}> p{k}(members * parts_of, {r.begin});" for k, r in enumerate(self.sums)]
         keep = [r.merged(f"p{k}[j * parts_of + n]", f"r{k}") for k, r in enumerate(self.sums)]
         tables = [
             f"const int64_t* const at{k} = todo + 5 * parts_of + {k} * (leaves + 1);" for k in range(len(self.along))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.fx import GraphModule, Node
 from optfx.compiler.kernels.binding import Bound, Unsupported
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.calls import FAULTLESS, Call
-from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Writer, ctype, load, stored
+from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Writer, ctype, literal, load, stored
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS, accumulator
 from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.members import Alone
@@ -131,10 +132,10 @@ extern "C" int run(int64_t members, char* const* P, const int64_t* dP) {{
         if value.numel() == 1 and isinstance(at, Node) and at in self.names:
             j = self.names[x] = f"e{len(self.names)}"
             i = self.value(at, "int64_t")
-            found = self.element(row, f"i{j}")
+            found, none = self.element(row, f"i{j}"), literal(math.nan if T in ("float", "double") else 0, T)
             wrapped = f"{i} < 0 ? {i} + {shape[0]} : {i}" if name == "index" else i
             return (  # NaN where there is no such number: nobody here can raise an error
                 f"const int64_t i{j} = {wrapped}; const {result} {j} = "
-                f"{result}(i{j} >= 0 && i{j} < {shape[0]} ? {found} : std::numeric_limits<{T}>::quiet_NaN());"
+                f"{result}(i{j} >= 0 && i{j} < {shape[0]} ? {found} : {none});"
             )
         raise Unsupported(f"{x.target}")
