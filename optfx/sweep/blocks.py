@@ -36,7 +36,7 @@ SECONDS, BYTES = 0.5, 1 << 26  # what a window takes at most, and what its batch
 MOST, CACHED = 32, 1 << 22  # members in a block, where there are many, and their bytes: more leave the cache
 CALLED = 8  # members in a block, whatever their bytes: with fewer, calls take longer than products
 FEWEST = 2  # a product of one matrix is rounded as no other
-SPARE, FEW = 1.25, 8  # by how much larger a block may be that is there already, and how large it may be anyhow
+SPARE, FEW = 1.25, 4  # by how much larger a block may be that is there already, and how large it may be anyhow
 FIXED = 16  # in a block, where the numbers of a member depend on how many there are
 
 
@@ -196,6 +196,10 @@ class Blocks:
             self.size = FIXED
         if not (captured := self.gradients.prepare(self._members(), self._first(batch))):
             self.size = self.n
+        else:
+            from optfx.compiler.kernels.cpp import calls
+
+            calls.start()  # which Worker.train will want
         workers = min(threads if captured else 1, math.ceil(self.n / self.size))
         self.workers = self.made.setdefault(self.size, [])
         while len(self.workers) < workers:

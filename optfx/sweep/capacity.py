@@ -89,6 +89,38 @@ def fitting(one: int, two: int, free: float) -> int:
     return max(0, int((free - (one - each)) // each))
 
 
+class Room:
+    """How many members fit in memory.
+
+    Args:
+        trial: trains so many members for a step.
+        one: the peak of the bytes of one.
+        kept: the bytes that a member has between two steps.
+    """
+
+    def __init__(self, trial: Callable[[int], Any], one: int, kept: int) -> None:
+        self._trial, self._one, self._kept = trial, one, kept
+        self._two: int | None = None  # as `one`, measured when it matters
+
+    def most(self, n: int, device: torch.device) -> int:
+        """How many of n members may train at once.
+
+        Raises:
+            MemoryError: not even one fits.
+        """
+        free = SHARE * available_bytes(device)
+        if device.type == "cpu":
+            free -= 2 * n * self._kept  # the population, and a copy of it
+        if n * self._one <= free:  # a further member needs less than the first, with which the batch is counted
+            return n
+        if self._two is None:
+            with torch.no_grad():
+                self._two = peak_bytes(self._trial, 2)
+        if most := min(n, fitting(self._one, self._two, free)):
+            return most
+        raise MemoryError(f"one member needs {self._one / 2**20:.0f} MiB, and {max(free, 0) / 2**20:.0f} are free")
+
+
 def chunks(n: int, size: int, filled: bool = False) -> Iterator[tuple[Tensor, int]]:
     """The members of each chunk, the last filled up with copies of the last member, and how many are not copies."""
     for begin in range(0, n, size):

@@ -110,7 +110,7 @@ class Trainer:
     # ---- populations -------------------------------------------------------------------------------
 
     def start(self, configs: Mapping[str, Any], member: Tensor | None = None) -> Population:
-        """Members that are yet to be trained. The functions are tried on two of them.
+        """Members that are yet to be trained. The functions are tried on the first.
 
         Args:
             configs: `{name: (n,)}`, from `sample`, `grid` or made by hand; a single number is the same for all. Floats
@@ -140,7 +140,7 @@ class Trainer:
         member = torch.arange(n, device=HOST) if member is None else member.to(HOST)
         rows = lambda index: self._start({k: x[index] for k, x in found.items()}, member[index])
         with torch.no_grad():
-            unread = recipe.unread([*found], self.training.try_out(rows, n))
+            unread = recipe.unread([*found], self.training.try_out(lambda index: rows(index.clamp(max=n - 1))))
             self._check_metric()
             parts = [rows(index) for index, _ in chunks(n, self.training.size(n))]
         return parts[0] if len(parts) == 1 else join_populations(parts), unread

@@ -14,7 +14,7 @@ from torch.func import vmap
 from optfx import tree
 from optfx.sweep.advice import advised
 from optfx.sweep.blocks import Blocks
-from optfx.sweep.capacity import SHARE, available_bytes, chunks, fitting, peak_bytes
+from optfx.sweep.capacity import Room, chunks, peak_bytes
 from optfx.sweep.members import Recipe, eval_params, init_state, member_step, of_device, owned
 from optfx.sweep.population import Population
 from optfx.sweep.progress import Progress
@@ -67,8 +67,8 @@ class Training:
 
     # ---- trying the functions ----------------------------------------------------------------------
 
-    def try_out(self, members: Callable[[Tensor], Population], n: int) -> set[str] | None:
-        """Run the functions on one member, and on two to see how many fit.
+    def try_out(self, members: Callable[[Tensor], Population]) -> set[str] | None:
+        """Run the functions on one member.
 
         Returns:
             Which settings are read; None where one of the functions takes nothing but a plain dict.
@@ -81,8 +81,10 @@ class Training:
             part = self.adopted(members(torch.arange(m, device=HOST)))
             params, state, configs, keys = self.there(part)
             txs = recipe.optimizers(part.configs, self.device)
-            batch = self._batch(age := int(part.age[0]), configs, keys, kept=True)
-            self._drawn = None if recipe.batches_take else (age, batch)
+            age = int(part.age[0])
+            batch = found["batch"] if "batch" in found else recipe.batch(age, configs, keys)
+            if not recipe.batches_take and "batch" not in found:
+                found["batch"], self._drawn = batch, (age, batch)
             with advised("loss_fn"):
                 params, state, losses = step(txs, params, state, recipe.given(configs, keys), batch)
             with advised("evaluate"):
@@ -99,8 +101,7 @@ class Training:
                 one, read = peak_bytes(trial, 1), None
             if self.engine is not None:
                 return read
-            two = peak_bytes(trial, 2) if n > 1 else one
-        self._one, self._two, self._kept, self._dtype = one, two, found["kept"], found["dtype"]
+        self._room, self._dtype = Room(trial, one, found["kept"]), found["dtype"]
         self.metrics, self.probe = found["metrics"], found["loss"]
         if self.compile is True and self.device.type == "cpu":
             self.engine = Blocks(recipe.loss)
@@ -139,13 +140,7 @@ class Training:
             return self.engine.lanes
         most = n if self.chunk_size is None else min(self.chunk_size, n)
         if self.chunk_size is None and n > 1:
-            free = SHARE * available_bytes(self.device)
-            if self.device.type == "cpu":
-                free -= 2 * n * self._kept  # the population, and a copy of it
-            most = min(most, fitting(self._one, self._two, free))
-            if not most:
-                words = f"one member needs {self._one / 2**20:.0f} MiB, and {max(free, 0) / 2**20:.0f} are free"
-                raise MemoryError(words)
+            most = self._room.most(n, self.device)
         return math.ceil(n / math.ceil(n / most))
 
     # ---- training ---------------------------------------------------------------------------------
@@ -294,17 +289,17 @@ class Training:
                 self.engine.settle(self._last)
             self._last = None
 
-    def _batch(self, step: int, configs: Mapping[str, Tensor], keys: Tensor, kept: bool = False) -> Any:
+    def _batch(self, step: int, configs: Mapping[str, Tensor], keys: Tensor) -> Any:
         """The batch of a step for some members: once more, if the functions were tried with it."""
-        drawn = self._drawn
-        self._drawn = drawn if kept else None
+        drawn, self._drawn = self._drawn, None
         return drawn[1] if drawn is not None and drawn[0] == step else self.recipe.batch(step, configs, keys)
 
     def prepared(self, population: Population) -> Population:
         """A population that may train here; the functions are tried on it if they have not been."""
         population = self.adopted(population)
         if self.engine is None:
-            self.try_out(lambda index: population[index], len(population))
+            first = population[:1]
+            self.try_out(lambda index: first[torch.zeros_like(index)])
         return population
 
     def there(self, part: Population) -> tuple[Tree, Tree, dict[str, Tensor], Tensor]:

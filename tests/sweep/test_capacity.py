@@ -7,7 +7,7 @@ import torch
 
 import optfx
 from optfx import sweep
-from optfx.sweep import training
+from optfx.sweep import capacity
 from optfx.sweep.capacity import LiveBytes, available_bytes, fitting, peak_bytes
 
 KB = 1024
@@ -89,7 +89,7 @@ def test_chunks_follow_from_the_memory_that_is_free(monkeypatch):
     """What a sweep uses, measured the same way, stays within what it was told is free."""
     sizes = []
     for megabytes in (3, 6, 40):
-        monkeypatch.setattr(training, "available_bytes", lambda device, free=megabytes * 2**20: free)
+        monkeypatch.setattr(capacity, "available_bytes", lambda device, free=megabytes * 2**20: free)
         with LiveBytes() as live:
             result = sweep.fit(**problem(30))
         assert live.peak <= megabytes * 2**20
@@ -98,7 +98,24 @@ def test_chunks_follow_from_the_memory_that_is_free(monkeypatch):
 
 
 def test_one_member_that_does_not_fit_is_an_error(monkeypatch):
-    monkeypatch.setattr(training, "available_bytes", lambda device: 1000)
+    monkeypatch.setattr(capacity, "available_bytes", lambda device: 1000)
     with pytest.raises(MemoryError, match="one member needs"):
         sweep.fit(**problem(3))
     assert len(sweep.fit(**problem(3), chunk_size=2)) == 3  # whoever names a size is believed
+
+
+def test_a_batch_is_asked_for_once_however_many_are_tried(monkeypatch):
+    """`batches` may go through a file."""
+    monkeypatch.setattr(capacity, "available_bytes", lambda device: 3 * 2**20)
+    asked = []
+
+    def batches(step):
+        asked.append(step)
+        return torch.ones(20, 1000)
+
+    given = problem(2) | {"batches": batches}
+    configs, steps = given.pop("configs"), given.pop("steps")
+    trainer = sweep.Trainer(**given)
+    trainer.train(trainer.start(configs), steps)
+    assert 1 < trainer.training.size(50) < 50  # two were tried
+    assert asked == [0, 1]
