@@ -55,8 +55,8 @@ class stored(core.Wrapper):
 
     The transform inside computes in float32 or more, and `fuse` decodes and encodes within its kernels. Counts, numbers
     and complex leaves stay as they are, and so do those that the codec leaves alone: leaves of fewer than 4096 elements
-    or of no whole number of blocks. Of a sharded leaf each process keeps its own part, outside of kernels; one that is
-    not sharded by equal rows stays as it is.
+    or of no whole number of blocks. Of a sharded leaf each process keeps its own part; one that is not sharded by equal
+    rows stays as it is.
 
     Args:
         inner: a transform.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from optfx.tree.recording import recorder
 from optfx.tree.words import LeafError
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
@@ -64,6 +65,8 @@ def local_of(x: Any) -> Tensor:
     """The memory that this process has of a leaf."""
     if not is_sharded(x):
         return x
+    if (noted := recorder()) is not None:
+        return noted.part(x)
     local = x._local_tensor  # `to_local` makes a view of each parameter, which takes longer than all else
     return local if type(local) in _PLAIN else local.wait()
 
@@ -72,6 +75,8 @@ def from_local(x: Tensor, spread: Spread | None, shape: torch.Size) -> Tensor:
     """The leaf of which this process has the part `x`."""
     if spread is None:
         return x
+    if (noted := recorder()) is not None:
+        return noted.from_part(x, spread, shape)
     from torch.distributed.tensor import DTensor
 
     stride = torch.empty(shape, device="meta").stride()

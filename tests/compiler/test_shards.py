@@ -7,6 +7,7 @@ import torch
 
 import optfx
 from optfx import tree
+from optfx.combinators.codecs import eight_bits, four_bits, fp8, half
 from optfx.tree.sharded import is_sharded
 from tests.compiler.harness import units
 from tests.interop import ranks
@@ -218,6 +219,42 @@ stage 2
 
 def test_what_is_said():
     assert ranks.run(seen, 2) == [SAID] * 2
+
+
+# ---- states in fewer bits --------------------------------------------------------------------------------------------
+
+CODECS = {  # and whether bytes are packed outside of kernels
+    "eight bits": ({"mu": eight_bits(), "nu": eight_bits(signed=False)}, False),
+    "floats": ({"mu": half(), "nu": fp8()}, False),
+    "four bits": ({"mu": four_bits(), "nu": eight_bits(signed=False)}, True),
+}
+
+
+def in_bytes(rank, world):
+    """Each process makes the codes of its own rows, in its kernels: those that one process makes."""
+    draws = [torch.Generator().manual_seed(k) for k in range(3)]
+    plain = [{k: torch.randn(64 if k == "w" else 65, 256, generator=g) for k in ("w", "uneven")} for g in draws]
+    for what, (codec, packs) in CODECS.items():
+        tx = optfx.stored(optfx.adamw(0.1), codec)
+        expected, _ = fused(tx, plain[0], plain[1:])
+        for name, lay in layouts(world):
+            spread, *grads = [{k: lay(k, x) for k, x in t.items()} for t in plain]
+            mine, opt = fused(tx, spread, grads)
+            assert packs or "as it is" not in opt.explain(), (what, name, opt.explain())
+            if name not in ("rows", "everywhere", "some plain"):
+                torch.testing.assert_close(whole(mine[0]["w"]), expected[0]["w"], rtol=0.1, atol=0.05)
+                continue
+            for field in ("mu", "nu"):
+                for part, of_plain in zip(mine[1], expected[1], strict=True):
+                    got, want = (getattr(x[0], field)["w"] for x in (part, of_plain))
+                    assert isinstance(want, tree.Hole) or torch.equal(whole(got), want), (what, name, field)
+            assert torch.equal(whole(mine[0]["w"]), expected[0]["w"]), (what, name)
+    return True
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_states_in_fewer_bits(world):
+    assert ranks.run(in_bytes, world) == [True] * world
 
 
 # ---- rarer -----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from optfx.compiler.record.lazy import Call, Form, Lazy, Named, Reduction
 from optfx.compiler.record.notes import Notes
 from optfx.compiler.record.operations import Taken, aten, name_of, taken_of_all
 from optfx.compiler.record.spaces import Spaces, cut, padded
+from optfx.tree.sharded import Spread, local_shape, spread_of
 
 OPERATIONS = {
     "sum": aten.sum.dim_IntList,
@@ -112,6 +113,16 @@ class Meeting(Notes):
         if x.source in self._thin:
             self._thin.add(call)
         return Lazy(call, 0, form)
+
+    def part(self, x: Tensor) -> Lazy:
+        """What this process has of a sharded leaf, as a leaf of its own."""
+        x = self.leaf(x)
+        return self.reshaped(x, Form.of(x)._replace(shape=local_shape(x.shape, spread_of(x)), spread=None))
+
+    def from_part(self, x: Tensor, spread: Spread, shape: torch.Size) -> Lazy:
+        """The leaf of which this process has a part."""
+        x = self.leaf(x)
+        return self.reshaped(x, Form.of(x)._replace(shape=shape, spread=spread))
 
     def along(self, f: Along, x: Lazy, keepdim: bool) -> Lazy:
         """The slim leaf of numbers that are made of rows, columns or blocks."""
