@@ -168,6 +168,12 @@ def test_models(name):
     assert_same_as_eager(f, *single)
 
 
+def test_frozen_statistics():
+    module = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    params = stacked(module, dtype=torch.float32)
+    assert_same_as_eager(gradient(module, F.cross_entropy), params, (drawn(B, 6, dtype=torch.float32), labels()))
+
+
 def test_members_with_batches_of_their_own():
     f = gradient(mlp, F.cross_entropy, in_dims=(0, 0))
     assert_same_as_eager(f, stacked(mlp), (drawn(M, B, 6), labels(M * B).reshape(M, B)))
@@ -324,6 +330,40 @@ def test_writing_to_its_own_tensors():
         return y.mul_(2).cumsum(0)
 
     assert_same_as_eager(vmap(f), drawn(M, 3))
+
+
+def test_writing_to_a_tensor_that_is_made_of_none_that_is_given():
+    """As one over the root of frozen statistics: an empty tensor, which is filled, and divided."""
+    outside = drawn(4).square() + 1
+
+    def f(x):
+        empty = torch.empty_like(outside)
+        root = empty.fill_(1).div_(outside.sqrt())
+        zeros = torch.zeros(4, dtype=x.dtype)
+        first = zeros + 1
+        zeros.add_(2).mul_(outside)
+        return x * root, x + zeros, x * first, root.view(2, 2), zeros[:2]
+
+    run = captured(f, drawn(3, 4))
+    assert_close(run(drawn(3, 4)), f(drawn(3, 4)))
+    outside += 1
+    assert_close(run(drawn(3, 4, seed=2)), f(drawn(3, 4, seed=2)))
+
+    def through_a_view(x):
+        zeros = torch.zeros_like(outside)
+        part = zeros[:2]
+        zeros.add_(outside)
+        return x + zeros, part
+
+    def of_numbers(x):
+        zeros = torch.zeros(4, dtype=x.dtype)
+        part = zeros[:2]
+        part.add_(3)
+        return x + zeros, part.mul_(2)
+
+    assert_close(captured(of_numbers, drawn(3, 4))(drawn(3, 4)), of_numbers(drawn(3, 4)))
+    with pytest.raises(NotCaptured, match="writes"):
+        capture(through_a_view, drawn(3, 4))
 
 
 def test_random_numbers_are_drawn_anew():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -97,6 +98,7 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
     graph, constants = traced_graph(run, leaves)
     if any(map(_writes, graph.nodes)):
         graph, constants = traced_graph(torch.func.functionalize(run), leaves)
+        _unwritten(graph)
         if others := [x for x in graph.nodes if _writes(x)]:
             raise NotCaptured(f"{others[0].target} writes to a tensor that is not its own")
     _note_places(graph)
@@ -130,6 +132,26 @@ def _keeps_apart(x: Node) -> bool:
 
 def _writes(x: Node) -> bool:
     return x.op == "call_function" and isinstance(x.target, torch._ops.OpOverload) and x.target._schema.is_mutable
+
+
+def _unwritten(graph: Graph) -> None:
+    """Put a new tensor in the place of one that is made and written to, if there are no views of it by then:
+    `functionalize` does not follow tensors that are made of none that it is given."""
+    for x in [x for x in graph.nodes if _writes(x)]:
+        own, value, name = x.args[0], x.meta["val"], name_of(x).removesuffix("_")
+        before = {*itertools.takewhile(lambda y, x=x: y is not x, graph.nodes)}
+        tensors = {y: y.meta["val"] for y in before if isinstance(y.meta.get("val"), Tensor)}
+        sharing = {y for y, of in tensors.items() if storage_of(of) == storage_of(value)}
+        pure = getattr(getattr(torch.ops.aten, name, None), x.target._overloadname, None)
+        if sharing != {own} or own.op != "call_function" or pure is None:
+            continue
+        with graph.inserting_before(x):
+            new = graph.call_function(pure, x.args, x.kwargs)
+        new.meta |= {"val": value, "written": True}  # what follows has its memory, and the last that was written there
+        own.meta |= {"val": torch.empty_like(value), "written": True}
+        own.replace_all_uses_with(new, delete_user_cb=lambda y, before=before, new=new: y not in before | {new})
+        x.replace_all_uses_with(new)
+        graph.erase_node(x)
 
 
 class _Refusing(DispatchMode):
@@ -181,6 +203,6 @@ def _note_places(graph: Graph) -> None:
 
 
 def _is_constant(x: Node, sources: list[Node]) -> bool:
-    if torch.Tag.nondeterministic_seeded in getattr(x.target, "tags", ()):
+    if torch.Tag.nondeterministic_seeded in getattr(x.target, "tags", ()) or "written" in x.meta:
         return False
     return name_of(x) in OF_SHAPE or all("constant" in a.meta for a in sources)
