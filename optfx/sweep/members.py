@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from optfx.sweep.advice import advised
 from optfx.sweep.configs import SEED, TRIAL, Reading, asks_for
 from optfx.sweep.stacking import stacked
 from optfx.tree import Tree
+from optfx.tree.closures import closure_of, records_in
 
 LOSS, BATCHES = -1, -2  # folded into the key of a member, which is that of its init
 
@@ -144,9 +146,17 @@ class Recipe:
                 raise KeyError(f"make_optimizer reads {name!r}; configs has {', '.join(map(repr, names))}") from None
             raise
         try:
-            return as_transform(tx)
+            tx = as_transform(tx)
         except TypeError as error:
             raise TypeError(f"make_optimizer: {error}") from None
+        for cls in {*map(type, records_in(tx))}:
+            for name, f in vars(cls).items():
+                if isinstance(f, FunctionType) and closure_of(f) is not None:
+                    raise TypeError(
+                        f"make_optimizer: {cls.__name__}.{name} uses a number of config that is none of its fields: "
+                        "give it a field, and use self"
+                    )
+        return tx
 
     # ---- what they do ------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -15,6 +16,7 @@ from optfx import tree
 from optfx.core import donate
 from optfx.sweep.members import member_step
 from optfx.tree import Tree
+from optfx.tree.closures import closure, records_in
 
 
 class Together:
@@ -23,6 +25,7 @@ class Together:
     Args:
         loss: (params, given, batch) -> () tensor, for one member (see `Recipe`).
         backend: of `torch.compile`, or None for eager code.
+        txs: optimizers of some members.
 
     Attributes:
         lanes: how many members it takes at once; None for any number.
@@ -32,7 +35,14 @@ class Together:
     window = 1  # how many batches it takes at once
     ahead = False  # whether batches may be drawn before the steps before them are done
 
-    def __init__(self, loss: Callable[[Tree, Any, Any], Tensor], backend: str | None) -> None:
+    def __init__(self, loss: Callable[[Tree, Any, Any], Tensor], backend: str | None, txs: Any) -> None:
+        if backend is not None and any(isinstance(x, closure) and x.is_function for x in records_in(txs)):
+            warnings.warn(
+                "make_optimizer gives a function that closes over a number of config, which torch.compile cannot "
+                "follow: the sweep runs without, which is slower. functools.partial(f, rate=config['rate']) will do",
+                stacklevel=5,
+            )
+            backend = None
         self.step: Any = donate(vmap(member_step(loss), in_dims=(0, 0, 0, 0, (None, 0))), argnums=(1, 2))
         self.one_size = backend is not None  # compiled code is for one number of members
         self.lanes: int | None = None

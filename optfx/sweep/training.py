@@ -89,7 +89,7 @@ class Training:
                 params, state, losses = step(txs, params, state, recipe.given(configs, keys), batch)
             with advised("evaluate"):
                 metrics = vmap(recipe.metrics)(vmap(eval_params)(txs, params, state), configs)
-            found["metrics"], found["dtype"] = [*metrics], losses.dtype
+            found["metrics"], found["dtype"], found["txs"] = [*metrics], losses.dtype, txs
             found.setdefault("loss", losses[0].item())
             found["kept"] = sum(x.nbytes for x in tree.leaves((params, state))) // m
 
@@ -106,7 +106,8 @@ class Training:
         if self.compile is True and self.device.type == "cpu":
             self.engine = Blocks(recipe.loss)
         else:
-            self.engine = Together(recipe.loss, "inductor" if self.compile is True else self.compile or None)
+            backend = "inductor" if self.compile is True else self.compile or None
+            self.engine = Together(recipe.loss, backend, found["txs"])
         return read
 
     def begin(self, configs: Mapping[str, Tensor], keys: Tensor, rows: Tensor) -> tuple[Tree, Tree]:

@@ -215,6 +215,8 @@ def register(cls: type) -> None:
         return
 
     def flatten(x: Any) -> tuple[list[Any], Any]:
+        if not torch.compiler.is_compiling():
+            x = _outside(x)
         dynamic = children(x)
         return [getattr(x, n) for n in dynamic], (dynamic, structure_of(x))
 
@@ -237,6 +239,12 @@ def register(cls: type) -> None:
         namespace=NAMESPACE,
     )
     torch_pytree.register_pytree_node(cls, flatten, unflatten)
+
+
+def _outside(x: Any) -> Any:
+    from optfx.tree.closures import seen  # which needs records
+
+    return seen(x)
 
 
 def with_children(x: T, values: dict[str, Any]) -> T:
