@@ -8,7 +8,7 @@ own, however large the leaves are that it meets later.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -70,6 +70,19 @@ def taken_along(f: OpOverload, given: dict[str, Any]) -> Along | None:
     if len(dims) == x.ndim or (name in ("amax", "amin") and 0 in x.shape):
         return None
     return Along(OPERATIONS[name], taken.order, taken.dtype, dims, x.ndim)
+
+
+def of_one(ask: Callable[..., Any], f: Along, x: Lazy, keepdim: bool) -> Tensor:
+    """What an operation makes of rows of one element: it sees no more than that."""
+    y = x
+    if f.order is not None:
+        y = ask(aten.abs.default, (), (x,))
+    elif f.dtype == torch.bool:
+        y = ask(aten.ne.Scalar, (), (x, 0))
+    elif f.dtype != x.dtype:
+        y = ask(aten._to_copy.default, (), (x,), {"dtype": f.dtype})
+    shape = [n for d, n in enumerate(x.shape) if d not in f.dims]
+    return y if keepdim else ask(aten.view.default, (), (y, shape))
 
 
 def same(x: Tensor) -> Tensor:

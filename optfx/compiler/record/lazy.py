@@ -60,6 +60,8 @@ class Lazy(Tensor):
     k: int
     device_mesh: Any
     placements: tuple[Any, ...]
+    strides: tuple[int, ...] | None = None  # in eager code, of what an event gives, where it is not contiguous
+    stands_for: Lazy | None = None  # the leaf that it is a copy of
 
     @staticmethod
     def __new__(cls, source: Input | Call, k: int, like: Form) -> Lazy:

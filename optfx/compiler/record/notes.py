@@ -217,4 +217,5 @@ class Notes:
         if key not in self._stores:
             self.stored.append(Write(x, self.between(Form.of(x))))
             self._stores[key] = Lazy(self.stored[-1].to, 0, Form.of(x))
+            self._stores[key].stands_for = x
         return self._stores[key]

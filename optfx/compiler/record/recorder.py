@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from optfx.compiler.record import operations
-from optfx.compiler.record.along import Along, Meeting, same, taken_along
+from optfx.compiler.record.along import Meeting, of_one, same, taken_along
 from optfx.compiler.record.findings import Again, Known, Place, code_of
 from optfx.compiler.record.inputs import FromCaller, Given, Input, Unfusable, index_of
 from optfx.compiler.record.lazy import Form, Lazy, Named, Reduction
 from optfx.compiler.record.operations import Operation, aten
 from optfx.compiler.record.reasons import is_ours, line, reason_of
 from optfx.compiler.record.spreads import alike, spread_of_result
+from optfx.compiler.record.strides import check_view, note_strides
 from optfx.compiler.record.tables import in_table
 from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation, when_due
@@ -204,7 +205,7 @@ class Recorder(Meeting, DispatchMode):
             return self.taken(taken, self.full(given["self"]), name == "mean", given.get("keepdim", False))
         if (rows := taken_along(func, given)) is not None and spread_of(given["self"]) is None:
             if all(given["self"].shape[d] == 1 for d in rows.dims):
-                return self._of_one(rows, given["self"], given.get("keepdim", False))
+                return of_one(self.__torch_dispatch__, rows, given["self"], given.get("keepdim", False))
             return self.along(rows, given["self"], given.get("keepdim", False))
         found = operations.results_of(func, args, kwargs)
         results = list(found) if isinstance(found, (tuple, list)) else [found]
@@ -218,6 +219,7 @@ class Recorder(Meeting, DispatchMode):
         whole, xs = isinstance(found, Tensor), [*leaves.values()]
         here = all(spread_of(x) is None for x in xs)  # else elements may be on other processes
         here |= all(x.shape == forms[0].shape for x in xs) and alike(xs)
+        check_view(name, xs, results)
         if here and whole and len(xs) == 1 and operations.reshapes(func, xs[0], results[0]):
             return self.reshaped(xs[0], forms[0])
         if here and name == "expand":
@@ -244,19 +246,8 @@ class Recorder(Meeting, DispatchMode):
         reason = "it draws random numbers" if seeded else reason
         whole = [x for x in flat if isinstance(x, Lazy)]
         new = self.event(name, reason + line(Recorder.update.__code__), run, whole, scalars, forms, ordered=seeded)
+        note_strides(new, results)
         return type(found)(new) if isinstance(found, (tuple, list)) else new[0]
-
-    def _of_one(self, f: Along, x: Lazy, keepdim: bool) -> Tensor:
-        """What an operation makes of rows of one element: it sees no more than that."""
-        y, ask = x, self.__torch_dispatch__
-        if f.order is not None:
-            y = ask(aten.abs.default, (), (x,))
-        elif f.dtype == torch.bool:
-            y = ask(aten.ne.Scalar, (), (x, 0))
-        elif f.dtype != x.dtype:
-            y = ask(aten._to_copy.default, (), (x,), {"dtype": f.dtype})
-        shape = [n for d, n in enumerate(x.shape) if d not in f.dims]
-        return y if keepdim else ask(aten.view.default, (), (y, shape))
 
     def _as_number(self, x: Any, beside: list[Any]) -> Any:
         """The number in a tensor of one element, such as a sum that kept its dimensions, where that changes nothing."""
