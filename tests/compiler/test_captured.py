@@ -313,6 +313,36 @@ def test_what_cannot_be_captured():
         run(drawn(3), drawn(3))
 
 
+def test_values_that_the_code_gives_may_be_looked_at():
+    """As transformers looks whether positions that it has counted itself are packed."""
+
+    def f(x):
+        positions = torch.arange(x.shape[-1]).expand(2, -1)
+        packed = torch.diff(positions, dim=-1).ne(1).cumsum(-1)
+        return x * 2 if (packed[:, -1] == 0).all() else x
+
+    assert_close(captured(f, drawn(3, 4))(drawn(3, 4)), f(drawn(3, 4)))
+
+    outside, filled = torch.arange(4), torch.zeros(4, dtype=torch.float64)
+
+    def written(x):
+        counted = torch.zeros(4, dtype=x.dtype)
+        counted[:2] += x.sum(0)[:2]
+        return x if counted.sum() > 0 else -x
+
+    others = {
+        "given": lambda x: x if x.sum() > 0 else -x,
+        "outside": lambda x: x if outside.sum() > 0 else -x,
+        "written": written,
+        "outside, filled": lambda x: x if filled.fill_(1).sum() > 0 else -x,
+        "drawn": lambda x: x if torch.rand(()) > 0.5 else -x,
+        "of nothing": lambda x: x if torch.empty(()) > 0.5 else -x,
+    }
+    for what, g in others.items():
+        with pytest.raises(NotCaptured, match="values|writes"):
+            print(what, capture(g, drawn(3, 4)))
+
+
 def test_indices_out_of_bounds():
     f = gradient(mlp, F.cross_entropy)
     run = captured(f, stacked(mlp), (drawn(B, 6), labels()))

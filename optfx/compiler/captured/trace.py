@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.record.lazy import storage_of
-from optfx.compiler.record.tracer import traced_graph
+from optfx.compiler.record.tracer import Following, traced_graph
 from optfx.tree import flatten, unflatten
 from optfx.tree.dispatch import DispatchMode
 
@@ -160,6 +161,9 @@ class _Refusing(DispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.index.Tensor:  # by integers it has the shape of the indices, by a mask it has not
             depends = any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
+        elif func is torch.ops.aten._local_scalar_dense.default:
+            follows = _get_current_dispatch_mode()
+            depends = not (isinstance(follows, Following) and follows.tracer.is_given_by_code(args[0]))
         else:
             depends = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & {*func.tags}
         if depends:

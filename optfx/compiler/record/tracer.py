@@ -12,6 +12,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx._lazy_graph_module import _LazyGraphModule
 from torch.fx.node import map_aggregate
 
+from optfx.compiler.record.lazy import storage_of
 from optfx.tree.dispatch import DispatchMode
 
 
@@ -39,6 +40,23 @@ class Tracer:
                 return False
             waiting += node.all_input_nodes
         return True
+
+    def is_given_by_code(self, x: Tensor) -> bool:
+        """Whether a tensor is made of numbers in the code alone, so that it is the same each time."""
+        waiting, memory = [self._node(x)], set()
+        while waiting:
+            node = waiting.pop()
+            seeded = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+            if node.op != "call_function" or seeded or "empty" in str(node.target):
+                return False
+            memory.add(storage_of(node.meta["val"]))
+            waiting += node.all_input_nodes
+        writes = [
+            node
+            for node in self._graph.nodes
+            if getattr(node.target, "_schema", None) and node.target._schema.is_mutable
+        ]
+        return all(storage_of(node.args[0].meta["val"]) not in memory for node in writes)
 
     def follow(self, x: Tensor) -> Tensor:
         """Take a tensor as an argument of the graph."""
@@ -118,7 +136,9 @@ def _view_of(f: Any) -> Any:
     return view if view is not None and view.is_view else None
 
 
-class _Following(DispatchMode):
+class Following(DispatchMode):
+    """Has a tracer do what torch is asked to."""
+
     def __init__(self, tracer: Tracer):
         super().__init__()
         self.tracer = tracer
@@ -143,6 +163,6 @@ def traced_graph(f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> 
     tracer = Tracer()
     for x in args:
         tracer.follow(x)
-    with torch.no_grad(), _Following(tracer):
+    with torch.no_grad(), Following(tracer):
         outputs = f(*args)
     return tracer.end(outputs), tracer.constants
