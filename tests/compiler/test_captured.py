@@ -339,7 +339,7 @@ def test_values_that_the_code_gives_may_be_looked_at():
         "of nothing": lambda x: x if torch.empty(()) > 0.5 else -x,
     }
     for what, g in others.items():
-        with pytest.raises(NotCaptured, match="values|writes"):
+        with pytest.raises(NotCaptured, match=r"values|writes"):
             print(what, capture(g, drawn(3, 4)))
 
 
