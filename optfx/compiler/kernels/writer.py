@@ -5,6 +5,7 @@ A language has words of its own, such as a product and a sum that are rounded on
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -16,7 +17,12 @@ COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": "
 
 
 def name_of(node: Node) -> str:
-    return getattr(getattr(node.target, "overloadpacket", None), "__name__", str(node.target))
+    return _name_of(node.target)
+
+
+@functools.cache
+def _name_of(target: Any) -> str:
+    return getattr(getattr(target, "overloadpacket", None), "__name__", str(target))
 
 
 def alpha_of(node: Node) -> Any:
