@@ -110,21 +110,21 @@ class Job:
 
 
 def rungs(steps: int) -> list[int]:
-    """Three, of which the first is where the warmup ends, and each as many times as late as the one before."""
-    return [round(steps * 10 ** (k / 3 - 1)) for k in range(3)]
+    """Three, each four times as late as the one before, so that as much work is done before each of them."""
+    return [round(steps / 4**k) for k in (3, 2, 1)]
 
 
 WAYS: dict[str, Callable[[Job], sweep.Result]] = {
     "256 settings": lambda job: job.fit(256),
     "256 settings, halving to 4": lambda job: job.fit(256, rungs=rungs(job.steps), policy=sweep.halve(4)),
-    "39 settings": lambda job: job.fit(39),
+    "13 settings": lambda job: job.fit(13),
     "32 settings, cosine": lambda job: job.fit(32),
     "32 settings, constant rate": lambda job: job.fit(32, falls=False),
     "32 members, PBT": lambda job: job.fit(32, falls=False, every=job.steps // 20, policy=sweep.exploit(SPACE)),
 }
 COMPARED = [
     ("256 settings, halving to 4", "256 settings"),
-    ("256 settings, halving to 4", "39 settings"),
+    ("256 settings, halving to 4", "13 settings"),
     ("32 members, PBT", "32 settings, constant rate"),
     ("32 members, PBT", "32 settings, cosine"),
 ]

@@ -107,13 +107,13 @@ def test_successive_halving(load, fresh_dynamo):
 def test_policies_against_plain_sweeps(load):
     """Ways that are compared begin alike and take as many steps; what is chosen is seen by the test rows once."""
     policies = load("policies")
-    found = policies.compare([0], steps=20, compile=False)
+    found = policies.compare([0], steps=64, compile=False)
     steps = {way: outcomes[0].member_steps for way, outcomes in found.items()}
-    assert steps["256 settings"] == 256 * 20
-    assert steps["256 settings, halving to 4"] == 256 * 2 + 64 * 2 + 16 * 5 + 4 * 11
-    assert abs(steps["39 settings"] / steps["256 settings, halving to 4"] - 1) < 0.05
-    assert steps["32 members, PBT"] == steps["32 settings, cosine"] == steps["32 settings, constant rate"] == 32 * 20
-    job = policies.Job(0, 20)
+    assert steps["256 settings"] == 256 * 64
+    assert steps["256 settings, halving to 4"] == 256 * 1 + 64 * 3 + 16 * 12 + 4 * 48
+    assert abs(steps["13 settings"] / steps["256 settings, halving to 4"] - 1) < 0.05
+    assert steps["32 members, PBT"] == steps["32 settings, cosine"] == steps["32 settings, constant rate"] == 32 * 64
+    job = policies.Job(0, 64)
     assert len(torch.cat([job.train, job.validation, job.test]).unique()) == 1797
     lines = policies.of_pairs(found).splitlines()
     assert len(lines) == 2 + len(policies.COMPARED) * len(policies.MEASURES)

@@ -45,7 +45,7 @@ def test_the_loop_over_elements_is_made_of_vectors(tx, dtype, monkeypatch, tmp_p
 def assert_vectors(source, tmp_path):
     lines = [i for i, text in enumerate(source.splitlines(), 1) if "for (int64_t i = at;" in text]
     (tmp_path / "run.cpp").write_text(source)
-    command = [build.compiler()[0], "-O3", *build.flags(), "-fopt-info-vec-optimized", "run.cpp", "-o", "run.so"]
+    command = [build.compiler()[0], "-O3", *build.flags(), "-fopt-info-vec-optimized", "-c", "run.cpp", "-o", "run.o"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
     assert lines
     for line in lines:

@@ -18,7 +18,10 @@ from torch import Tensor
 
 from optfx.compiler.kernels.binding import Unsupported
 
-FLAGS = "-march=native -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=off -std=c++17 -shared -fPIC -w"
+FLAGS = (
+    "-march=native -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=off -fno-exceptions "
+    "-std=c++17 -shared -fPIC -w"
+)
 
 
 @functools.cache
@@ -36,7 +39,16 @@ def compiler() -> tuple[str, str]:
 
 def flags() -> list[str]:
     """Those for the compiler. GCC would compute ahead on one side of a choice, and then make no vectors of it."""
-    return [*FLAGS.split(), *(["-fno-tree-pre"] if "Free Software Foundation" in compiler()[1] else [])]
+    return [*FLAGS.split(), *(["-fno-tree-pre"] if _is_gcc() else [])]
+
+
+def libraries() -> list[str]:
+    """Those that kernels are linked with. To look through the library of C++ takes longer than all other linking."""
+    return ["-nodefaultlibs", "-lgomp", "-lm", "-lc", "-lgcc"] if _is_gcc() else []
+
+
+def _is_gcc() -> bool:
+    return "Free Software Foundation" in compiler()[1]
 
 
 @functools.cache
@@ -65,14 +77,14 @@ class Library:
 
     def __init__(self, source: str, effort: str, *takes: Any, gives: Any = None):
         name, version = compiler()
-        key = hashlib.sha256("\n".join((source, effort, *flags(), version, processor())).encode()).hexdigest()[:32]
+        command = [name, effort, *flags(), "run.cpp", "-o", "run.so", *libraries()]
+        key = hashlib.sha256("\n".join((source, *command, version, processor())).encode()).hexdigest()[:32]
         self.path, self.takes = folder() / f"{key}.so", takes
         self.gives = gives
         self.process: subprocess.Popen[str] | None = None
         if not self.path.exists():
             self.work = Path(tempfile.mkdtemp(dir=folder()))
             (self.work / "run.cpp").write_text(source)
-            command = [name, effort, *flags(), "run.cpp", "-o", "run.so"]
             self.process = subprocess.Popen(command, cwd=self.work, stderr=subprocess.PIPE, text=True)
 
     def finish(self) -> None:

@@ -93,8 +93,10 @@ template <class T> static inline T smaller(T a, T b) {
 }
 template <class T> struct Numbers {  // n of them
   T* const at;
-  Numbers(int64_t n, T first) : at(new T[n]) { for (int64_t i = 0; i < n; ++i) at[i] = first; }
-  ~Numbers() { delete[] at; }
+  Numbers(int64_t n, T first) : at((T*)__builtin_malloc(n * sizeof(T))) {
+    for (int64_t i = 0; i < n; ++i) at[i] = first;
+  }
+  ~Numbers() { __builtin_free(at); }
   T& operator[](int64_t i) const { return at[i]; }
 };
 template <class T> static inline T sign_of(T a) { return T(T(0) < a) - T(a < T(0)); }
