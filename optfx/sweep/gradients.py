@@ -14,7 +14,7 @@ from torch.func import vmap
 
 from optfx.sweep.advice import advised
 from optfx.sweep.members import grad_and_value
-from optfx.sweep.window import Window, kind_of, tensors_in
+from optfx.sweep.window import Window, kind_of, plain_tensors_in, tensors_in
 from optfx.tree import Tree, flatten, unflatten
 
 if TYPE_CHECKING:  # it brings the tracer, which takes longer to import than all of optfx
@@ -180,7 +180,7 @@ def _of_tensors(f: Callable[..., Any], batch: Any) -> tuple[Callable[[Tree, list
         left = iter(tensors)
         return f(params, unflatten(structure, [next(left) if isinstance(x, Tensor) else x for x in leaves]))
 
-    return of_tensors, tensors_in(batch)
+    return of_tensors, plain_tensors_in(batch)
 
 
 def _key(batch: Any, members: Tree) -> Any:

@@ -24,8 +24,7 @@ class Window:
     def __init__(self, batches: list[Any]) -> None:
         kinds = {kind_of(batch) for batch in batches}
         self.batches, self.kind = batches, kinds.pop() if len(kinds) == 1 else None
-        plain = lambda x: x.resolve_conj().resolve_neg().contiguous()
-        self._tensors = [[*map(plain, tensors_in(x))] for x in batches] if self.kind is not None else []
+        self._tensors = [plain_tensors_in(x) for x in batches] if self.kind is not None else []
         self.addresses = torch.tensor([[x.data_ptr() for x in xs] for xs in self._tensors], dtype=torch.int64)
 
 
@@ -38,6 +37,11 @@ def rows_of(x: Tensor, begin: int, size: int) -> Tensor:
 
 def tensors_in(batch: Any) -> list[Tensor]:
     return [x for x in flatten(batch)[0] if isinstance(x, Tensor)]
+
+
+def plain_tensors_in(batch: Any) -> list[Tensor]:
+    """Tensors whose elements stand in memory as they are and in order, for which programs are made."""
+    return [x.resolve_conj().resolve_neg().contiguous() for x in tensors_in(batch)]
 
 
 def kind_of(batch: Any) -> Any:

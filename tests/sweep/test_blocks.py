@@ -193,6 +193,29 @@ def test_a_loss_that_cannot_be_captured_runs_under_vmap():
     torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", [
+    lambda x, y: (x.T.contiguous().T, y),
+    lambda x, y: (x[:, ::2].repeat_interleave(2, 1)[:, :5], y.flip(0)[::1]),
+    lambda x, y: (torch.cat([x, x], 1)[:, :5], torch.stack([y, y], 1)[:, 0]),  # as tokens and the next ones often are
+    lambda x, y: (x[:1].expand(9, 5), y[:1].expand(9)),
+], ids=["transposed", "steps", "slices", "expanded"])  # fmt: skip
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "of each member"])
+def test_batches_may_lie_in_memory_in_any_way(form, own):
+    """In some steps, and not in others."""
+
+    drawn = [batches(step) for step in range(STEPS)]
+
+    def strange(step, key=None):
+        x, y = drawn[step]
+        x = x if key is None else x + random.uniform(key, x.shape)
+        return form(x, y) if step % 3 != 1 else tuple(z.contiguous() for z in form(x, y))
+
+    given = (lambda step, key: strange(step, key)) if own else (lambda step: strange(step))
+    flat = lambda params, batch: loss_fn(params, (batch[0].flatten().view(9, 5), batch[1].flatten()))  # a copy, or none
+    expected, found = (fit(loss_fn=flat, batches=given, compile=compile) for compile in (False, True))
+    torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
+
+
 def test_a_loss_that_is_another_one_at_each_call():
     def counting():
         calls = []
