@@ -26,35 +26,16 @@ from optfx.compiler import fuse
 from optfx.core import donate
 from optfx.sweep.gradients import Gradient, GradientCalls, Gradients
 from optfx.sweep.members import member_update, owned
-from optfx.sweep.window import Window, rows_of
+from optfx.sweep.sizes import FIXED, Sizes
+from optfx.sweep.window import Window, kind_of, rows_of
 from optfx.tree import Tree
 
 if TYPE_CHECKING:
     from optfx.compiler.kernels.cpp.calls import Calls
 
 SECONDS, BYTES = 0.5, 1 << 26  # what a window takes at most, and what its batches do
-MOST, CACHED = 32, 1 << 22  # members in a block, where there are many, and their bytes: more leave the cache
-CALLED = 8  # members in a block, whatever their bytes: with fewer, calls take longer than products
-FEWEST = 2  # a product of one matrix is rounded as no other
+PATIENCE, SHORT = 2.0, 0.2  # seconds of training before sizes of blocks are tried, and of the windows in which they are
 SPARE, FEW = 1.25, 4  # by how much larger a block may be that is there already, and how large it may be anyhow
-FIXED = 16  # in a block, where the numbers of a member depend on how many there are
-
-
-def block_size(n: int, workers: int, member: int = 0) -> int:
-    """How many members a block has: all workers get as many blocks.
-
-    Args:
-        n: members.
-        workers: threads.
-        member: the bytes of one, with its state.
-
-    Example:
-        >>> block_size(256, 2), block_size(20, 2), block_size(160, 2), block_size(1, 8), block_size(256, 2, 1 << 18)
-        (32, 10, 27, 2, 16)
-    """
-    most = min(max(CACHED // max(member, 1), CALLED), MOST)
-    blocks = workers * math.ceil(n / (workers * most))
-    return max(math.ceil(n / blocks), FEWEST)
 
 
 class Worker:
@@ -169,11 +150,13 @@ class Blocks:
     """
 
     one_size, lanes = False, None  # any number of members will do
+    sizes: Sizes  # which are fastest, from the first members on
 
     def __init__(self, loss: Callable[[Tree, Any, Any], Tensor]) -> None:
         self.gradients, self.window, self.ahead = Gradients(loss), 1, False
         self.taken, self.changed = 0, False
         self.any_size: bool | None = None  # whether the numbers of a member are the same in blocks of any size
+        self.seconds = 0.0  # of training
         self.made: dict[int, list[Worker]] = {}  # by the size of their blocks
         self.pool: ThreadPoolExecutor | None = None
 
@@ -186,15 +169,27 @@ class Blocks:
             batch: what batches look like.
         """
         self.txs, self.params, self.state, self.given = txs, params, state, given
-        self.n, threads = len(tree.leaves(params)[0]), torch.get_num_threads()
+        self.n = len(tree.leaves(params)[0])
         self.steps = torch.zeros(self.n, dtype=torch.int64)
-        wanted = block_size(self.n, threads, _bytes((params, state)) // self.n)
+        if not self.made:
+            leaves = tree.leaves((params, state))
+            kind = [(x.shape[1:], x.dtype) for x in leaves], kind_of(batch)
+            self.sizes = Sizes(kind, sum(x.nbytes for x in leaves) // self.n)
+        wanted = self.sizes.begin(self.n, torch.get_num_threads())
         self.size = next((k for k in sorted(self.made) if wanted <= k <= max(wanted * SPARE, FEW)), wanted)
         if self.any_size is None:
             self.any_size = self.gradients.any_size(self._members(), self._first(batch))
         if not self.any_size:
             self.size = FIXED
-        if not (captured := self.gradients.prepare(self._members(), self._first(batch))):
+        if self._make(batch):  # one worker has a thread too: sums by several threads have other bits
+            self.pool = _pool(len(self.workers))
+        self.state = tree.map(lambda x, like: x.to(like.dtype), state, self.workers[0].state)
+        self.own = tree.leaves((self.txs, self.params, self.state, self.given))
+
+    def _make(self, batch: Any) -> bool:
+        """The workers for blocks of this size, or for all members where the loss is not captured; whether it is."""
+        captured, threads = self.gradients.prepare(self._members(), self._first(batch)), torch.get_num_threads()
+        if not captured:
             self.size = self.n
         else:
             from optfx.compiler.kernels.cpp import calls
@@ -204,13 +199,11 @@ class Blocks:
         self.workers = self.made.setdefault(self.size, [])
         while len(self.workers) < workers:
             like = next((worker for workers in self.made.values() for worker in workers), None)
-            self.workers.append(Worker(self.gradients, like, *tree.map(self._block, (txs, params, state, given))))
+            block = tree.map(self._block, (self.txs, self.params, self.state, self.given))
+            self.workers.append(Worker(self.gradients, like, *block))
         self.workers = self.workers[:workers]
         self.gradients.finish()
-        if captured:  # one worker has a thread too: sums by several threads have other bits
-            self.pool = _pool(workers)
-        self.state = tree.map(lambda x, like: x.to(like.dtype), state, self.workers[0].state)
-        self.own = tree.leaves((self.txs, self.params, self.state, self.given))
+        return captured
 
     def _block(self, x: Tensor) -> Tensor:
         """The first block."""
@@ -230,10 +223,12 @@ class Blocks:
         After an error, a block has taken all of these steps, or none.
         """
         if self.taken == 1 and not self.gradients.still(self._members(), self._first(batches[0])):
-            self.gradients.forget(
-                "it does something else with another batch"
-            )  # than the value that it saw in the first
+            self.gradients.forget("it does something else with another batch")  # than the value it saw in the first
         self.taken += len(batches)
+        timed = self.any_size and self.ahead and self.seconds > PATIENCE
+        if timed and self.size != (size := self.sizes.turn()):
+            self.size = size
+            self._make(batches[0])
         begins, stop, began = iter(range(0, self.n, self.size)), threading.Event(), time.perf_counter()
         window = Window(batches) if not tree.leaves(batches[0][1]) else None
 
@@ -258,8 +253,12 @@ class Blocks:
                 wait(jobs)
                 raise
             self.ahead = self.gradients.trusted and not self.changed
-            each = (time.perf_counter() - began) / len(batches)  # which decides when workers look up, and no number
-            most = min(4 * self.window, int(SECONDS / each), BYTES // (1 + _bytes(batches[0])))
+            seconds = time.perf_counter() - began  # which decides how members are blocked, and no number
+            self.seconds += seconds
+            if timed:
+                self.sizes.note(seconds / len(batches))
+            limit = SHORT if timed and self.sizes.trying else SECONDS
+            most = min(4 * self.window, int(limit * len(batches) / seconds), BYTES // (1 + _bytes(batches[0])))
             self.window = max(1, most) if self.ahead and self.taken > 1 else 1
 
         return done

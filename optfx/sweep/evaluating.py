@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from optfx import tree
-from optfx.sweep.blocks import FEWEST, FIXED
 from optfx.sweep.capacity import chunks
 from optfx.sweep.members import eval_params
 from optfx.sweep.population import Population
+from optfx.sweep.sizes import FEWEST, FIXED
 from optfx.sweep.training import HOST, Training
 from optfx.tree import Tree
 

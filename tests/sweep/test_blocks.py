@@ -13,7 +13,6 @@ from torch.nn.functional import cross_entropy
 
 import optfx
 from optfx import random, sweep, tree
-from optfx.sweep.blocks import block_size
 from optfx.sweep.members import grad_and_value
 
 STEPS = 12
@@ -117,15 +116,6 @@ def test_batches_of_other_sizes_come_between():
 
     found, expected = (fit(batches=batches, steps=20, compile=compile) for compile in (True, False))
     torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
-
-
-def test_a_block_has_at_least_two_members():
-    assert [block_size(n, 2) for n in (1, 3, 4, 129, 256, 1000)] == [2, 2, 2, 22, 32, 32]
-
-
-def test_members_that_are_large_train_in_smaller_blocks():
-    assert [block_size(256, 2, member) for member in (1 << 10, 1 << 16, 1 << 18, 1 << 25)] == [32, 32, 16, 8]
-    assert block_size(3, 2, 1 << 25) == 2
 
 
 def test_any_number_of_members_compiles_once(tmp_path, monkeypatch):
