@@ -93,9 +93,7 @@ template <class T> static inline T smaller(T a, T b) {
 }
 template <class T> struct Numbers {  // n of them
   T* const at;
-  Numbers(int64_t n, T first) : at((T*)__builtin_malloc(n * sizeof(T))) {
-    for (int64_t i = 0; i < n; ++i) at[i] = first;
-  }
+  Numbers(int64_t n, T x) : at((T*)__builtin_malloc(n * sizeof x)) { for (int64_t i = 0; i < n; ++i) at[i] = x; }
   ~Numbers() { __builtin_free(at); }
   T& operator[](int64_t i) const { return at[i]; }
 };
