@@ -70,9 +70,10 @@ class Gradients:
                 of_tensors, tensors = _of_tensors(self.mapped, batch)
                 try:
                     if key is None:
-                        raise NotCaptured("a batch holds something else than tensors and numbers")
+                        raise NotCaptured("a batch holds something else than tensors, numbers and strings")
                     if len({kind for kind, _ in self._programs} | {key[0]}) > KINDS:
-                        raise NotCaptured(f"there are more than {KINDS} kinds of batches")
+                        why = "each shape is one, and each value of a number, unless it is in a tensor"
+                        raise NotCaptured(f"there are more than {KINDS} kinds of batches: {why}")
                     with torch.no_grad(), advised("loss_fn"):
                         if any(kind == key[0] for kind, _ in self._programs):  # that it does the same twice was seen
                             self._programs[key] = Program(trace(of_tensors, (params, tensors)))

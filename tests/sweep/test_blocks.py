@@ -233,7 +233,7 @@ def test_values_of_the_first_batch_are_no_part_of_a_program():
 def test_a_batch_of_something_else():
     loss = lambda params, batch: loss_fn(params, (torch.from_numpy(batch[0]), batch[1]))
     arrays = lambda step: (batches(step)[0].numpy(), batches(step)[1])
-    with pytest.warns(UserWarning, match="a batch holds something else than tensors and numbers"):
+    with pytest.warns(UserWarning, match="a batch holds something else than tensors, numbers"):
         found = fit(loss_fn=loss, batches=arrays)
     torch.testing.assert_close(found.losses, fit(compile=False).losses, rtol=1e-4, atol=1e-5)
 
