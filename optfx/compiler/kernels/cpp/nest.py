@@ -227,9 +227,10 @@ extern "C" int run(int64_t members, int64_t leaves, const int64_t* G, void* cons
             f"const int64_t* const at{k} = todo + 5 * parts_of + {k} * (leaves + 1);" for k in range(len(self.along))
         ]
         buffers = [
-            f"{r.type}* const w{k} = new {r.type}[members * at{k}[leaves]];" for k, (r, _) in enumerate(self.along)
+            f"{r.type}* const w{k} = ({r.type}*)__builtin_malloc(members * at{k}[leaves] * sizeof({r.type}));"
+            for k, (r, _) in enumerate(self.along)
         ]
-        free = [f"delete[] w{k};" for k in range(len(self.along))]
+        free = [f"__builtin_free(w{k});" for k in range(len(self.along))]
         fresh = [r.begun(f"r{k}", self.row_length()) for k, r in enumerate(self.sums)]
         outer = ["for (int64_t i0 = from; i0 < to; ++i0)"] if ndim > 1 else []
         outer += [f"for (int64_t i{d} = 0; i{d} < n{d}; ++i{d})" for d in range(1, ndim - 1)]
