@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from optfx.tree import dtypes
+from optfx.tree import dtypes, nibbles
 
 TINY = 1e-12  # the least scale, but that of a block of zeros
 
@@ -196,10 +196,10 @@ class four_bits(Table):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         codes, scale = super().encode(x)
-        return codes[..., ::2] << 4 | codes[..., 1::2], scale
+        return nibbles.packed(codes), scale
 
     def decode(self, codes: Tensor, scale: Tensor) -> Tensor:
-        return super().decode(torch.stack([codes >> 4, codes & 15], -1).flatten(-2), scale)
+        return super().decode(nibbles.unpacked(codes), scale)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -155,7 +155,7 @@ def add_scale(x: Tree, scalar: float | Tensor, y: Tree) -> Tree:
     return pointwise(_add_scale, x, y, scalar=scalar)
 
 
-def _select(x: Tensor, y: Tensor, condition: Tensor) -> Tensor:
+def select(x: Tensor, y: Tensor, condition: Tensor) -> Tensor:
     return torch.where(condition, x, y)
 
 
@@ -177,8 +177,8 @@ def where(condition: Tree | Tensor, x: Tree, y: Tree) -> Tree:
         {'w': tensor([0., 0.])}
     """
     if isinstance(condition, Tensor) and not condition.ndim:
-        return pointwise(_select, x, y, condition=condition)
-    return pointwise(_select, x, y, condition)
+        return pointwise(select, x, y, condition=condition)
+    return pointwise(select, x, y, condition)
 
 
 def _clip(x: Tensor, low: float | Tensor | None, high: float | Tensor | None) -> Tensor:

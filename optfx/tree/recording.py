@@ -2,7 +2,8 @@
 
 While a recorder is active, the verbs hand it each call of a leaf function (`run_leaf`, or `run_matrices` for all leaves
 of one shape) and each reduction (`reduce`), and asks it for the part of a sharded leaf that a process has (`part`,
-`from_part`). The layers above may hand it work that is done at times (`when_due`), and a whole update (`update`).
+`from_part`) and for numbers of four bits, two in a byte (`packed`, `unpacked`; None where it knows no better way). The
+layers above may hand it work that is done at times (`when_due`), and a whole update (`update`).
 Everything else (masks, paths, schedules, counts) runs as usual.
 """
 

@@ -28,7 +28,7 @@ def sees_whole_leaves(row, p):
     """Whether there is a function of whole leaves that no kernel of ours is."""
     if {row.name, row.id} & NUMBERS_ALONE:
         return row.option == "in parts"  # which are cut out of leaves
-    if row.name == "flatten" or row.id == "stored[four bits]" or "grad_fn" in row.extra:
+    if row.name == "flatten" or "grad_fn" in row.extra:
         return True  # with no verb to tell
     tx, asked = row.make(**row.hypers), Asked()
     state = tx.init(p)

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, NewType
 import torch
 from torch import Tensor
 
-from optfx.compiler.record.along import Along
+from optfx.compiler.record.along import Along, packed_of
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.lazy import Call, Lazy, Named, Reduction, Slot, called
 from optfx.compiler.record.operations import Operation
 from optfx.compiler.record.recorder import Recorder
 from optfx.compiler.record.spaces import Mask, Sizes, cut, masked, refined
-from optfx.tree import verbs
+from optfx.tree import nibbles, verbs
+from optfx.tree.nibbles import UINT4
 from optfx.tree.verbs import Scalars
 
 SHORT = 1024  # elements of a row that a kernel may go over more than once
@@ -111,6 +112,11 @@ class Program(NamedTuple):
         return "\n".join(lines)
 
     @property
+    def computed(self) -> list[torch.dtype]:
+        """The dtypes in which torch takes its leaves."""
+        return [torch.uint8 if d == UINT4 else d for d in self.dtypes]
+
+    @property
     def is_flat(self) -> bool:
         """Whether it treats all elements alike, but for reductions of whole leaves."""
         return all(map(all, self.masks))
@@ -155,22 +161,34 @@ class _View(NamedTuple):
     input: Input
     sizes: Sizes = ()
     mask: Mask = ()
+    in_half: bool = False  # whether a byte of it has two numbers
 
 
-def _seen(call: Call, x: Lazy) -> _View:
-    """How an argument that is an input is seen by a call."""
-    if not call.is_slim(x):
-        return _View(x.source)  # type: ignore[arg-type]
+def _seen(call: Call | None, x: Lazy) -> _View:
+    """How a leaf that is an input is seen by a call, or where it is the result."""
+    if isinstance(x.source, Call):
+        return _View(x.source.args[0].source, in_half=True)  # type: ignore[arg-type]
+    if call is None or not call.is_slim(x):
+        return _View(x.source)
     sizes, (mask, *_) = cut(call.over or (), x.shape, *(a.shape for a in call.args if call.is_slim(a)))
     return _View(x.source, sizes, mask)  # type: ignore[arg-type]
 
 
-def _given(x: Lazy, to: Input) -> _View:
-    """How the input is seen that a leaf is written to."""
+def _made_by(x: Lazy) -> Call | None:
+    """The call by which a program makes a leaf; None where it is given the leaf."""
+    call = x.source
+    return call if isinstance(call, Call) and call.f is not nibbles.unpacked else None
+
+
+def _written(x: Lazy, to: Input) -> tuple[Lazy, _View]:
+    """What is written, and how the input is seen that it is written to."""
+    numbers = packed_of(x)
+    if numbers is not None:
+        return numbers, _View(to, in_half=True)
     if not (isinstance(x.source, Call) and isinstance(x.source.f, Along)):
-        return _View(to)
+        return x, _View(to)
     sizes, (mask,) = cut(x.source.args[0].shape, x.shape)
-    return _View(to, sizes, mask)
+    return x, _View(to, sizes, mask)
 
 
 def program_of(wanted: Sequence[Wanted], recorder: Recorder, within: Mapping[Input, Lazy] | None = None) -> Placed:
@@ -182,11 +200,11 @@ def program_of(wanted: Sequence[Wanted], recorder: Recorder, within: Mapping[Inp
         within: the inputs that the program computes itself, and from what.
     """
     within = within or {}
-    writes = [(w.leaves[0], w.to) for w in wanted if not isinstance(w.to, Reduction)]
+    writes = [_written(w.leaves[0], w.to) for w in wanted if not isinstance(w.to, Reduction)]
     shares = [(w.leaves, w.to) for w in wanted if isinstance(w.to, Reduction)]
     calls: dict[Call, int] = {}
     slots: dict[Slot, Slot] = {}
-    views = {_given(x, to): x.numel() for x, to in writes}
+    views = {view: x.numel() for x, view in writes}
 
     def local(named: Named) -> Named:
         for _, v in named:
@@ -197,12 +215,12 @@ def program_of(wanted: Sequence[Wanted], recorder: Recorder, within: Mapping[Inp
     def visit(x: Lazy, by: Call | None = None) -> None:
         if x.source in within:
             visit(within[x.source])  # type: ignore[index]
-        elif not isinstance(x.source, Call):
-            views[_View(x.source) if by is None else _seen(by, x)] = x.numel()
-        elif x.source not in calls:
-            for a in x.source.args:
-                visit(a, x.source)
-            calls[x.source] = len(calls)
+        elif (call := _made_by(x)) is None:
+            views[_seen(by, x)] = x.numel()
+        elif call not in calls:
+            for a in call.args:
+                visit(a, call)
+            calls[call] = len(calls)
 
     for w in [*(x for x, _ in writes), *(x for xs, _ in shares for x in xs)]:
         visit(w)
@@ -213,9 +231,8 @@ def program_of(wanted: Sequence[Wanted], recorder: Recorder, within: Mapping[Inp
     def value(x: Lazy, by: Call | None = None) -> Value:
         if x.source in within:
             return value(within[x.source])  # type: ignore[index]
-        if isinstance(x.source, Call):
-            return Result(calls[x.source], x.k)
-        return at[_View(x.source) if by is None else _seen(by, x)]
+        call = _made_by(x)
+        return at[_seen(by, x)] if call is None else Result(calls[call], x.k)
 
     def applied(c: Call) -> Apply:
         f, args = c.f, tuple(value(a, c) for a in c.args)
@@ -230,11 +247,11 @@ def program_of(wanted: Sequence[Wanted], recorder: Recorder, within: Mapping[Inp
         Part(to.f, tuple(map(value, xs)), local(to.scalars), recorder.partials[to.partial].dtype) for xs, to in shares
     )
     program = Program(
-        tuple(verbs.real_dtype(recorder.inputs[view.input].dtype) for view in order),
+        tuple(UINT4 if view.in_half else verbs.real_dtype(recorder.inputs[view.input].dtype) for view in order),
         tuple(masks),
         tuple(getattr(recorder.slots[u.index], "dtype", torch.float64) for u in slots),
         every,
-        tuple(Store(value(x), at[_given(x, to)]) for x, to in writes),
+        tuple(Store(value(x), at[view]) for x, view in writes),
         parts,
     )
     return Placed(program, tuple(view.input for view in order), tuple(slots), sizes)
@@ -256,5 +273,5 @@ def _common(views: Sequence[_View], length: int) -> tuple[Sizes, list[Mask]]:
 def of_nothing(program: Program, device: torch.device, sizes: Sizes = (0,)) -> tuple[list[Tensor], list[Tensor]]:
     """The stores and the parts of a leaf without elements."""
     shapes = program.shapes(sizes if len(sizes) == len(program.masks[0]) else (0,) * len(program.masks[0]))
-    xs = [torch.empty(s, dtype=d, device=device) for s, d in zip(shapes, program.dtypes, strict=True)]
+    xs = [torch.empty(s, dtype=d, device=device) for s, d in zip(shapes, program.computed, strict=True)]
     return program(xs, [torch.ones((), dtype=d, device=device) for d in program.scalars])

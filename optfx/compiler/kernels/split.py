@@ -37,7 +37,7 @@ def example(
     program: Program, device: torch.device, shapes: Sequence[tuple[int, ...]]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Leaves of some shapes, places of parts and scalars as a program takes them."""
-    leaves = [torch.zeros(s, dtype=d, device=device) for s, d in zip(shapes, program.dtypes, strict=True)]
+    leaves = [torch.zeros(s, dtype=d, device=device) for s, d in zip(shapes, program.computed, strict=True)]
     parts = [torch.empty((), dtype=p.dtype, device=device) for p in program.parts]
     return leaves, parts, [torch.ones((), dtype=d, device=device) for d in program.scalars]
 
@@ -90,7 +90,7 @@ def split(program: Program, device: torch.device, decomposed: bool = False) -> S
             _check_closed(graph, program)
     except Exception as error:  # a shape that does not fit, say: eager code shows the function one whole leaf
         raise NotClosed(program.functions) from error
-    return _split(graph, n + k)
+    return _split(graph, n + k, program.dtypes)
 
 
 # ---- whether it may be a loop --------------------------------------------------------------------
@@ -152,8 +152,8 @@ DIV = torch.ops.aten.div.Tensor
 CASTS = (torch.ops.aten._to_copy.default, torch.ops.prims.convert_element_type.default)
 
 
-def _split(gm: GraphModule, n: int) -> Split:
-    """Split a graph of n leaves and places, and some scalars."""
+def _split(gm: GraphModule, n: int, dtypes: Sequence[torch.dtype]) -> Split:
+    """Split a graph of n leaves and places, and some scalars. Leaves have these dtypes in memory."""
     inputs = [x for x in gm.graph.nodes if x.op == "placeholder"]
     scalar = dict.fromkeys(inputs[n:])
     for x in gm.graph.nodes:
@@ -170,6 +170,8 @@ def _split(gm: GraphModule, n: int) -> Split:
     loop, made = Graph(), {}
     for x in inputs[:n]:
         made[x] = loop.node_copy(x)
+    for x, dtype in zip(inputs, dtypes, strict=False):
+        made[x].meta["val"] = x.meta["val"].view(dtype)
     for x in boundary:
         made[x] = loop.placeholder(x.name)
         made[x].meta = dict(x.meta)

@@ -16,9 +16,11 @@ from optfx.compiler.kernels.binding import Bound, Owned, Unsupported
 from optfx.compiler.kernels.program import Program
 from optfx.compiler.kernels.split import example, large, split
 from optfx.compiler.members import Alone, Members
+from optfx.compiler.record.findings import NotClosed
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.tracer import traced
 from optfx.core.donate import fresh
+from optfx.tree import nibbles
 
 Launch = Callable[[list[Owned], list[Tensor], set[Input], Alone], Bound]
 """`launch(owners, values, rebound, members)` binds a kernel to the leaves of some owners. `values` has the tensor that
@@ -74,6 +76,8 @@ class Workshop:
                 return Kernel(prelude, dtypes, writer.launcher(loop, masks, k, self._compilers), True, writer.NAME)
             except Unsupported as why:
                 reason = f", for {why} is not written in {writer.NAME}"
+        if nibbles.UINT4 in program.dtypes:  # which torch does not compute with
+            raise NotClosed([nibbles.packed, nibbles.unpacked])
         if isinstance(self.members, Members):
             return Kernel(prelude, dtypes, mapped.launcher(loop, program.views), False, f"vmap{reason}")
         prelude, loop, dtypes = split(program, device, decomposed=True)

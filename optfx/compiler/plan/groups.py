@@ -12,10 +12,12 @@ import torch
 from optfx.compiler.kernels.program import Placed, Program, Wanted, program_of
 from optfx.compiler.plan.others import Others, others_of
 from optfx.compiler.plan.rows import Root, Rows
+from optfx.compiler.record.findings import NotClosed
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.lazy import Call, Partial, Reduction, Slot, sources_of
 from optfx.compiler.record.levels import Level
 from optfx.compiler.record.recording import Recording
+from optfx.tree import nibbles
 
 
 class Work(NamedTuple):
@@ -81,6 +83,7 @@ def groups_of(recording: Recording) -> Groups:
             stages.append(Work(level, placed[-1].program))
             partials.append(tuple(w.to.partial for w in wanted if isinstance(w.to, Reduction)))
         inputs = sorted({i for p in placed for i in p.inputs})
+        _check_bytes(placed)
         form = recorder.inputs[inputs[0]]
         group = Group(tuple(stages), form.device)
         owner = Owner(
@@ -88,6 +91,14 @@ def groups_of(recording: Recording) -> Groups:
         )
         groups[group][owner].append(Member(inputs, placed))
     return groups
+
+
+def _check_bytes(placed: list[Placed]) -> None:
+    """Refuse to see bytes as two numbers each where a row begins within one, or where they are seen as bytes, too."""
+    halved = [p for p in placed if nibbles.UINT4 in p.program.dtypes]
+    views = {(i, dtype) for p in placed if halved for i, dtype in zip(p.inputs, p.program.dtypes, strict=True)}
+    if any(p.sizes[-1] % 2 for p in halved) or len(views) > len({i for i, _ in views}):
+        raise NotClosed([nibbles.packed, nibbles.unpacked])
 
 
 def _roots(recording: Recording) -> Iterator[Root]:

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
+from optfx.compiler.record.findings import code_of
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.lazy import Call, Form, Lazy, Named, Reduction
 from optfx.compiler.record.notes import Notes
 from optfx.compiler.record.operations import Taken, aten, name_of, taken_of_all
 from optfx.compiler.record.spaces import Spaces, cut, padded
+from optfx.tree import nibbles
+from optfx.tree.algebra import select
 from optfx.tree.sharded import Spread, local_shape, spread_of
 
 OPERATIONS = {
@@ -90,6 +93,25 @@ def same(x: Tensor) -> Tensor:
     return x
 
 
+def first_of(x: Lazy) -> Lazy:
+    """The leaf that this one is in another shape, with all its elements."""
+    while isinstance(x.source, Call) and x.source.f is same and x.source.over is None:
+        (x,) = x.source.args
+    return x
+
+
+def packed_of(x: Lazy) -> Lazy | None:
+    """The numbers of four bits that a leaf has as bytes, if a kernel makes them."""
+    call = first_of(x).source
+    return call.args[0] if isinstance(call, Call) and call.f is nibbles.packed else None
+
+
+def _in_bytes(x: Lazy) -> Lazy:
+    """Numbers of four bits, two in a byte."""
+    shape = torch.Size([*x.shape[:-1], x.shape[-1] // 2])
+    return Lazy(Call(nibbles.packed, (x,), (), 1), 0, Form.of(x)._replace(shape=shape))
+
+
 class Meeting(Notes):
     """Notes which leaves meet in one loop, and sees to it that they can."""
 
@@ -98,9 +120,14 @@ class Meeting(Notes):
         self._spaces = Spaces()
         self._thin: set[Call] = set()  # those whose results a program need not have in full, only what is broadcast
         self._given = len(self.inputs)
+        self._unpacked: dict[Input, Call] = {}  # of bytes, two numbers in each
 
     def call(self, f: Any, leaves: Sequence[Lazy], scalars: Named, forms: Sequence[Form]) -> list[Tensor]:
         """A call of an elementwise function of leaves of one shape, and its results."""
+        if f is select and len(leaves) == 2 and any(packed_of(x) is not None for x in leaves):
+            numbers = [*map(self._numbers_of, leaves)]  # of which it takes the one or the other, too
+            (y,) = self.call(f, numbers, scalars, [Form.of(numbers[0])])
+            return [_in_bytes(self.leaf(y))]
         leaves = self.meet([*map(self.full, leaves)])
         call = Call(f, tuple(leaves), scalars, len(forms))
         self._spaces.join([call, *(x.source for x in leaves)])
@@ -108,6 +135,7 @@ class Meeting(Notes):
 
     def broadcast(self, f: Any, leaves: Sequence[Lazy], scalars: Named, form: Form) -> Lazy:
         """An elementwise operation on leaves that are broadcast to the shape of its result."""
+        leaves = [self.copied(x) if packed_of(x) is not None else x for x in leaves]
         whole = [padded(x.shape, len(form.shape)) == tuple(form.shape) for x in leaves]
         sizes = () if all(whole) else cut(form.shape, *(x.shape for x in leaves))[0]
         large = iter(self.meet([x for x, is_whole in zip(leaves, whole, strict=True) if is_whole], sizes))
@@ -137,6 +165,34 @@ class Meeting(Notes):
         x = self.leaf(x)
         return self.reshaped(x, Form.of(x)._replace(shape=shape, spread=spread))
 
+    def packed(self, x: Tensor) -> Lazy | None:
+        """Numbers of four bits, as the bytes of a leaf that a kernel writes."""
+        return _in_bytes(x) if isinstance(x, Lazy) and not self._opens_bytes else None
+
+    def unpacked(self, x: Tensor) -> Lazy | None:
+        """The numbers of four bits in the bytes of a leaf, as a kernel reads them."""
+        return self._numbers_of(x) if isinstance(x, Lazy) and not self._opens_bytes else None
+
+    @property
+    def _opens_bytes(self) -> bool:
+        """Whether numbers are packed operation by operation, for there is no kernel that does it."""
+        return code_of(nibbles.packed) in self.known.opened
+
+    def _numbers_of(self, x: Lazy) -> Lazy:
+        """The numbers in bytes: those that they were made of, or what is in memory."""
+        form = Form.of(x)._replace(shape=torch.Size([*x.shape[:-1], x.shape[-1] * 2]))
+        if (numbers := packed_of(x)) is not None:
+            return self.reshaped(numbers, form)
+        i: Any = self._stored(first_of(x)).source
+        return Lazy(self._numbers_in(i), 0, form)
+
+    def _numbers_in(self, i: Input) -> Call:
+        """The call that takes numbers of four bits out of bytes: the same each time, for it stands for these bytes in a
+        loop."""
+        if i not in self._unpacked:
+            self._unpacked[i] = Call(nibbles.unpacked, (Lazy(i, 0, self.inputs[i]),), (), 1)
+        return self._unpacked[i]
+
     def along(self, f: Along, x: Lazy, keepdim: bool) -> Lazy:
         """The slim leaf of numbers that are made of rows, columns or blocks."""
         kept = f.kept(x.shape)
@@ -160,6 +216,10 @@ class Meeting(Notes):
 
     def written(self, x: Lazy, to: Input) -> Lazy:
         """What is written to a parameter or to the state, in the loop that its own leaf has."""
+        if (numbers := packed_of(x)) is not None:
+            numbers = self.full(numbers)
+            fits = self._spaces.join([numbers.source, self._numbers_in(to)])
+            return _in_bytes(numbers if fits else self.copied(numbers))
         x = self.full(x)
         return x if self._spaces.join([x.source, to]) else self.copied(x)
 
@@ -172,13 +232,11 @@ class Meeting(Notes):
 
     def full(self, x: Lazy) -> Lazy:
         """A leaf that has all its elements in a program, too."""
-        return self.copied(x) if x.source in self._thin else x
+        return self.copied(x) if x.source in self._thin or packed_of(x) is not None else x
 
     def _slim(self, x: Lazy) -> Lazy:
         """A leaf that is broadcast. A kernel of the same stage may write to what the step was given."""
-        first = x
-        while isinstance(first.source, Call) and first.source.f is same:
-            (first,) = first.source.args
+        first = first_of(x)
         if isinstance(first.source, Call) or first.source < self._given or first.numel() != x.numel():
             return self.copied(x)
         return Lazy(first.source, 0, Form.of(x))

@@ -18,10 +18,7 @@ from torch.fx import Node
 
 from optfx.compiler.kernels import writer
 from optfx.compiler.kernels.binding import Unsupported
-from optfx.compiler.kernels.cpp.activations import ACTIVATIONS, SLOPE
-from optfx.compiler.kernels.cpp.elementary import ELEMENTARY
-from optfx.compiler.kernels.cpp.tables import SOURCE as TABLES
-from optfx.compiler.kernels.cpp.tables import cells_of
+from optfx.compiler.kernels.cpp import activations, elementary, nibbles, tables
 from optfx.compiler.kernels.writer import arguments_of, name_of
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -33,6 +30,7 @@ IN_MEMORY = {
     torch.int16: "int16_t",
     torch.int8: "int8_t",
     torch.uint8: "uint8_t",
+    nibbles.UINT4: "uint8_t",  # two in a byte
     torch.bool: "bool",
     torch.bfloat16: "uint16_t",
     torch.float16: "uint16_t",
@@ -127,7 +125,7 @@ template <class T> static inline T modulo(T a, T b) {
   return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }
 """
-HEAD = (_TYPES + ELEMENTARY + _AND + SLOPE + TABLES).replace(
+HEAD = (_TYPES + elementary.ELEMENTARY + _AND + activations.SLOPE + tables.SOURCE + nibbles.SOURCE).replace(
     "static inline", "__attribute__((always_inline)) static inline"
 )
 
@@ -172,7 +170,7 @@ PLAIN = {
     "logical_and": "{0} && {1}",
     "logical_or": "{0} || {1}",
     "logical_not": "!{0}",
-    **ACTIVATIONS,
+    **activations.ACTIVATIONS,
 }
 TESTS = {
     "isnan": "{0} != {0}",
@@ -307,7 +305,7 @@ class Writer(writer.Writer):
     def place(self, node: Node, T: str) -> str:
         x, limits = node.args[0], tuple(node.args[1])  # type: ignore[arg-type]
         C, n = ctype(x.meta["val"].dtype), len(limits)  # type: ignore[union-attr]
-        value, found = self.value(x, C), cells_of(limits) if C == "float" else None
+        value, found = self.value(x, C), tables.cells_of(limits) if C == "float" else None
         if found is None:
             return f"place<{(n + 1) // 2}>({self._table(limits, C)}, {value})"
         *form, numbers = found

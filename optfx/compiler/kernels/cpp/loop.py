@@ -27,6 +27,7 @@ from optfx.compiler.kernels.binding import CELL, Bound, Owned, Unsupported, numb
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.calls import FAULTLESS, Call
 from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Writer, ctype, load, stored
+from optfx.compiler.kernels.cpp.nibbles import bytes_to, is_packed
 from optfx.compiler.kernels.cpp.reductions import LANES, REDUCTIONS, Accumulator, accumulator
 from optfx.compiler.kernels.writer import HALF, name_of
 from optfx.compiler.members import Alone
@@ -51,7 +52,8 @@ def launcher(gm: GraphModule, masks: Sequence[Mask], k: int, compilers: build.Co
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
         rows = [row for owner in owners for row in owner.rows]
-        count, numbers = len(rows), [[numbers_in(values[i]) // members.count for i in row] for row in rows]
+        elements = lambda i, x: numbers_in(values[i]) // members.count * (2 if is_packed(x) else 1)
+        count, numbers = len(rows), [[*map(elements, row, loop.leaves)] for row in rows]
         extent = loop.extent(numbers, owners)
         ends = (N * len(extent))(*extent)
         until = (N * len(owners))(*itertools.accumulate(len(owner.rows) for owner in owners))
@@ -105,6 +107,8 @@ class Loop(Writer):
         n: how many leaves the program takes.
         k: how many parts it has.
     """
+
+    base = "a"  # with the number of a leaf: what its elements are counted from in a loop
 
     def __init__(self, gm: GraphModule, n: int, k: int):
         super().__init__()
@@ -175,16 +179,34 @@ class Loop(Writer):
         for j, x in enumerate(self.leaves):
             T = f"{'' if x in self.written else 'const '}{IN_MEMORY[x.meta['val'].dtype]}"
             k = f"{j} * leaves + l"
-            lines.append(f"{T}* const a{j} = ({T}*)((char*)P[{k}] + j * dP[{k}]) - start;")
+            lines.append(f"{T}* const a{j} = ({T}*)((char*)P[{k}] + j * dP[{k}]) - {bytes_to(x, 'start')};")
         return lines
 
     def fetches(self) -> list[str]:
         return [
-            f"__builtin_prefetch((const char*)(a{j} + at) + {AHEAD + line});"
+            f"__builtin_prefetch((const char*)(a{j} + {bytes_to(x, 'at')}) + {AHEAD + line});"
             for j, x in enumerate(self.leaves)
             if x in self.read
             for line in range(0, BLOCK * x.meta["val"].dtype.itemsize, LINE)
         ]
+
+    def element_of(self, j: int) -> str:
+        """Where element i of a leaf is."""
+        return f"h{j}[i - at]" if is_packed(self.leaves[j]) else f"{self.base}{j}[i]"
+
+    def unpacked(self, at: str = "at", n: str = "e - at", most: int = BLOCK) -> list[str]:
+        """Arrays of numbers that lie two in a byte, for a loop over n elements from `at` on."""
+        lines = []
+        for j, x in enumerate(self.leaves):
+            if is_packed(x):
+                lines.append(f"uint8_t h{j}[{most}];")
+                lines += [f"unpack({self.base}{j} + {at} / 2, h{j}, {n});"] if x in self.read else []
+        return lines
+
+    def packed(self, at: str = "at", n: str = "e - at") -> list[str]:
+        """What the loop has written there, in bytes again."""
+        found = [j for j, x in enumerate(self.leaves) if is_packed(x) and x in self.written]
+        return [f"pack(h{j}, {self.base}{j} + {at} / 2, {n});" for j in found]
 
     def one(self, place: Callable[[int], str], keep: Callable[[int, str], str]) -> list[str]:
         """What is done with an element: leaf j is read from `place(j)`, and `keep(j, value)` writes it."""
@@ -197,9 +219,10 @@ class Loop(Writer):
 
     def loop(self) -> list[str]:
         """From element `at` to `e`."""
-        one = _indented(self.one("a{}[i]".format, "a{}[i] = {};".format))
+        one = _indented(self.one(self.element_of, lambda j, value: f"{self.element_of(j)} = {value};"))
         if not all(x.meta["val"].dtype in HALF for x in self.leaves):
-            return [self.simd(), "for (int64_t i = at; i < e; ++i) {", *one, "}"]
+            loop = [self.simd(), "for (int64_t i = at; i < e; ++i) {", *one, "}"]
+            return [*self.unpacked(), *loop, *self.packed()]
         last = ["if ((e - at) % 2) {", "  const int64_t i = e - 1;", *one, "}"]
         simd = self.simd().replace("omp simd", "omp simd simdlen(16)")
         return [simd, "for (int64_t i = at; i < e - 1; i += 2) {", *_indented(self.pair()), "}", *last]

@@ -19,6 +19,7 @@ from torch.fx import GraphModule, Node
 from optfx.compiler.kernels.binding import Owned
 from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, ctype, load, stored
 from optfx.compiler.kernels.cpp.loop import AHEAD, BLOCK, LINE, THREADS, Loop, _lines
+from optfx.compiler.kernels.cpp.nibbles import bytes_to
 from optfx.compiler.kernels.cpp.reductions import ALONG, Accumulator, accumulator
 from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.record.spaces import Mask, Sizes
@@ -48,6 +49,8 @@ class Nest(Loop):
         k: how many parts it has.
     """
 
+    base = "b"
+
     def __init__(self, gm: GraphModule, masks: Sequence[Mask], k: int):
         self.masks, self.ndim = masks, len(masks[0])
         self.along: list[Sums] = []
@@ -65,7 +68,8 @@ class Nest(Loop):
             least = max([PART, *(ACROSS * _length(mask, sizes) for mask in across)])
             n = counts_of(sizes, least)
             counts.append(n)
-            ends = [sizes[0] * p // n for p in range(n + 1)]
+            step = 2 if self.ndim == 1 else 1  # two numbers in a byte are not parted
+            ends = [*(sizes[0] * p // n // step * step for p in range(n)), sizes[0]]
             parts += [(leaf, of[leaf], p, ends[p], ends[p + 1]) for p in range(n)]
         table = [len(parts), sum(map(math.prod, every))]
         table += [n for sizes in every for n in sizes] + [x for part in parts for x in part]
@@ -90,7 +94,7 @@ class Nest(Loop):
         if to not in self.leaves:
             return super().add_store(to, y)
         dtype = to.meta["val"].dtype
-        self.keeps.append(f"b{self.leaves.index(to)}[i] = {stored(self.value(y, ctype(dtype)), dtype)};")
+        self.keeps.append(f"{self.element_of(self.leaves.index(to))} = {stored(self.value(y, ctype(dtype)), dtype)};")
 
     def _take(self, k: int) -> str:
         """What sum k does with an element."""
@@ -143,7 +147,7 @@ class Nest(Loop):
         lines = []
         for j, x in enumerate(self.leaves):
             if x in self.read or (x in self.written and not self._is_sum(j)):
-                lines.append(f"auto* const b{j} = a{j} + {self.offset(self.masks[j])};")
+                lines.append(f"auto* const b{j} = a{j} + {bytes_to(x, self.offset(self.masks[j]))};")
             if x in self.read and not self.masks[j][-1]:
                 dtype = x.meta["val"].dtype
                 lines.append(f"const {ctype(dtype)} x{j} = {load(f'b{j}[0]', dtype)};")
@@ -164,12 +168,12 @@ class Nest(Loop):
         for j, x in enumerate(self.leaves):
             if x in self.read and self.masks[j][-1]:
                 dtype = x.meta["val"].dtype
-                loads.append(f"const {ctype(dtype)} x{j} = {load(f'b{j}[i]', dtype)};")
+                loads.append(f"const {ctype(dtype)} x{j} = {load(self.element_of(j), dtype)};")
         return [*loads, *self.body, *self.keeps]
 
     def fetches(self) -> list[str]:
         return [
-            f"__builtin_prefetch((const char*)(b{j} + at) + {AHEAD + line});"
+            f"__builtin_prefetch((const char*)(b{j} + {bytes_to(x, 'at')}) + {AHEAD + line});"
             for j, x in enumerate(self.leaves)
             if x in self.read and all(self.masks[j])
             for line in range(0, BLOCK * x.meta["val"].dtype.itemsize, LINE)
@@ -252,10 +256,12 @@ extern "C" int run(int64_t members, int64_t leaves, const int64_t* G, void* cons
         for (int64_t at = {ends[0]}; at < {ends[1]};) {{
           const int64_t e = at + {BLOCK} < {ends[1]} ? at + {BLOCK} : {ends[1]};
           {_lines(10, self.fetches())}
+          {_lines(10, self.unpacked())}
           {self.simd()}
           for (int64_t i = at; i < e; ++i) {{
             {_lines(12, self.element())}
           }}
+          {_lines(10, self.packed())}
           at = e;
         }}
         {_lines(8, self.row_ends())}

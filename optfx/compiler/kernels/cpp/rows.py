@@ -15,6 +15,7 @@ from optfx.compiler.kernels.binding import Owned, Unsupported
 from optfx.compiler.kernels.cpp.expressions import HEAD, ctype, load, stored
 from optfx.compiler.kernels.cpp.loop import BLOCK, THREADS, _lines
 from optfx.compiler.kernels.cpp.nest import Nest
+from optfx.compiler.kernels.cpp.nibbles import is_packed
 from optfx.compiler.kernels.cpp.reductions import ALONG, Accumulator, accumulator
 from optfx.compiler.kernels.program import SHORT
 from optfx.compiler.kernels.writer import name_of
@@ -94,17 +95,20 @@ class Rows(Nest):
         rounded = isinstance(y, Node) and y.meta["val"].dtype == dtype
         value = stored(self.value(y, ctype(dtype)), dtype, rounded)
         if self.masks[j][-1]:
-            self.writes.append((to, y, f"b{j}[i] = {value};"))
+            self.writes.append((to, y, f"{self.element_of(j)} = {value};"))
         else:
             self.last.append(f"b{j}[0] = {value};")
 
     # ---- the parts of the function ---------------------------------------------------------------
 
+    def element_of(self, j: int) -> str:
+        return f"h{j}[i]" if is_packed(self.leaves[j]) else super().element_of(j)
+
     def loads(self, turn: int) -> list[str]:
         lines = []
         for a in self.taken[turn]:
             dtype, name = a.meta["val"].dtype, self.names[a]
-            value = self.arrays[a] + "[i]" if a in self.arrays else load(f"b{self.leaves.index(a)}[i]", dtype)
+            value = self.arrays[a] + "[i]" if a in self.arrays else load(self.element_of(self.leaves.index(a)), dtype)
             lines.append(f"const {ctype(dtype)} {name} = {value};")
         return lines
 
@@ -134,6 +138,7 @@ class Rows(Nest):
 
     def source(self) -> str:
         arrays = [f"{ctype(a.meta['val'].dtype)} {name}[{SHORT}];" for a, name in self.arrays.items()]
+        n = self.row_length()
         loops = [line for turn in range(self.turns + 1) for line in self.over_row(turn)]
         outer = [f"for (int64_t i{d} = 0; i{d} < n{d}; ++i{d})" for d in range(1, self.ndim - 1)]
         text = f"""{HEAD}
@@ -146,7 +151,7 @@ class Rows(Nest):
     {self.sizes()}
     {_lines(4, self.row() + self.pointers() + arrays)}
     {_lines(4, ["for (int64_t i0 = from; i0 < to; ++i0)", *outer])} {{
-      {_lines(6, self.row_begins() + loops + self.last)}
+      {_lines(6, [*self.row_begins(), *self.unpacked("0", n, SHORT), *loops, *self.packed("0", n), *self.last])}
     }}
   }}
   return 0;
