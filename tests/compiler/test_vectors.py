@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import optfx
-from optfx.combinators.codecs import eight_bits
+from optfx.combinators.codecs import eight_bits, four_bits
 from optfx.compiler.kernels.cpp import build
 
 ALL = {
@@ -20,6 +20,7 @@ ALL = {
     "norms of leaves": optfx.chain(optfx.scale_by_adam(), optfx.hyperball(0.1)),
     "elements that are counted": optfx.chain(optfx.scale_by_adam(), optfx.cautious(), optfx.scale(-0.1)),
     "states in eight bits": optfx.stored(optfx.adamw(0.1), eight_bits(block=4, least=4)),
+    "states in four bits": optfx.stored(optfx.adamw(0.1), four_bits(block=4, least=4)),
     "a limit by a schedule": optfx.chain(optfx.clip(optfx.linear_schedule(1.0, 2.0, 9)), optfx.lion(0.1)),
 }
 
@@ -43,7 +44,8 @@ def test_the_loop_over_elements_is_made_of_vectors(tx, dtype, monkeypatch, tmp_p
 
 
 def assert_vectors(source, tmp_path):
-    lines = [i for i, text in enumerate(source.splitlines(), 1) if "for (int64_t i = at;" in text]
+    loops = ("for (int64_t i = at;", *(["i < n / 2;"] if " pack(h" in source else []))  # and what packs numbers
+    lines = [i for i, text in enumerate(source.splitlines(), 1) if any(loop in text for loop in loops)]
     (tmp_path / "run.cpp").write_text(source)
     command = [build.compiler()[0], "-O3", *build.flags(), "-fopt-info-vec-optimized", "-c", "run.cpp", "-o", "run.o"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
