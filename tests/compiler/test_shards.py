@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -73,7 +75,7 @@ LEAFWISE = optfx.stateless(lambda updates, params: tree.leafwise(adjusted, updat
 EXTREMES = optfx.stateless(lambda updates, params: tree.leafwise(extremes, updates, params))
 MEAN = optfx.stateless(lambda updates, params: tree.map(lambda u: u - u.mean(), updates))
 ALONE = optfx.chain(optfx.trace(0.9), optfx.add_decayed_weights(0.1), optfx.ema(0.5, debias=False), optfx.scale(-0.1))
-CHAINS = {  # how many stages wait for others, and whether each sharded matrix has an event
+CHAINS = {  # how many stages wait for others, and whether a matrix has an event that is not cut into as many rows each
     "alone": (ALONE, 0, 0),
     "recipe": (RECIPE, 1, 0),
     "leafwise": (optfx.chain(optfx.clip_by_global_norm(0.1), LEAFWISE, optfx.adam(0.1)), 2, 0),
@@ -83,6 +85,11 @@ CHAINS = {  # how many stages wait for others, and whether each sharded matrix h
     "whole leaves": (optfx.chain(optfx.clip_by_global_norm(0.1), optfx.centralize(), optfx.sgd(0.1)), 1, 1),
 }
 WAYS = {"everywhere": 0, "grid": 2, "two meshes": 3}  # collectives a stage; one on other layouts
+
+
+def in_equal_rows(x):
+    parts = math.prod(x.device_mesh.size(k) for k, p in enumerate(x.placements) if p.is_shard())
+    return all(p.is_shard(0) or p.is_replicate() for p in x.placements) and len(x) % parts == 0
 
 
 def facts(rank, world):
@@ -96,12 +103,12 @@ def facts(rank, world):
             spread, *grads = [{k: lay(k, x) for k, x in t.items()} for t in plain]
             opt = optfx.fuse(tx)
             params, state = opt.init(spread)
-            matrices = sum(is_sharded(x) and x.ndim > 1 for x in tree.leaves(spread))
+            matrices = sum(is_sharded(x) and x.ndim > 1 and not in_equal_rows(x) for x in tree.leaves(spread))
             assert sum(len(stage.events) for stage in opt._plan.stages) == events * matrices, opt.explain()
             with CommDebugMode() as collectives:
                 for g in grads:
                     params, state = opt.step(g, state, params)
-            if not events:
+            if not events * matrices:
                 assert collectives.get_total_counts() == 3 * stages * WAYS.get(name, 1), (what, name)
             if what == "alone":
                 mine, eager = tree.leaves((params, state)), tree.leaves(run(tx, spread, grads))
@@ -207,18 +214,76 @@ def seen(rank, world):
 SAID = """5 leaves, 5 of them sharded, 3 stages
 stage 0
     norm [C++]: bias, vector
-    norm [C++]: kernel, square, w
-    2 numbers of each of 2 processes, in 1 collective
+    norm [C++]: kernel, w
+    norm [C++]: square
+    3 numbers of each of 2 processes, in 1 collective
 stage 1
-    mul [C++]: kernel, square, w
-    center, as it is, for it sees whole leaves: 3 times
+    mul [C++]: kernel, w
+    mul > row mean [C++]: square
+    center, as it is, for it sees whole leaves: 2 times
 stage 2
     mul > mul > add [C++]: bias, vector
-    mul > add [C++]: kernel, square, w"""
+    mul > sub > mul > add [C++]: square
+    mul > add [C++]: kernel, w"""
 
 
 def test_what_is_said():
     assert ranks.run(seen, 2) == [SAID] * 2
+
+
+# ---- rows of parts ---------------------------------------------------------------------------------------------------
+
+
+def divided(u, p):
+    """By numbers of rows, with and without their dimension, and by one of the leaf."""
+    rows = u.square().sum(-1, keepdim=True).sqrt()
+    return u / (1 + rows + u.norm()) + p * rows * (u.amax(-1, keepdim=True) > 0) / (1 + rows.norm())
+
+
+def summed(u, p):
+    """A number that is made of numbers of rows."""
+    return u * (u.mean(-1).square().sum() + 1)
+
+
+ON_ROWS = {  # how many stages wait for others
+    "centralize": (optfx.chain(optfx.centralize(), optfx.adam(0.1)), 0),
+    "centralize, and a norm": (optfx.chain(optfx.centralize(), optfx.clip_by_global_norm(0.1), optfx.sgd(0.1)), 1),
+    "numbers of rows": (optfx.stateless(lambda u, p: tree.leafwise(divided, u, p)), 2),
+    "a number of those": (optfx.stateless(lambda u, p: tree.leafwise(summed, u, p)), 1),
+    "rows that do not fit blocks": (
+        optfx.stored(optfx.chain(optfx.centralize(), optfx.clip_by_global_norm(1.0), optfx.trace(0.9)), eight_bits()),
+        1,
+    ),
+}
+
+
+def on_rows(rank, world):
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    draws = [torch.Generator().manual_seed(k) for k in range(3)]
+    shapes = {"w": (256, 48), "square": (8, 4), "kernel": (16, 3, 2)}
+    plain = [{k: torch.randn(n, generator=g) for k, n in shapes.items()} for g in draws]
+    for what, (tx, stages) in ON_ROWS.items():
+        for name, lay in layouts(world):
+            spread, *grads = [{k: lay(k, x) for k, x in t.items()} for t in plain]
+            expected, _ = run(tx, spread, grads)
+            opt = optfx.fuse(tx)
+            params, state = opt.init(spread)
+            with CommDebugMode() as collectives:
+                for g in grads:
+                    params, state = opt.step(g, state, params)
+            if all(not is_sharded(x) or in_equal_rows(x) for x in tree.leaves(spread)):
+                assert "as it is" not in opt.explain(), (what, name, opt.explain())
+                assert collectives.get_total_counts() == 2 * stages * WAYS.get(name, 1), (what, name)
+            for x, y in zip(tree.leaves(params), tree.leaves(expected), strict=True):
+                torch.testing.assert_close(whole(x), whole(y), rtol=1e-5, atol=1e-5, msg=f"{what}, {name}: {{}}".format)
+    return True
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_rows_of_parts(world):
+    """Where every process has as many rows, each of them whole, no leaf is gathered for what is done with rows."""
+    assert ranks.run(on_rows, world) == [True] * world
 
 
 # ---- states in fewer bits --------------------------------------------------------------------------------------------

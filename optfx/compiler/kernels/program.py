@@ -187,7 +187,8 @@ def _written(x: Lazy, to: Input) -> tuple[Lazy, _View]:
         return numbers, _View(to, in_half=True)
     if not (isinstance(x.source, Call) and isinstance(x.source.f, Along)):
         return x, _View(to)
-    sizes, (mask,) = cut(x.source.args[0].shape, x.shape)
+    of = x.source.args[0].shape
+    sizes, (mask,) = cut(of, x.source.f.kept(of))
     return x, _View(to, sizes, mask)
 
 

@@ -18,6 +18,7 @@ from optfx.compiler.record.lazy import Call, Partial, Reduction, Slot, sources_o
 from optfx.compiler.record.levels import Level
 from optfx.compiler.record.recording import Recording
 from optfx.tree import nibbles
+from optfx.tree.sharded import spread_of
 
 
 class Work(NamedTuple):
@@ -84,11 +85,9 @@ def groups_of(recording: Recording) -> Groups:
             partials.append(tuple(w.to.partial for w in wanted if isinstance(w.to, Reduction)))
         inputs = sorted({i for p in placed for i in p.inputs})
         _check_bytes(placed)
-        form = recorder.inputs[inputs[0]]
-        group = Group(tuple(stages), form.device)
-        owner = Owner(
-            tuple(p.slots for p in placed), tuple(partials), others_of(form.spread) if any(partials) else None
-        )
+        reduced = [spread_of(r.wanted.leaves[0]) for r in own if isinstance(r.wanted.to, Reduction)]
+        group = Group(tuple(stages), recorder.inputs[inputs[0]].device)
+        owner = Owner(tuple(p.slots for p in placed), tuple(partials), others_of(reduced[0]) if reduced else None)
         groups[group][owner].append(Member(inputs, placed))
     return groups
 

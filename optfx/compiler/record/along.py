@@ -136,6 +136,10 @@ class Meeting(Notes):
     def broadcast(self, f: Any, leaves: Sequence[Lazy], scalars: Named, form: Form) -> Lazy:
         """An elementwise operation on leaves that are broadcast to the shape of its result."""
         leaves = [self.copied(x) if packed_of(x) is not None else x for x in leaves]
+        if form.spread is not None and any(x.shape != form.shape for x in leaves):
+            of_part = form._replace(shape=local_shape(form.shape, form.spread), spread=None)
+            y = self.broadcast(f, [*map(self.part, leaves)], scalars, of_part)
+            return self.from_part(y, form.spread, form.shape)
         whole = [padded(x.shape, len(form.shape)) == tuple(form.shape) for x in leaves]
         sizes = () if all(whole) else cut(form.shape, *(x.shape for x in leaves))[0]
         large = iter(self.meet([x for x, is_whole in zip(leaves, whole, strict=True) if is_whole], sizes))
@@ -195,15 +199,14 @@ class Meeting(Notes):
 
     def along(self, f: Along, x: Lazy, keepdim: bool) -> Lazy:
         """The slim leaf of numbers that are made of rows, columns or blocks."""
-        kept = f.kept(x.shape)
-        (x,) = self.meet([self.full(x)], cut(x.shape, kept)[0])
+        form = Form.of(x)._replace(shape=f.kept(x.shape), dtype=f.dtype)
+        shape = torch.Size([n for d, n in enumerate(x.shape) if d not in f.dims])
+        x = x if form.spread is None else self.part(x)
+        (x,) = self.meet([self.full(x)], cut(x.shape, f.kept(x.shape))[0])
         call = Call(f, (x,), (), 1)
         self._spaces.join([call, x.source])
-        slim = self._stored(Lazy(call, 0, Form.of(x)._replace(shape=kept, dtype=f.dtype)))
-        if keepdim:
-            return slim
-        shape = torch.Size([n for d, n in enumerate(x.shape) if d not in f.dims])
-        return self.reshaped(slim, Form.of(slim)._replace(shape=shape))
+        slim = self._stored(Lazy(call, 0, form))
+        return slim if keepdim else self.reshaped(slim, form._replace(shape=shape))
 
     def taken(self, f: Taken, x: Lazy, mean: bool, keepdim: bool) -> Tensor:
         """The number that an operation makes of a whole leaf."""
@@ -237,6 +240,6 @@ class Meeting(Notes):
     def _slim(self, x: Lazy) -> Lazy:
         """A leaf that is broadcast. A kernel of the same stage may write to what the step was given."""
         first = first_of(x)
-        if isinstance(first.source, Call) or first.source < self._given or first.numel() != x.numel():
+        if isinstance(first.source, Call) or first.source < self._given:
             return self.copied(x)
         return Lazy(first.source, 0, Form.of(x))

@@ -25,7 +25,7 @@ from optfx.compiler.record.inputs import FromCaller, Given, Input, Unfusable, in
 from optfx.compiler.record.lazy import Form, Lazy, Named, Reduction
 from optfx.compiler.record.operations import Operation, aten
 from optfx.compiler.record.reasons import is_ours, line, reason_of
-from optfx.compiler.record.spreads import alike, spread_of_result
+from optfx.compiler.record.spreads import alike, correspond, has_rows, spread_of_result
 from optfx.compiler.record.strides import check_view, note_strides
 from optfx.compiler.record.tables import in_table
 from optfx.compiler.record.tracer import Tracer
@@ -82,7 +82,7 @@ class Recorder(Meeting, DispatchMode):
 
     def _look_into(self, f: Any, xs: Sequence[Tensor], scalars: Scalars, outs: int) -> list[Tensor] | None:
         """Run a leafwise function operation by operation; None if that would take an event, or fails."""
-        kind = code_of(f), tuple((x.ndim, 0 in x.shape) for x in xs)
+        kind = code_of(f), tuple((x.ndim, 0 in x.shape, has_rows(x, 1)) for x in xs)
         if kind not in self._whole:
             with contextlib.suppress(Exception), self.looking():  # what is wrong with it, the event will say
                 return verbs.run_leaf(f, tuple(xs), self.here(f, scalars), outs)
@@ -203,7 +203,7 @@ class Recorder(Meeting, DispatchMode):
             return self.broadcast(*table)
         if (taken := operations.taken_of_all(func, given)) is not None and taken not in self.known.opened:
             return self.taken(taken, self.full(given["self"]), name == "mean", given.get("keepdim", False))
-        if (rows := taken_along(func, given)) is not None and spread_of(given["self"]) is None:
+        if (rows := taken_along(func, given)) is not None and has_rows(given["self"], min(rows.dims)):
             if all(given["self"].shape[d] == 1 for d in rows.dims):
                 return of_one(self.__torch_dispatch__, rows, given["self"], given.get("keepdim", False))
             return self.along(rows, given["self"], given.get("keepdim", False))
@@ -217,8 +217,7 @@ class Recorder(Meeting, DispatchMode):
             raise Unfusable("it makes a complex number of a leaf")
         f = Operation(func, tuple(leaves), forms[0].dtype)
         whole, xs = isinstance(found, Tensor), [*leaves.values()]
-        here = all(spread_of(x) is None for x in xs)  # else elements may be on other processes
-        here |= all(x.shape == forms[0].shape for x in xs) and alike(xs)
+        here = correspond(xs, forms[0])  # else elements may be on other processes
         check_view(name, xs, results)
         if here and whole and len(xs) == 1 and operations.reshapes(func, xs[0], results[0]):
             return self.reshaped(xs[0], forms[0])
