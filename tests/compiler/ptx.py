@@ -49,7 +49,8 @@ def compiled(program):
 if __name__ == "__main__":
     workshop.writer_for = lambda device: writer
     leaves = {"w": torch.ones(20, 30), "c": torch.ones(3, 4, 2, 2, dtype=torch.bfloat16), "b": torch.ones(5)}
-    coded = optfx.stored(optfx.adamw(0.1), optfx.combinators.codecs.eight_bits(block=4, least=4))
-    txs = optfx.came(0.1), optfx.sm3(0.1), optfx.lamb(0.1), optfx.adam_atan2(0.1), coded
+    codecs = optfx.combinators.codecs
+    coded = [optfx.stored(optfx.adamw(0.1), bits(block=4, least=4)) for bits in (codecs.eight_bits, codecs.four_bits)]
+    txs = optfx.came(0.1), optfx.sm3(0.1), optfx.lamb(0.1), optfx.adam_atan2(0.1), *coded
     every = {p for tx in txs for p in programs(tx, leaves)}
     print(sum(map(compiled, every)), "kernels")

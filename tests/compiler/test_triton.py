@@ -10,9 +10,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import optfx
+from optfx.combinators.codecs import four_bits
+from optfx.tree.nibbles import UINT4
+from tests.compiler import test_nibbles as nibbles
 from tests.compiler import test_operations as operations
 from tests.compiler import test_rows as rows
-from tests.compiler.harness import distance, eager, fused, outputs, params, shorter, units
+from tests.compiler.harness import distance, eager, events, fused, outputs, params, shorter, units
 from tests.harness import parts
 
 pytest.importorskip("triton")
@@ -40,6 +43,17 @@ def test_every_part_in_float64_is_eager(row):
     if any("basis" in path for path in optfx.tree.paths(state)):
         limit = 1e-10  # where eigenvalues are close, a bit of the matrix moves its eigenvectors further
     assert distance((q, state), eager(tx, p, steps=2, **row.extra)) < limit
+    assert all(unit.kernel.by == "Triton" for unit in units(opt))
+
+
+@pytest.mark.parametrize("codec", [four_bits(block=18, least=2), nibbles.Sixteenths()], ids=["blocks", "no scales"])
+def test_numbers_of_four_bits(codec):
+    """With scales, and without: leaves that end within a block of 1024."""
+    p = {"w": torch.randn(3, 720), "v": torch.randn(1062), "two": torch.randn(9, 2)}
+    expected, found, opt = nibbles.steps(optfx.stored(optfx.trace(0.5), codec), p, 2, scale=0.5)
+    nibbles.assert_equal(expected, found)
+    assert not events(opt)
+    assert any(UINT4 in unit.work.program.dtypes for unit in units(opt))
     assert all(unit.kernel.by == "Triton" for unit in units(opt))
 
 

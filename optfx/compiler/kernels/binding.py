@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
+from optfx.compiler.kernels.writer import is_packed
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.spaces import Sizes
@@ -57,6 +59,10 @@ def seen(x: Tensor, shape: Sizes, members: Alone) -> Tensor:
     return x.reshape(members.shape(torch.Size(shape)))
 
 
-def numbers_in(x: Any) -> int:
-    """How many real numbers a leaf is made of."""
-    return x.shape.numel() * (2 if x.dtype.is_complex else 1)
+def lengths_of(row: Row, leaves: Sequence[Node], values: Sequence[Tensor], members: Alone) -> list[int]:
+    """How many numbers the inputs of a row have, for one member, as a graph sees them: two in a byte, perhaps."""
+    found = []
+    for i, x in zip(row, leaves, strict=True):
+        pairs = values[i].dtype.is_complex or is_packed(x)
+        found.append(values[i].numel() // members.count * (2 if pairs else 1))
+    return found

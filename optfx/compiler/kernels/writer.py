@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch.fx import Node
 
+from optfx.tree.nibbles import UINT4
+
 HALF = (torch.bfloat16, torch.float16)
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
@@ -23,6 +25,11 @@ def name_of(node: Node) -> str:
 @functools.cache
 def _name_of(target: Any) -> str:
     return getattr(getattr(target, "overloadpacket", None), "__name__", str(target))
+
+
+def is_packed(x: Node) -> bool:
+    """Whether two elements of a leaf lie in a byte."""
+    return x.meta["val"].dtype == UINT4
 
 
 def alpha_of(node: Node) -> Any:

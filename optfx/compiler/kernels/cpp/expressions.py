@@ -19,7 +19,7 @@ from torch.fx import Node
 from optfx.compiler.kernels import writer
 from optfx.compiler.kernels.binding import Unsupported
 from optfx.compiler.kernels.cpp import activations, elementary, nibbles, tables
-from optfx.compiler.kernels.writer import arguments_of, name_of
+from optfx.compiler.kernels.writer import UINT4, arguments_of, name_of
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 IN_MEMORY = {
@@ -30,7 +30,7 @@ IN_MEMORY = {
     torch.int16: "int16_t",
     torch.int8: "int8_t",
     torch.uint8: "uint8_t",
-    nibbles.UINT4: "uint8_t",  # two in a byte
+    UINT4: "uint8_t",  # two in a byte
     torch.bool: "bool",
     torch.bfloat16: "uint16_t",
     torch.float16: "uint16_t",

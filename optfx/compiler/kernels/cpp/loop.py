@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from optfx.compiler.kernels.binding import CELL, Bound, Owned, Unsupported, numbers_in
+from optfx.compiler.kernels.binding import CELL, Bound, Owned, Unsupported, lengths_of
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.calls import FAULTLESS, Call
 from optfx.compiler.kernels.cpp.expressions import HEAD, IN_MEMORY, Writer, ctype, load, stored
-from optfx.compiler.kernels.cpp.nibbles import bytes_to, is_packed
+from optfx.compiler.kernels.cpp.nibbles import bytes_to
 from optfx.compiler.kernels.cpp.reductions import LANES, REDUCTIONS, Accumulator, accumulator
-from optfx.compiler.kernels.writer import HALF, name_of
+from optfx.compiler.kernels.writer import HALF, is_packed, name_of
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.spaces import Mask
@@ -52,8 +52,7 @@ def launcher(gm: GraphModule, masks: Sequence[Mask], k: int, compilers: build.Co
 
     def launch(owners: list[Owned], values: list[Tensor], rebound: set[Input], members: Alone) -> Bound:
         rows = [row for owner in owners for row in owner.rows]
-        elements = lambda i, x: numbers_in(values[i]) // members.count * (2 if is_packed(x) else 1)
-        count, numbers = len(rows), [[*map(elements, row, loop.leaves)] for row in rows]
+        count, numbers = len(rows), [lengths_of(row, loop.leaves, values, members) for row in rows]
         extent = loop.extent(numbers, owners)
         ends = (N * len(extent))(*extent)
         until = (N * len(owners))(*itertools.accumulate(len(owner.rows) for owner in owners))

@@ -3,7 +3,7 @@ and packed after it, by loops of their own: so vectors are made of all of them."
 
 from torch.fx import Node
 
-from optfx.tree.nibbles import UINT4
+from optfx.compiler.kernels.writer import is_packed
 
 SOURCE = """
 static inline void unpack(const uint8_t* __restrict from, uint8_t* __restrict to, int64_t n) {
@@ -13,10 +13,6 @@ static inline void pack(const uint8_t* __restrict from, uint8_t* __restrict to, 
   for (int64_t i = 0; i < n / 2; ++i) to[i] = uint8_t(from[2 * i] << 4 | from[2 * i + 1]);
 }
 """
-
-
-def is_packed(x: Node) -> bool:
-    return x.meta["val"].dtype == UINT4
 
 
 def bytes_to(x: Node, elements: str) -> str:

@@ -15,10 +15,9 @@ from optfx.compiler.kernels.binding import Owned, Unsupported
 from optfx.compiler.kernels.cpp.expressions import HEAD, ctype, load, stored
 from optfx.compiler.kernels.cpp.loop import BLOCK, THREADS, _lines
 from optfx.compiler.kernels.cpp.nest import Nest
-from optfx.compiler.kernels.cpp.nibbles import is_packed
 from optfx.compiler.kernels.cpp.reductions import ALONG, Accumulator, accumulator
 from optfx.compiler.kernels.program import SHORT
-from optfx.compiler.kernels.writer import name_of
+from optfx.compiler.kernels.writer import is_packed, name_of
 from optfx.compiler.record.spaces import Mask
 
 

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from optfx.compiler.kernels import writer
 from optfx.compiler.kernels.binding import Unsupported
-from optfx.compiler.kernels.writer import HALF, arguments_of, name_of
+from optfx.compiler.kernels.writer import HALF, UINT4, arguments_of, name_of
 
 IN_MEMORY = {
     torch.float32: "tl.float32",
@@ -23,6 +23,7 @@ IN_MEMORY = {
     torch.int16: "tl.int16",
     torch.int8: "tl.int8",
     torch.uint8: "tl.uint8",
+    UINT4: "tl.uint8",  # two in a byte
     torch.bool: "tl.int8",
     torch.bfloat16: "tl.bfloat16",
     torch.float16: "tl.float16",

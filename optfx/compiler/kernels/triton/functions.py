@@ -143,6 +143,22 @@ def place(limits, x, HALVES: tl.constexpr):
 
 
 @triton.jit
+def unpacked(bytes, at, inside):
+    """Elements of which two lie in a byte."""
+    two = tl.load(bytes + at // 2, mask=inside, other=0)
+    return tl.where(at % 2 == 0, two >> 4, two & 15)
+
+
+@triton.jit
+def pack(bytes, at, inside, x, PAIRS: tl.constexpr):
+    """Write so many pairs of elements, which follow each other from an even place on."""
+    high, low = tl.split(x.reshape(PAIRS, 2))
+    place, _ = tl.split((at // 2).reshape(PAIRS, 2))
+    written, _ = tl.split(inside.to(tl.int8).reshape(PAIRS, 2))
+    tl.store(bytes + place, (high << 4) | low, mask=written != 0)
+
+
+@triton.jit
 def over_all(a, b):
     return a | b
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from optfx.compiler.kernels.binding import CELL, Bound, Owned, Unsupported, numbers_in
+from optfx.compiler.kernels.binding import CELL, Bound, Owned, Unsupported, lengths_of
 from optfx.compiler.kernels.cpp.reductions import REDUCTIONS
 from optfx.compiler.kernels.triton.build import Table, module
 from optfx.compiler.kernels.triton.expressions import Writer, loaded, pointer, stored, type_of
 from optfx.compiler.kernels.triton.reductions import Accumulator, accumulator
-from optfx.compiler.kernels.writer import name_of
+from optfx.compiler.kernels.writer import is_packed, name_of
 from optfx.compiler.members import Alone
 from optfx.compiler.record.inputs import Input
 from optfx.compiler.record.spaces import Mask, Sizes
@@ -53,7 +53,7 @@ class Launch:
     ):
         self.loop, self.kernels, self.values, self.members = loop, kernels, values, members
         self.rows = [row for owner in owners for row in owner.rows]
-        numbers = [[numbers_in(values[i]) // members.count for i in row] for row in self.rows]
+        numbers = [lengths_of(row, loop.leaves, values, members) for row in self.rows]
         self.count, self.lengths = len(self.rows), loop.lengths(numbers, [s for o in owners for s in o.sizes])
         self.device = values[self.rows[0][0]].device
         self.width = len(self.rows[0])
@@ -172,7 +172,9 @@ class Loop(Writer):
         dtype = to.meta["val"].dtype
         value = stored(self.value(y, type_of(dtype)), dtype)
         if to in self.leaves:
-            self.stores.append(f"tl.store(a{self.leaves.index(to)} + at, {value}, mask=inside)")
+            a = f"a{self.leaves.index(to)}"
+            packs = f"pack({a}, at, inside, {value}, BLOCK // 2)"
+            self.stores.append(packs if is_packed(to) else f"tl.store({a} + at, {value}, mask=inside)")
         else:
             k = f"o * {len(self.places)} + {self.places.index(to)}"
             place = pointer(f"tl.load(parts + {k})", dtype)
@@ -209,17 +211,20 @@ class Loop(Writer):
             lines.append(f"s{j} = {loaded(f'tl.load({place})', dtype)}")
         return lines
 
+    def read_from(self, j: int, at: str) -> str:
+        """The statement that reads elements of a leaf."""
+        x = self.leaves[j]
+        if is_packed(x):
+            return f"x{j} = unpacked(a{j}, {at}, inside)"
+        return f"x{j} = {loaded(f'tl.load(a{j} + {at}, mask=inside, other=0)', x.meta['val'].dtype)}"
+
     def loads(self) -> list[str]:
         lines = []
         for j, x in enumerate(self.leaves):
             place = pointer(f"tl.load(P + {j} * leaves + leaf)", x.meta["val"].dtype)
             lines.append(f"a{j} = {place}")
             lines += [f"if ALIGNED:\n        a{j} = tl.multiple_of(a{j}, {ALIGNED})"]
-        for j, x in enumerate(self.leaves):
-            if x in self.read:
-                dtype = x.meta["val"].dtype
-                lines.append(f"x{j} = {loaded(f'tl.load(a{j} + at, mask=inside, other=0)', dtype)}")
-        return lines
+        return [*lines, *(self.read_from(j, "at") for j, x in enumerate(self.leaves) if x in self.read)]
 
     def more(self) -> str:
         """What kernels are given after scalars."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from torch.fx import GraphModule, Node
 
 from optfx.compiler.kernels.cpp.reductions import ALONG
-from optfx.compiler.kernels.triton.expressions import loaded, pointer, stored
+from optfx.compiler.kernels.triton.expressions import pointer, stored
 from optfx.compiler.kernels.triton.loop import ALIGNED, Launch, Loop, _lines
 from optfx.compiler.kernels.triton.reductions import Accumulator, accumulator
 from optfx.compiler.kernels.writer import name_of
@@ -94,8 +94,7 @@ class Nest(Loop):
         for j, x in enumerate(self.leaves):
             if x in self.read:
                 at = full if all(self.masks[j]) else f"{spread} + {self.offset(self.masks[j])}"
-                dtype = x.meta["val"].dtype
-                lines.append(f"x{j} = {loaded(f'tl.load(a{j} + {at}, mask=inside, other=0)', dtype)}")
+                lines.append(self.read_from(j, at))
         return lines
 
     def more(self) -> str:
