@@ -27,6 +27,7 @@ from optfx.core import donate
 from optfx.sweep.gradients import Gradient, GradientCalls, Gradients
 from optfx.sweep.members import member_update, owned
 from optfx.sweep.sizes import FIXED, Sizes
+from optfx.sweep.threads import one_thread, pool_of
 from optfx.sweep.window import Window, kind_of, rows_of
 from optfx.tree import Tree
 
@@ -47,6 +48,7 @@ class Worker:
         txs, params, state, given: a block to begin with.
     """
 
+    @one_thread()
     def __init__(
         self, gradients: Gradients, like: Worker | None, txs: Any, params: Tree, state: Tree, given: Any
     ) -> None:
@@ -182,7 +184,7 @@ class Blocks:
         if not self.any_size:
             self.size = FIXED
         if self._make(batch):  # one worker has a thread too: sums by several threads have other bits
-            self.pool = _pool(len(self.workers))
+            self.pool = pool_of(len(self.workers))
         self.state = tree.map(lambda x, like: x.to(like.dtype), state, self.workers[0].state)
         self.own = tree.leaves((self.txs, self.params, self.state, self.given))
 
@@ -300,18 +302,3 @@ class Blocks:
 
 def _bytes(batch: Any) -> int:
     return sum(x.nbytes for x in tree.leaves(batch) if isinstance(x, Tensor))
-
-
-def _pool(workers: int) -> ThreadPoolExecutor:
-    """Threads in which torch uses one thread."""
-    started, before = threading.Barrier(workers), torch.get_num_threads()
-
-    def alone(_: int) -> None:
-        torch.get_num_threads()  # a thread takes over the number of all once, when it is first asked
-        torch.set_num_threads(1)
-        started.wait()
-
-    pool = ThreadPoolExecutor(workers, "optfx-sweep")
-    list(pool.map(alone, range(workers)))
-    torch.set_num_threads(before)  # of all threads to come, too
-    return pool

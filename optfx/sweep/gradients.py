@@ -14,6 +14,7 @@ from torch.func import vmap
 
 from optfx.sweep.advice import advised
 from optfx.sweep.members import grad_and_value
+from optfx.sweep.threads import one_thread
 from optfx.sweep.window import Window, kind_of, plain_tensors_in, tensors_in
 from optfx.tree import Tree, flatten, unflatten
 
@@ -49,6 +50,7 @@ class Gradients:
         self._first: tuple[Any, Traced] | None = None  # what has been traced, and for what kind of batch
         self.trusted, self.lock = True, threading.Lock()
 
+    @one_thread()
     def any_size(self, params: Tree, batch: Any) -> bool:
         """Whether the numbers of a member are the same in blocks of any size, as far as we know."""
         from optfx.compiler.captured import NotCaptured, trace
@@ -59,6 +61,7 @@ class Gradients:
             return self._first[1].keeps_apart()
         return True  # it runs under vmap
 
+    @one_thread()
     def prepare(self, params: Tree, batch: Any) -> bool:
         """Make the program for such a batch, whose compiler starts; whether there is one."""
         from optfx.compiler.captured import NotCaptured, Program, capture, trace
@@ -90,6 +93,7 @@ class Gradients:
         for program in self._programs.values():
             program.finish()
 
+    @one_thread()
     def still(self, params: Tree, batch: Any) -> bool:
         """Whether the loss does with a batch what it did when it was captured."""
         of_tensors, tensors = _of_tensors(self.mapped, batch)

@@ -18,6 +18,7 @@ from optfx.sweep.capacity import Room, chunks, peak_bytes
 from optfx.sweep.members import Recipe, eval_params, init_state, member_step, of_device, owned
 from optfx.sweep.population import Population
 from optfx.sweep.progress import Progress
+from optfx.sweep.threads import one_thread
 from optfx.sweep.together import Together
 from optfx.tree import Tree
 
@@ -67,6 +68,7 @@ class Training:
 
     # ---- trying the functions ----------------------------------------------------------------------
 
+    @one_thread()
     def try_out(self, members: Callable[[Tensor], Population]) -> set[str] | None:
         """Run the functions on one member.
 
