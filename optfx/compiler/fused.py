@@ -220,8 +220,7 @@ class fuse:
                 ahead [C++]: v, w
                 newton_schulz, as it is, for it multiplies matrices: 2 times
             stage 1
-                ahead [C++]: v, w
-                mul > decay > mul > add [C++]: v, w
+                mul > decay > mul > add > ahead [C++]: v, w
         """
         if self._plan is None:
             raise RuntimeError("fuse: call init before explain, and step where a step needs extra arguments")

@@ -223,6 +223,25 @@ def test_foreign_transforms_are_stages_of_their_own():
     assert "flip, as it is, for it sees whole leaves (test_fuse.py:213): 6 times" in opt.explain()
 
 
+@pytest.mark.parametrize("make", [optfx.muon, optfx.adamuon, optfx.normuon, optfx.soap, optfx.shampoo])
+def test_one_kernel_around_each_product_of_matrices(make):
+    """Also where nothing is made of both: of a momentum and a parameter, say."""
+    tx, p = make(0.1), {k: params()["w"][:6, :n] for k, n in {"u": 3, "v": 5, "w": 5}.items()}
+    opt = optfx.fuse(tx)
+    q, state = opt.init(p)
+    for step in range(12):
+        q, state = opt.step(tree.scale(float(step + 1), p), state, q)
+    expected = p, tx.init(p)
+    for step in range(12):
+        updates, s = tx.update(tree.scale(float(step + 1), p), expected[1], expected[0])
+        expected = optfx.apply_updates(expected[0], updates), s
+    assert distance((q, state), expected) < 1e-4
+    for stage in opt.explain().split("stage ")[1:]:
+        loops = [line.split("[C++]: ")[1] for line in stage.splitlines() if "[C++]" in line]
+        others = [x for x in loops if "left" in x or "right" in x or ".nu." in x]  # of other shapes
+        assert [x for x in loops if x not in others] in ([], ["u, v, w"]), opt.explain()
+
+
 def test_what_reads_the_value_of_a_tensor_is_a_stage_of_its_own():
     @tree.record
     class every_other(optfx.core.GradientTransformation):

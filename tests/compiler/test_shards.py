@@ -223,8 +223,8 @@ stage 1
     center, as it is, for it sees whole leaves: 2 times
 stage 2
     mul > mul > add [C++]: bias, vector
-    mul > sub > mul > add [C++]: square
-    mul > add [C++]: kernel, w"""
+    mul > add [C++]: kernel, w
+    mul > sub > mul > add [C++]: square"""
 
 
 def test_what_is_said():

@@ -68,7 +68,7 @@ def groups_of(recording: Recording) -> Groups:
     """The groups of a step, each with its owners and their leaves in order."""
     recorder = recording.recorder
     groups: Groups = defaultdict(lambda: defaultdict(list))
-    tied = _tied(list(_roots(recording)), {to for _, to in recorder.stored})
+    tied = _tied(list(_roots(recording)), {to for _, to in recorder.stored}, recorder.tied())
     rows = Rows(recording, tied)
     for own in tied:
         stages, placed, partials = [], [], []
@@ -109,9 +109,10 @@ def _roots(recording: Recording) -> Iterator[Root]:
     yield from (Root(levels.last, Wanted((x,), to)) for x, to in recording.writes)
 
 
-def _tied(roots: list[Root], between: set[Input]) -> list[list[Root]]:
-    """The roots of each leaf: those whose inputs meet, directly or through others. What is written to stand between
-    stages is read by other loops."""
+def _tied(roots: list[Root], between: set[Input], pairs: list[tuple[Input, Input]]) -> list[list[Root]]:
+    """The roots of each leaf: those whose inputs meet, directly or through others, or belong together. What is written
+    to stand between stages is else read by other loops."""
+    between = between.difference(*pairs)
     parent: dict[Input, Input] = {}  # of a forest with a tree for each leaf
 
     def top(i: Input) -> Input:
@@ -119,6 +120,12 @@ def _tied(roots: list[Root], between: set[Input]) -> list[list[Root]]:
             i = parent[i]
         return i
 
+    def tie(i: Input, j: Input) -> None:
+        if top(i) != top(j):
+            parent[top(i)] = top(j)
+
+    for i, j in pairs:
+        tie(i, j)
     seen: dict[Call, frozenset[Input]] = {}
     firsts = []
     for _, (leaves, to) in roots:
@@ -128,8 +135,7 @@ def _tied(roots: list[Root], between: set[Input]) -> list[list[Root]]:
         first, *others = sorted(meeting)
         firsts.append(first)
         for i in others:
-            if top(i) != top(first):
-                parent[top(i)] = top(first)
+            tie(i, first)
     found: dict[Input, list[Root]] = defaultdict(list)
     for root, first in zip(roots, firsts, strict=True):
         found[top(first)].append(root)

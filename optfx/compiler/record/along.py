@@ -121,6 +121,7 @@ class Meeting(Notes):
         self._thin: set[Call] = set()  # those whose results a program need not have in full, only what is broadcast
         self._given = len(self.inputs)
         self._unpacked: dict[Input, Call] = {}  # of bytes, two numbers in each
+        self.pairs: list[tuple[Input, Input]] = []  # leaves that belong together, such as a parameter and its gradient
 
     def call(self, f: Any, leaves: Sequence[Lazy], scalars: Named, forms: Sequence[Form]) -> list[Tensor]:
         """A call of an elementwise function of leaves of one shape, and its results."""
@@ -236,6 +237,11 @@ class Meeting(Notes):
     def full(self, x: Lazy) -> Lazy:
         """A leaf that has all its elements in a program, too."""
         return self.copied(x) if x.source in self._thin or packed_of(x) is not None else x
+
+    def tied(self) -> list[tuple[Input, Input]]:
+        """The pairs that one loop can go over, though nothing may be made of both."""
+        form = lambda i: self.inputs[i]._replace(dtype=torch.bool)
+        return [(i, j) for i, j in self.pairs if form(i) == form(j) and self._spaces.join([i, j])]
 
     def _slim(self, x: Lazy) -> Lazy:
         """A leaf that is broadcast. A kernel of the same stage may write to what the step was given."""

@@ -107,7 +107,9 @@ class Recorder(Meeting, DispatchMode):
         forms = [Form.of(row[k]) for row in rows for k in like]
         why = "it multiplies matrices"
         new = self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=True)
-        return [new[i : i + len(like)] for i in range(0, len(new), len(like))]
+        given, size = [x.source for x in self.log[-1].leaves], len(like)  # type: ignore[union-attr]
+        self.pairs += [(y.source, given[k // size * width + like[k % size]]) for k, y in enumerate(new)]  # type: ignore
+        return [new[i : i + size] for i in range(0, len(new), size)]
 
     def when_due(
         self, due: Tensor, f: Any, trees: Sequence[Tree], outs: int, numbers: dict[str, Any]

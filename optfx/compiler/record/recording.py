@@ -100,6 +100,7 @@ class _Step:
         of_state = list(zip(scalars, inputs.of_state, strict=False))
         leaves: list[Tensor] = [Lazy(Input(i), 0, Form.of(x)) for i, x in enumerate(inputs.leaves)]
         recorder = self.recorder = Recorder(inputs.leaves, {id(x): i for x, i in of_state}, self.known, tracer)
+        recorder.pairs += [(Input(i), Input(n + i)) for i in range(n)]
         for x, i in of_state:
             leaves[i] = x
         taken, fields = iter(leaves), iter(scalars[len(of_state) :])
