@@ -269,6 +269,43 @@ def test_whole_numbers():
             assert torch.equal(a, b)
 
 
+SPECTRUM = torch.complex(drawn(3, 4, seed=7), drawn(3, 4, seed=8))
+COMPLEX = {
+    "conj": lambda z: (z.conj() * SPECTRUM).real,
+    "resolved": lambda z: (z.conj().resolve_conj() * SPECTRUM).real,
+    "adjoint": lambda z: (z.mH @ SPECTRUM).imag,
+    "vdot": lambda z: torch.vdot(z.flatten(), SPECTRUM.flatten()).real,
+    "rotary": lambda z: torch.view_as_real(z * torch.polar(torch.ones(4), torch.arange(4.0))),
+    "a layer of Fourier": lambda z: torch.fft.irfft(z * SPECTRUM, n=6),
+    "written in place": lambda z: z.conj().mul_(2.0).imag.clone(),
+    "a closed conjugate": lambda z: (SPECTRUM.conj() * z).real + SPECTRUM.mH[0, 0].imag,
+    "a number": lambda z: ((z * (0.5 - 0.5j)).conj() + 1j).real,
+    "einsum": lambda z: torch.einsum("ij,ik->jk", z.conj(), SPECTRUM).real,
+}
+NEGATIVE = SPECTRUM.conj().imag  # a view: memory has the numbers without their sign
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_numbers(name):
+    """A conjugate is a view of the same memory, which says by a bit that it is one."""
+    f, x, y = COMPLEX[name], drawn(3, 4, seed=5), drawn(3, 4, seed=6)
+    of = lambda x, y: f(torch.complex(x, y)).square().sum()
+    assert_same_as_eager(of, x, y)
+    assert_same_as_eager(lambda x, y: torch.func.grad_and_value(of, argnums=(0, 1))(x, y), x, y)
+
+
+def test_negative_views():
+    assert NEGATIVE.is_neg()
+    assert_same_as_eager(lambda x: (NEGATIVE * x).sum(), drawn(3, 4))
+    assert_same_as_eager(lambda x: torch.complex(x, x).conj().imag + x, drawn(3, 4))
+    z, f = drawn(3, 4), lambda x: x * 2.0
+    run = captured(f, z)
+    assert_close(run(NEGATIVE), f(NEGATIVE))
+    conjugate, g = SPECTRUM.conj(), lambda z: z * SPECTRUM
+    assert_close(captured(g, SPECTRUM)(conjugate), g(conjugate))
+    assert_close(captured(g, conjugate)(SPECTRUM), g(SPECTRUM))
+
+
 def test_one_tensor_given_twice_and_closed_over():
     x = drawn(3)
     f = lambda a, b: a * 2 + b * 3 + x

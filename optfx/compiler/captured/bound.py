@@ -103,6 +103,7 @@ class Bound:
             if x.shape != shape or x.dtype != dtype:
                 want, got = f"{dtype} of shape {tuple(shape)}", f"{x.dtype} of {tuple(x.shape)}"
                 raise ValueError(f"the program takes {want}, not {got}")
+            x = x.resolve_conj().resolve_neg()
             if x.stride() != stride:
                 x = torch.empty_strided(shape, stride, dtype=dtype).copy_(x)
             if self.at[k] != (address := x.data_ptr()) or not address:

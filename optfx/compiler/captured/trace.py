@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.record.lazy import storage_of
+from optfx.compiler.record.operations import aten
 from optfx.compiler.record.tracer import Following, traced_graph
 from optfx.tree import flatten, unflatten
 from optfx.tree.dispatch import DispatchMode
@@ -94,7 +95,7 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
         with _Refusing(), _Unchecked():
             results, given = flatten(f(*unflatten(taken, leaves)))
         found[:] = [[x if not isinstance(x, Tensor) else None for x in results], given]
-        return [torch.ops.aten.alias.default(x) for x in results if isinstance(x, Tensor)]
+        return [aten.alias.default(x) for x in results if isinstance(x, Tensor)]
 
     graph, constants = traced_graph(run, leaves)
     if any(map(_writes, graph.nodes)):
@@ -143,7 +144,7 @@ def _unwritten(graph: Graph) -> None:
         before = {*itertools.takewhile(lambda y, x=x: y is not x, graph.nodes)}
         tensors = {y: y.meta["val"] for y in before if isinstance(y.meta.get("val"), Tensor)}
         sharing = {y for y, of in tensors.items() if storage_of(of) == storage_of(value)}
-        pure = getattr(getattr(torch.ops.aten, name, None), x.target._overloadname, None)
+        pure = getattr(getattr(aten, name, None), x.target._overloadname, None)
         if sharing != {own} or own.op != "call_function" or pure is None:
             continue
         with graph.inserting_before(x):
@@ -155,13 +156,18 @@ def _unwritten(graph: Graph) -> None:
         graph.erase_node(x)
 
 
+PHYSICAL = {aten._conj.default: aten.conj_physical.default, aten._neg_view.default: aten.neg.default}
+
+
 class _Refusing(DispatchMode):
-    """What looks at values is no operation of a graph."""
+    """What looks at values is no operation of a graph. Nor is a view whose elements are others than those in memory, by
+    a bit that memory does not have: they are computed instead."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.index.Tensor:  # by integers it has the shape of the indices, by a mask it has not
+        func = PHYSICAL.get(func, func) if isinstance(args[0] if args else None, Tensor) else func
+        if func is aten.index.Tensor:  # by integers it has the shape of the indices, by a mask it has not
             depends = any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
-        elif func is torch.ops.aten._local_scalar_dense.default:
+        elif func is aten._local_scalar_dense.default:
             follows = _get_current_dispatch_mode()
             depends = not (isinstance(follows, Following) and follows.tracer.is_given_by_code(args[0]))
         else:
@@ -201,7 +207,7 @@ def _note_places(graph: Graph) -> None:
                 place = Place(base, place.size, place.stride, at + value.storage_offset() - of.storage_offset())
         x.meta["place"] = place
         if x.op == "call_function" and _is_constant(x, sources):
-            x.meta["constant"] = value
+            x.meta["constant"] = value.resolve_conj().resolve_neg()
     for x, value in values.items():
         x.meta["val"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
