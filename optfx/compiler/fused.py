@@ -118,7 +118,7 @@ class fuse:
                 raise TypeError(f"fuse: the state at {path!r} is a {type(x).__name__}, expected a tensor")
         if state is not None:
             like = as_new(like, state)
-        self._memory = Memory(params, like, live, copy, module)
+        self._memory = Memory(params, like, live, copy, module, getattr(self, "_memory", None))
         self._workshop, self._plans, self._plan = Workshop(self._members), {}, None
         # only the kind of an argument matters here, and that of the common ones is known
         guessed = dict.fromkeys(EXTRA_ARGS, some_function) | {"value": 0.0, "grad": self.params}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ class Memory:
         live: whether the tensors of `params` are trained themselves; otherwise copies are.
         copy: whether the state is copied.
         module: the module whose parameters `params` are, by name: it may replace them by others.
+        before: the memory of the optimizer until now, if it had any.
 
     Attributes:
         own: the tensors that kernels write to, params first; all contiguous. Each stays one object, wherever its memory
@@ -45,11 +47,16 @@ class Memory:
         ValueError: live parameters that share memory, naming the paths.
     """
 
-    def __init__(self, params: Tree, state: Tree, live: bool, copy: bool, module: nn.Module | None):
+    def __init__(
+        self, params: Tree, state: Tree, live: bool, copy: bool, module: nn.Module | None, before: Memory | None
+    ):
+        self._left: list[Any] = [] if before is None else before.left()
         given, self.structure = flatten(params)
-        self._kept_in = [] if module is None else [_place(module, name) for name in sorted(params)]  # as leaves
+        self._module, self._trained = module, [] if module is None else sorted(params)  # as leaves
+        self._find_places()
         kept, self.of_state = flatten(state)
-        self.names, self.live = [*paths(params), *(f"state {p}" for p in paths(state))], given if live else []
+        self.names = [*paths(params), *(f"state {p}" for p in paths(state))]
+        self.live: list[Tensor] = [*given] if live else []
         self._sharded = {type(x) for x in given if is_sharded(x)}
         self._refuse_shared()
         self.n = len(given)
@@ -58,6 +65,17 @@ class Memory:
         self.own = [*map(local_of, self._leaves)]
         self.apart = self._not_contiguous()  # which kernels see copies of
         self._show()
+
+    def _find_places(self) -> None:
+        """Where the module keeps its parameters, and the modules in it."""
+        parts = {} if self._module is None else dict(self._module.named_modules(remove_duplicate=False))
+        self._links = [(x._modules, name, part) for x in parts.values() for name, part in x._modules.items()]
+        paths = (name.rpartition(".") for name in self._trained)
+        self._kept_in = [(parts[path]._parameters if path in parts else {}, leaf) for path, _, leaf in paths]
+
+    def left(self) -> list[Any]:
+        """References to what the caller has seen, now and before."""
+        return [ref for ref in (*self._left, *map(weakref.ref, self.shown)) if ref() is not None]
 
     def _parts(self) -> list[Tensor]:
         """The parts of live tensors that are here."""
@@ -87,7 +105,9 @@ class Memory:
         Raises:
             ValueError: a module without one of its parameters.
         """
-        if self._kept_in:
+        if self._module is not None:
+            if any(kept.get(name) is not part for kept, name, part in self._links):
+                self._find_places()
             live = [kept.get(name) for kept, name in self._kept_in]
             if not all(map(operator.is_, live, self.live)):
                 if any(x is None for x in live):
@@ -152,12 +172,18 @@ class Memory:
         check("params", self.params, params)
         check("the state", self.state, state)
         given = [*flatten(params)[0], *flatten(state)[0]]
+        ours = {local_of(x).untyped_storage().data_ptr() for x in self.shown}
+        left = {id(x) for ref in self._left if (x := ref()) is not None}
+        if any(id(x) in left and local_of(x).untyped_storage().data_ptr() not in ours for x in given):
+            raise ValueError(
+                "fuse: these params or this state are of an earlier init. An optimizer has the tensors of its last "
+                "init, and these would be copied into them: make another fuse(tx) for each model"
+            )
         changed = [
             (local_of(old), local_of(laid(new, form.spread)))
             for old, new, form in zip(self.shown, given, self.forms, strict=True)
             if old is not new
         ]
-        ours = {local_of(x).untyped_storage().data_ptr() for x in self.shown}
         fresh = [(old, new.clone() if new.untyped_storage().data_ptr() in ours else new) for old, new in changed]
         for old, new in fresh:
             old.copy_(new)
@@ -216,12 +242,6 @@ class Memory:
                     f"fuse: the parameters at {first!r} and {second!r} share memory, so one would be "
                     "written over the other: train one of them, or clone one"
                 )
-
-
-def _place(module: nn.Module, name: str) -> tuple[dict[str, Any], str]:
-    """Where a module keeps a parameter."""
-    path, _, leaf = name.rpartition(".")
-    return module.get_submodule(path)._parameters, leaf
 
 
 def check_params(params: Tree, live: bool, sharded: bool) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from optfx import files, tree
 from optfx.sweep.history import History
 from optfx.sweep.population import Mixed, Population
+from optfx.sweep.probes import alike
 from optfx.sweep.result import Result
 from optfx.sweep.spaces import Labels
 from optfx.tree import Tree
@@ -147,7 +148,7 @@ class Job:
         self.facts = {
             "settings": digest(population.configs), "parameters": digest(population.params),
             "states of optimizers": digest(population.state), "keys of members": digest(population.key),
-            "ages": digest(ages), "first loss": trainer.training.probe,
+            "ages": digest(ages), **trainer.training.probes,
             "seed": trainer.seed, "metric": [trainer.metric, trainer.mode],
             "policy": None if policy is None else getattr(policy, "__qualname__", type(policy).__name__),
             "looks": [*points[:-1]], "steps": end,
@@ -165,8 +166,8 @@ class Job:
         before, differ = facts["job"] or {}, []
         for name, now in self.facts.items():
             then = before.get(name)
-            if name == "first loss":
-                same = then is not None and (then == now or math.isclose(then, now, rel_tol=1e-3))
+            if name in self.trainer.training.probes:
+                same = alike(then, now)
             elif name == "steps":  # more are another run only where a policy would have acted at the old end
                 same = then == now or (then is not None and then < now and self.facts["policy"] is None)
             else:

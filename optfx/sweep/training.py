@@ -17,6 +17,7 @@ from optfx.sweep.blocks import Blocks
 from optfx.sweep.capacity import Room, chunks, peak_bytes
 from optfx.sweep.members import Recipe, eval_params, init_state, member_step, of_device, owned
 from optfx.sweep.population import Population
+from optfx.sweep.probes import measured
 from optfx.sweep.progress import Progress
 from optfx.sweep.threads import one_thread
 from optfx.sweep.together import Together
@@ -48,7 +49,7 @@ class Training:
 
     Attributes:
         metrics: the names of what `evaluate` gives; None before the functions were tried.
-        probe: the loss of one member with the first batch, which tells two jobs apart.
+        probes: what the functions give for the first member, which tells two jobs apart.
         compile_seconds: the time that reading the functions and waiting for compilers took so far.
         evaluates_apart: whether a member is evaluated alike whoever is beside it; None before the first time.
     """
@@ -58,7 +59,7 @@ class Training:
     ) -> None:
         self.recipe, self.compile, self.chunk_size, self.spread = recipe, compile, chunk_size, spread
         self.metrics: list[str] | None = None
-        self.probe = math.nan
+        self.probes: dict[str, Any] = {}
         self.compile_seconds = 0.0
         self.evaluates_apart: bool | None = None
         self.engine: Blocks | Together | None = None
@@ -92,7 +93,8 @@ class Training:
             with advised("evaluate"):
                 metrics = vmap(recipe.metrics)(vmap(eval_params)(txs, params, state), configs)
             found["metrics"], found["dtype"], found["txs"] = [*metrics], losses.dtype, txs
-            found.setdefault("loss", losses[0].item())
+            if m == 1:
+                found["seen"] = {"first loss": losses, "first metrics": metrics, "first batch": batch, "optimizer": txs}
             found["kept"] = sum(x.nbytes for x in tree.leaves((params, state))) // m
 
         with torch.no_grad():
@@ -104,7 +106,7 @@ class Training:
             if self.engine is not None:
                 return read
         self._room, self._dtype = Room(trial, one, found["kept"]), found["dtype"]
-        self.metrics, self.probe = found["metrics"], found["loss"]
+        self.metrics, self.probes = found["metrics"], {name: measured(x) for name, x in found["seen"].items()}
         if self.compile is True and self.device.type == "cpu":
             self.engine = Blocks(recipe.loss)
         else:

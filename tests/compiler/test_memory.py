@@ -225,3 +225,56 @@ def test_parameters_that_require_grad_grow_no_graph():
     for _ in range(3):
         params, state = opt.step(tree.ones_like(params), state, params)
     assert not any(graph_behind(x) for x in tree.leaves((params, state)))
+
+
+@pytest.mark.parametrize("members", [None, 2])
+def test_tensors_of_an_earlier_init_are_refused(members):
+    """One optimizer for two models: those of the first would be copied into the second's."""
+    opt, shape = optfx.fuse(optfx.adam(0.1), members=members), (3,) if members is None else (2, 3)
+    first = opt.init({"w": torch.zeros(shape)})
+    second = opt.init({"w": torch.ones(shape)})
+    grads = {"w": torch.ones(shape)}
+    for params, state in ((first[0], first[1]), (second[0], first[1]), (first[0], second[1])):
+        with pytest.raises(ValueError, match=r"of an earlier init.*make another fuse"):
+            opt.step(grads, state, params)
+    assert torch.equal(second[0]["w"], torch.ones(shape))
+    params, _ = opt.step(grads, second[1], second[0])
+    torch.testing.assert_close(params["w"], torch.full(shape, 0.9))
+
+
+def test_modules_that_share_an_optimizer_are_refused_and_init_may_be_called_again():
+    opt, one, other = optfx.fuse(optfx.sgd(0.1, momentum=0.9)), nn.Linear(2, 2), nn.Linear(2, 2)
+    first, second = opt.init(one), opt.init(other)
+    for model in (one, other):
+        model(torch.ones(1, 2)).sum().backward()
+    with pytest.raises(ValueError, match="of an earlier init"):
+        opt.step(optfx.grads(one), first[1], first[0])
+    before = other.weight.detach().clone()
+    params, state = opt.step(optfx.grads(other), second[1], second[0])
+    opt.init(other, state, copy=False)  # the same tensors
+    opt.step(optfx.grads(other), state, params)
+    torch.testing.assert_close(other.weight.detach(), before - 0.1 - 0.1 * 1.9)
+
+
+def test_a_submodule_that_is_replaced():
+    """As when a model gets a new head: it is trained, and the old one is left alone."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 2)))
+    opt = optfx.fuse(optfx.sgd(0.1))
+    params, state = opt.init(model)
+    old, new = model[1][0], nn.Linear(3, 2)
+    for k, head in enumerate((old, new, new)):
+        model[1][0] = head
+        before, kept = head.weight.detach().clone(), old.weight.detach().clone()
+        model.zero_grad()
+        model(torch.ones(1, 3)).sum().backward()
+        params, state = opt.step(optfx.grads(model), state, params)
+        torch.testing.assert_close(head.weight.detach(), before - 0.1 * head.weight.grad)
+        assert torch.equal(old.weight, kept) == (k > 0)
+    model[1] = nn.Sequential(nn.Linear(3, 2))
+    model(torch.ones(1, 3)).sum().backward()
+    before = model[1][0].weight.detach().clone()
+    opt.step(optfx.grads(model), state, params)
+    assert not torch.equal(model[1][0].weight, before)
+    del model[1]
+    with pytest.raises(ValueError, match=r"no parameter at '1\.0\.bias' any more"):
+        opt.step({k: torch.zeros_like(x) for k, x in params.items()}, state, params)

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+import optfx
 from optfx import sweep
 from optfx.sweep import run as running
 from tests.sweep.small import SPACE, batches, configs, evaluate, init, loss_fn, make_optimizer, same, trainer
@@ -167,17 +168,48 @@ def test_the_folder_of_another_job(tmp_path):
     slow = {"rate": torch.full((11,), 1e-3), "b1": configs()["b1"]}
     other_loss = sweep.Trainer(make_optimizer, lambda p, b: 2 * loss_fn(p, b), init, batches, evaluate=evaluate)
     for words, other, options in (
-        ("settings", trainer(), {"configs": slow}),
-        ("parameters, keys of members, first loss, seed", trainer(seed=1), {}),
+        ("settings, first metrics, optimizer", trainer(), {"configs": slow}),
+        ("parameters, keys of members, first loss, first metrics, seed", trainer(seed=1), {}),
         ("first loss", other_loss, {}),
         ("policy, looks", trainer(), {"every": 2, "policy": sweep.halve(2)}),
         ("steps", trainer(), {"steps": 3}),
-        ("metric", trainer(evaluate=None), {}),
+        ("first metrics, metric", trainer(evaluate=None), {}),
     ):
         start = other.start(options.pop("configs", configs()))
         with pytest.raises(ValueError, match=f"is the folder of another job, which differs in: {words}$"):
             other.run(start, **{"steps": 4, "folder": tmp_path, "progress": False} | options)
     assert (tmp_path / "sweep.pt").read_bytes() == before
+
+
+def test_what_a_job_is_but_its_settings(tmp_path):
+    """Any number of the optimizer, what is measured, and the batches, though all start at zero, where losses agree."""
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+
+    def run(momentum=0.9, share=1.0, rows=8, data=x):
+        loss = lambda p, b: torch.nn.functional.cross_entropy(b[0] @ p["w"], b[1])
+        return sweep.fit(
+            lambda config: optfx.sgd(config["rate"], momentum=momentum),
+            {"rate": torch.tensor([0.1, 1.0])},
+            loss,
+            {"w": torch.zeros(4, 2)},
+            lambda step: (data[step * rows % 64 :][:rows], y[step * rows % 64 :][:rows]),
+            steps=4,
+            evaluate=lambda p: {"val_loss": share * loss(p, (data, y))},
+            folder=tmp_path,
+            progress=False,
+        )
+
+    before = run()
+    assert torch.equal(run(data=x * (1 + 1e-6)).losses, before.losses)  # another machine may round otherwise
+    for words, options in (
+        ("optimizer", {"momentum": 0.5}),
+        ("first metrics", {"share": 2.0}),
+        ("first metrics, first batch", {"rows": 16}),
+        ("first metrics, first batch", {"data": x + 1}),
+    ):
+        with pytest.raises(ValueError, match=f"is the folder of another job, which differs in: {words}$"):
+            run(**options)
 
 
 def test_a_folder_that_is_empty(tmp_path):
