@@ -75,6 +75,16 @@ def zero_gradients():
     nan_there_zero_here(optax.clip_by_block_rms(0.0), optfx.clip_by_block_rms(0.0), np.zeros(2))
 
 
+def infinite_squares():
+    theirs, ours = optax.scale_by_adam(), optfx.scale_by_adam()
+    state, mine, p = theirs.init(jnp.zeros(1, jnp.float32)), ours.init(torch.zeros(1)), torch.zeros(1)
+    for g in (1e20, 1.0):
+        u, state = theirs.update(jnp.full(1, g, jnp.float32), state)
+        v, mine = ours.update(torch.full((1,), g), mine, p)
+    assert np.asarray(u) == 0.0
+    assert v.isnan().all()
+
+
 def negative_variance():
     theirs, ours = optax.scale_by_stddev(eps_in_sqrt=False), optfx.scale_by_stddev(eps_in_sqrt=False)
     g = np.linspace(0.1, 3, 50, dtype=np.float32)
@@ -669,6 +679,12 @@ DIFFERENCES = [
         "`nesterov` is ignored",
         "an error",
         nesterov,
+    ),
+    Difference(
+        "A gradient whose square is infinite, beyond 1.8e19 in float32",
+        "its mean of squares stays infinite: that element never moves again",
+        "NaN from the next step on, which `apply_if_finite` and `monitor` see: a mean moves by a share of the distance",
+        infinite_squares,
     ),
     Difference(
         "`scale_by_stddev`, `rmsprop(centered=True)`",
