@@ -48,6 +48,7 @@ class Gradients:
         self.mapped = vmap(lambda members, batch: of_one(*members, batch), in_dims=(0, (None, 0)))
         self._programs: dict[Any, Program] = {}
         self._first: tuple[Any, Traced] | None = None  # what has been traced, and for what kind of batch
+        self._writes = False  # whether the loss is known to write to tensors of its own
         self.trusted, self.lock = True, threading.Lock()
 
     @one_thread()
@@ -58,6 +59,7 @@ class Gradients:
         with contextlib.suppress(NotCaptured), torch.no_grad(), advised("loss_fn"):
             of_tensors, tensors = _of_tensors(self.mapped, batch)
             self._first = _key(batch, params), trace(of_tensors, (params, tensors))
+            self._writes = self._first[1].writes
             return self._first[1].keeps_apart()
         return True  # it runs under vmap
 
@@ -78,12 +80,14 @@ class Gradients:
                         why = "each shape is one, and each value of a number, unless it is in a tensor"
                         raise NotCaptured(f"there are more than {KINDS} kinds of batches: {why}")
                     with torch.no_grad(), advised("loss_fn"):
+                        of, first = self._first or (None, None)
+                        self._first = None
+                        if first is None or of != key:
+                            first = trace(of_tensors, (params, tensors), self._writes)
                         if any(kind == key[0] for kind, _ in self._programs):  # that it does the same twice was seen
-                            self._programs[key] = Program(trace(of_tensors, (params, tensors)))
+                            self._programs[key] = Program(first)
                         else:
-                            first = self._first[1] if self._first is not None and self._first[0] == key else None
                             self._programs[key] = capture(of_tensors, params, tensors, first=first)
-                            self._first = None
                 except (NotCaptured, Unsupported) as why:
                     self._distrust(str(why))
             return key in self._programs

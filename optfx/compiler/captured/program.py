@@ -45,7 +45,8 @@ def capture(f: Callable[..., Any], *args: Any, first: Traced | None = None) -> P
             one the second time.
         Unsupported: there is no C++ compiler.
     """
-    first, again = first or trace(f, args), trace(f, args)
+    first = first or trace(f, args)
+    again = trace(f, args, first.writes)
     if not again.asked().is_like(first.asked()):
         raise NotCaptured("it does something else the second time")
     return Program(first)
@@ -55,7 +56,7 @@ class Program:
     """What a function asks of torch, in as few calls as we know how."""
 
     def __init__(self, traced: Traced):
-        self._asked = traced.asked()
+        self._asked, self._writes = traced.asked(), traced.writes
         self.traced = traced = clean(in_small_words(traced))
         work = needed(traced)
         self.outputs = [x.meta["place"].base if isinstance(x, Node) else None for x in traced.outputs]
@@ -106,7 +107,7 @@ class Program:
     def stands_for(self, f: Callable[..., Any], *args: Any) -> bool:
         """Whether a function asks of torch what the one that was captured did."""
         with contextlib.suppress(NotCaptured):
-            return trace(f, args).asked().is_like(self._asked)
+            return trace(f, args, self._writes).asked().is_like(self._asked)
         return False
 
     def __str__(self) -> str:

@@ -64,6 +64,7 @@ class Traced(NamedTuple):
     outputs: list[Any]  # nodes, and leaves that are no tensors
     taken: Any  # the structure of the arguments
     given: Any  # and of the result
+    writes: bool = False  # whether the function writes to tensors of its own
 
     def keeps_apart(self) -> bool:
         """Whether every operation does the same with a row, a matrix or an element, however many there are of them.
@@ -78,8 +79,12 @@ class Traced(NamedTuple):
         return Asked(str(self.graph), [*map(str, self.outputs)], self.given, [*self.closed.values()])
 
 
-def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
-    """Run a function once, and note what it asks of torch.
+def trace(f: Callable[..., Any], args: tuple[Any, ...], writes: bool = False) -> Traced:
+    """Run a function, and note what it asks of torch.
+
+    Args:
+        f, args: see `capture`.
+        writes: whether it is known to write to tensors of its own. Else it runs twice, if it does.
 
     Raises:
         NotCaptured: it cannot be a graph.
@@ -97,9 +102,10 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
         found[:] = [[x if not isinstance(x, Tensor) else None for x in results], given]
         return [aten.alias.default(x) for x in results if isinstance(x, Tensor)]
 
-    graph, constants = traced_graph(run, leaves)
-    if any(map(_writes, graph.nodes)):
+    graph, constants = traced_graph(torch.func.functionalize(run) if writes else run, leaves)
+    if not writes and (writes := any(map(_writes, graph.nodes))):
         graph, constants = traced_graph(torch.func.functionalize(run), leaves)
+    if writes:
         _unwritten(graph)
         if others := [x for x in graph.nodes if _writes(x)]:
             raise NotCaptured(f"{others[0].target} writes to a tensor that is not its own")
@@ -109,7 +115,7 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...]) -> Traced:
     others, given = found
     outputs = [next(made) if x is None else x for x in others]
     inputs = [x for x in graph.nodes if x.op == "placeholder"]
-    return Traced(graph, inputs, closed, outputs, taken, given)
+    return Traced(graph, inputs, closed, outputs, taken, given, writes)
 
 
 APART = {
