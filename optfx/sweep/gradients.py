@@ -88,8 +88,10 @@ class Gradients:
                             self._programs[key] = Program(first)
                         else:
                             self._programs[key] = capture(of_tensors, params, tensors, first=first)
-                except (NotCaptured, Unsupported) as why:
+                except NotCaptured as why:
                     self._distrust(str(why))
+                except Unsupported as why:
+                    self._distrust(f"{why} is not written in C++")
             return key in self._programs
 
     def finish(self) -> None:

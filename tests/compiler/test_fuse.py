@@ -205,6 +205,30 @@ print(p["w"].tolist())
     assert not [f for f in tmp_path.iterdir() if f.suffix != ".so"]
 
 
+@pytest.mark.parametrize("cxx", ["no-such-compiler", "/bin/false"])
+def test_a_machine_without_a_compiler(cxx, monkeypatch):
+    monkeypatch.setenv("CXX", cxx)
+    build.compiler.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match="is no C\\+\\+ compiler here: install"):
+            optfx.fuse(optfx.adam(0.1)).init(params())
+        w = torch.ones(2, 3)
+        with pytest.warns(UserWarning, match="for want of a compiler, is not written in C|is not fused"):
+            found = optfx.sweep.fit(
+                lambda config: optfx.sgd(config["rate"]),
+                {"rate": torch.tensor([0.1, 0.2])},
+                lambda p, batch: (batch @ p["w"]).sum(),
+                {"w": w.T},
+                [w],
+                steps=1,
+                progress=False,
+            )
+        torch.testing.assert_close(found.params["w"][1], w.T - 0.4)
+    finally:
+        monkeypatch.undo()
+        build.compiler.cache_clear()
+
+
 # ---- what cannot be fused ---------------------------------------------------------------------------
 
 
@@ -220,7 +244,7 @@ def test_foreign_transforms_are_stages_of_their_own():
     got, opt = fused(tx, params())
     assert distance(got, eager(tx, params())) < 1e-6
     assert {e.what for e in events(opt)} == {"flip"}
-    assert "flip, as it is, for it sees whole leaves (test_fuse.py:213): 6 times" in opt.explain()
+    assert "flip, as it is, for it sees whole leaves (test_fuse.py:237): 6 times" in opt.explain()
 
 
 @pytest.mark.parametrize("make", [optfx.muon, optfx.adamuon, optfx.normuon, optfx.soap, optfx.shampoo])

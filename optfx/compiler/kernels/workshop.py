@@ -80,6 +80,8 @@ class Workshop:
             raise NotClosed([nibbles.packed, nibbles.unpacked])
         if isinstance(self.members, Members):
             return Kernel(prelude, dtypes, mapped.launcher(loop, program.views), False, f"vmap{reason}")
+        if device.type == "cpu":
+            cpp.check_compiler()  # which Inductor needs, too
         prelude, loop, dtypes = split(program, device, decomposed=True)
         leaves, places, _ = example(program, device, large(program))
         scalars = [torch.ones((), dtype=d, device=device) for d in dtypes]

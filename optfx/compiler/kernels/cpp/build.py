@@ -32,9 +32,19 @@ def compiler() -> tuple[str, str]:
         Unsupported: there is none.
     """
     path = shutil.which(os.environ.get("CXX", "g++"))
-    if path is None:
-        raise Unsupported("there is no C++ compiler, so a kernel")
-    return path, subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    said = None if path is None else subprocess.run([path, "--version"], capture_output=True, text=True)
+    if path is None or said is None or said.returncode:
+        raise Unsupported("a kernel, for want of a compiler,")
+    return path, said.stdout
+
+
+def check_compiler() -> None:
+    """Raise where there is none, for whoever cannot do without."""
+    try:
+        compiler()
+    except Unsupported:
+        name = os.environ.get("CXX", "g++")
+        raise RuntimeError(f"{name!r} is no C++ compiler here: install g++, or name another one in $CXX") from None
 
 
 def flags() -> list[str]:
