@@ -20,6 +20,7 @@ from optfx.sweep.configs import SEED, TRIAL, Reading, asks_for
 from optfx.sweep.stacking import stacked
 from optfx.tree import Tree
 from optfx.tree.closures import closure_of, records_in
+from optfx.tree.nodes import entries, nodes
 
 LOSS, BATCHES = -1, -2  # folded into the key of a member, which is that of its init
 
@@ -106,11 +107,9 @@ class Recipe:
             return tree.map(lambda x: x[rows.to(x.device)], self.init.params)
         if not self.draws:
             return tree.map(lambda x: x.expand(len(rows), *x.shape), self.init)
-        one = lambda key, config: self.init(key, **self._own(self.init_takes, config, key))
+        one = lambda key, config: self._check_tensors(self.init(key, **self._own(self.init_takes, config, key)))
         with advised("init"):
-            params = vmap(one)(keys.to(torch.get_default_device()), dict(configs))
-        self._check_tensors(params)
-        return params
+            return vmap(one)(keys.to(torch.get_default_device()), dict(configs))
 
     def check_stack(self, n: int, rows: Tensor | None) -> None:
         """Raises ValueError if parameters were stacked for another number of members.
@@ -125,13 +124,19 @@ class Recipe:
             if given != n if rows is None else int(rows.max()) >= given:
                 raise ValueError(f"init: parameters are stacked for {given} members, and configs has {n}")
 
-    def _check_tensors(self, params: Tree) -> None:
+    def _check_tensors(self, params: Tree) -> Tree:
         if not tree.leaves(params):
             raise ValueError("init: there are no parameters")
-        for path, x in zip(tree.paths(params), tree.leaves(params), strict=True):
+        for names, x in nodes(params):
+            path = ".".join(names)
+            if x is None:  # no leaf of ours, and one of torch.func.vmap
+                raise TypeError(f"init: {path!r} is None, which no member may have: leave it out")
+            if entries(x) is not None:
+                continue
             if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
                 kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
                 raise TypeError(f"init: {path!r} is {kind}, expected a floating or complex tensor")
+        return params
 
     def optimizers(self, configs: Mapping[str, Tensor], device: torch.device) -> Any:
         """The optimizers of members, as one with a leading dimension over them."""

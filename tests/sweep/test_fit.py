@@ -379,6 +379,12 @@ BAD = {
     "no parameters": ({"init": {}}, ValueError, "init: there are no parameters"),
     "integer parameters": ({"init": {"w": torch.zeros(2, dtype=torch.int64)}}, TypeError, "init: 'w' is torch.int64"),
     "numbers as parameters": ({"init": {"w": 1.0}}, TypeError, "init: 'w' is float"),
+    "none as a parameter": (
+        {"init": {"layer": {"w": torch.zeros(2), "bias": None}}}, TypeError, "init: 'layer.bias' is None, .* leave it",
+    ),
+    "none in a stack": ({"init": sweep.stacked([torch.zeros(2), None])}, TypeError, "init: '1' is None"),
+    "none of a key": ({"init": lambda key: {"w": torch.zeros(2), "bias": None}}, TypeError, "init: 'bias' is None"),
+    "numbers of a key": ({"init": lambda key: {"w": 1.0}}, TypeError, "init: 'w' is float, expected a floating"),
     "a module": ({"init": torch.nn.Linear(1, 1)}, TypeError, r"init: a module .* optfx.params\(module\)"),
     "another number of members": (
         {"init": sweep.stacked({"w": torch.zeros(3, 2)})}, ValueError, "stacked for 3 members, and configs has 2",
