@@ -241,6 +241,9 @@ def _batches(batches: Any) -> Callable[..., Any]:
         )
     if not batches:
         raise ValueError("batches: there are none")
+    bare = isinstance(batches, tuple) and all(isinstance(x, Tensor) for x in batches)
+    if bare and len({(x.ndim, x.dtype) for x in batches}) > 1:
+        raise ValueError("batches: tensors of several kinds are one batch, and not several: write [(x, y)]")
     return lambda step: batches[step % len(batches)]
 
 

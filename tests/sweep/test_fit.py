@@ -373,6 +373,9 @@ BAD = {
     "no transform": ({"make_optimizer": lambda c: c["rate"]}, TypeError, "make_optimizer: expected a transform"),
     "no name": ({"make_optimizer": lambda c: optfx.adam(c["lr"])}, KeyError, "reads 'lr'; configs has 'rate'"),
     "no batches": ({"batches": []}, ValueError, "batches: there are none"),
+    "a batch as batches": (
+        {"batches": (torch.zeros(8, 3), torch.zeros(8, dtype=torch.int64))}, ValueError, r"batches: .* \[\(x, y\)\]",
+    ),
     "an iterator": ({"batches": iter([1])}, TypeError, "batches: expected a sequence"),
     "no steps": ({"steps": 0}, ValueError, "at least 1"),
     "no chunk": ({"chunk_size": 0}, ValueError, "at least 1"),

@@ -108,7 +108,8 @@ def test_a_result_of_nobody(tmp_path):
     with pytest.raises(ValueError, match="no best member: there are none"):
         none.best()
     frame = none.to_pandas()
-    assert len(frame) == 0 and [*frame] == ["rate", "length", "val_loss", "accuracy", "train_loss", "diverged"]
+    assert len(frame) == 0
+    assert [*frame] == ["rate", "length", "val_loss", "accuracy", "train_loss", "diverged"]
     with pytest.raises(ValueError, match="no members to show"):
         none.plot(tmp_path / "none.png")
     none.page(tmp_path / "none.html")
