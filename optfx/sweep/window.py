@@ -44,11 +44,16 @@ def plain_tensors_in(batch: Any) -> list[Tensor]:
     return [x.resolve_conj().resolve_neg().contiguous() for x in tensors_in(batch)]
 
 
+def strangers(batch: Any) -> list[Any]:
+    """What may change in a batch though it looks the same."""
+    return [x for x in flatten(batch)[0] if not isinstance(x, (Tensor, bool, int, float, str, type(None)))]
+
+
 def kind_of(batch: Any) -> Any:
     """What a program is made for: the forms of the tensors of a batch, and values of what else is in it; None where
     something else may change."""
     (shared, structure), (own, of_own) = map(flatten, batch)
-    if not all(isinstance(x, (Tensor, bool, int, float, str, type(None))) for x in shared):
+    if strangers(shared):
         return None
     forms = [(x.shape, x.dtype) if isinstance(x, Tensor) else (type(x), x) for x in shared]
     forms += [(x.shape[1:], x.dtype) for x in own]  # made by vmap, so tensors

@@ -1,6 +1,7 @@
 """Members train in blocks, side by side, with the same bits whatever the blocks and the workers."""
 
 import contextlib
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -272,9 +273,27 @@ def test_one_batch_is_drawn_at_a_time_where_the_loss_is_not_captured_any_more():
 def test_a_batch_of_something_else():
     loss = lambda params, batch: loss_fn(params, (torch.from_numpy(batch[0]), batch[1]))
     arrays = lambda step: (batches(step)[0].numpy(), batches(step)[1])
-    with pytest.warns(UserWarning, match="a batch holds something else than tensors, numbers"):
+    with pytest.warns(UserWarning, match="a batch holds a ndarray; dicts, .* are captured"):
         found = fit(loss_fn=loss, batches=arrays)
     torch.testing.assert_close(found.losses, fit(compile=False).losses, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_of_a_class_of_the_user_is_named_and_a_record_is_captured():
+    @dataclasses.dataclass
+    class Batch:
+        x: torch.Tensor
+        y: torch.Tensor
+
+    loss = lambda params, batch: loss_fn(params, (batch.x, batch.y))
+    with pytest.warns(UserWarning, match="a batch holds a Batch; .*optfx.tree.record"):
+        fit(loss_fn=loss, batches=lambda step: Batch(*batches(step)))
+
+    @tree.record
+    class Recorded:
+        x: torch.Tensor
+        y: torch.Tensor
+
+    assert same(fit(loss_fn=loss, batches=lambda step: Recorded(*batches(step))), fit())
 
 
 def test_the_bits_of_a_convolution():
