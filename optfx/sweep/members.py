@@ -18,9 +18,9 @@ from optfx.core import GradientTransformation, apply_updates, as_transform
 from optfx.sweep.advice import advised
 from optfx.sweep.configs import SEED, TRIAL, Reading, asks_for
 from optfx.sweep.stacking import stacked
+from optfx.sweep.window import ends, of_tensors
 from optfx.tree import Tree
 from optfx.tree.closures import closure_of, records_in
-from optfx.tree.nodes import entries, nodes
 
 LOSS, BATCHES = -1, -2  # folded into the key of a member, which is that of its init
 
@@ -127,12 +127,7 @@ class Recipe:
     def _check_tensors(self, params: Tree) -> Tree:
         if not tree.leaves(params):
             raise ValueError("init: there are no parameters")
-        for names, x in nodes(params):
-            path = ".".join(names)
-            if x is None:  # no leaf of ours, and one of torch.func.vmap
-                raise TypeError(f"init: {path!r} is None, which no member may have: leave it out")
-            if entries(x) is not None:
-                continue
+        for path, x in ends(params):
             if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
                 kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
                 raise TypeError(f"init: {path!r} is {kind}, expected a floating or complex tensor")
@@ -189,8 +184,8 @@ class Recipe:
         shared: dict[str, Any] = {"count": torch.tensor(step, device=keys.device)} if "key" in self.loss_takes else {}
         if not self.batches_take:
             return {"batch": self.batches(step), **shared}, {}
-        one = lambda config, key: self.batches(
-            step, **self._own(self.batches_take, config, random.fold_in(key, BATCHES))
+        one = lambda config, key: of_tensors(
+            self.batches(step, **self._own(self.batches_take, config, random.fold_in(key, BATCHES)))
         )
         with advised("batches"):
             return shared, {"batch": vmap(one)(dict(configs), keys)}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from optfx.tree import flatten
+from optfx.tree.nodes import entries, nodes
 
 
 class Window:
@@ -42,6 +43,19 @@ def tensors_in(batch: Any) -> list[Tensor]:
 def plain_tensors_in(batch: Any) -> list[Tensor]:
     """Tensors whose elements stand in memory as they are and in order, for which programs are made."""
     return [x.resolve_conj().resolve_neg().contiguous() for x in tensors_in(batch)]
+
+
+def of_tensors(batch: Any) -> Any:
+    """A batch of one member, which `vmap` maps: whatever else is in it has no leading dimension."""
+    for path, x in ends(batch):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"batches: {path!r} is {type(x).__name__}; of a key or a config it makes tensors alone")
+    return batch
+
+
+def ends(x: Any) -> list[tuple[str, Any]]:
+    """The leaves of a tree by path, and each None, which is one to `torch.func.vmap`."""
+    return [(".".join(names), end) for names, end in nodes(x) if end is None or entries(end) is None]
 
 
 def strangers(batch: Any) -> list[Any]:

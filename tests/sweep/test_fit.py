@@ -376,6 +376,9 @@ BAD = {
     "a batch as batches": (
         {"batches": (torch.zeros(8, 3), torch.zeros(8, dtype=torch.int64))}, ValueError, r"batches: .* \[\(x, y\)\]",
     ),
+    "none in a batch of a key": (
+        {"batches": lambda step, key: (torch.zeros(8, 3), None)}, TypeError, "batches: '1' is NoneType; .* tensors",
+    ),
     "an iterator": ({"batches": iter([1])}, TypeError, "batches: expected a sequence"),
     "no steps": ({"steps": 0}, ValueError, "at least 1"),
     "no chunk": ({"chunk_size": 0}, ValueError, "at least 1"),
@@ -383,7 +386,7 @@ BAD = {
     "integer parameters": ({"init": {"w": torch.zeros(2, dtype=torch.int64)}}, TypeError, "init: 'w' is torch.int64"),
     "numbers as parameters": ({"init": {"w": 1.0}}, TypeError, "init: 'w' is float"),
     "none as a parameter": (
-        {"init": {"layer": {"w": torch.zeros(2), "bias": None}}}, TypeError, "init: 'layer.bias' is None, .* leave it",
+        {"init": {"layer": {"w": torch.zeros(2), "bias": None}}}, TypeError, "init: 'layer.bias' is NoneType, expected",
     ),
     "none in a stack": ({"init": sweep.stacked([torch.zeros(2), None])}, TypeError, "init: '1' is None"),
     "none of a key": ({"init": lambda key: {"w": torch.zeros(2), "bias": None}}, TypeError, "init: 'bias' is None"),
