@@ -57,8 +57,8 @@ def threefry(key: Tensor, counter: int | Tensor) -> tuple[Tensor, Tensor]:
         for rotation in _ROTATIONS[i % 2]:
             x0 += x1
             x1 = (x1 >> 32 - rotation).add_(x1, alpha=1 << rotation)
-            x1 ^= x0
-            x1 &= _WORD
+            x1.bitwise_xor_(x0)
+            x1.bitwise_and_(_WORD)  # by name: torch cannot trace `&=`
             # Changes nothing, but makes Inductor store x1. It would inline both words at each use, which doubles the
             # code from round to round, and compile for half a minute.
             x1 = x1.as_strided(x1.shape, x1.stride())

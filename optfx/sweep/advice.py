@@ -1,4 +1,4 @@
-"""What to do about errors of `torch.func.vmap`, which are about torch and not about a sweep."""
+"""What to do about errors of `torch.func.vmap`, and of transforms, which are not about a sweep."""
 
 from __future__ import annotations
 
@@ -10,14 +10,34 @@ _BATCH_NORM = (
     "    torch.func.replace_all_batch_norm_modules_(model)\n\n"
     "Or take another norm, such as torch.nn.GroupNorm, or call model.eval()."
 )
-_ADVICE = {  # part of a message of torch -> what is wrong, and what to do
-    "randomness error mode": (
-        "it draws random numbers, and torch's generators do not run for many members at once. Put a key in the batch, "
-        "and draw with it; this is dropout of a tenth:\n\n"
+_RANDOM = "randomness error mode"
+_OWN_KEY = "A key of your own will do: optfx.random.normal(optfx.random.key(0), shape). Or call model.eval()."
+_DRAW = {  # a function of the user -> how it may draw
+    "init": (
+        "nn.Linear and nn.init draw with these, too. Draw with the key that it is given:\n\n"
+        "    first, second = optfx.random.split(key)\n"
+        "    weight = optfx.random.normal(first, (8, 4)) / 2\n\n"
+        "Or make all models before: init=sweep.stacked(torch.func.stack_module_state(models)[0])."
+    ),
+    "batches": (
+        "Draw with a key, which it is given if it asks for one:\n\n"
+        "    batches = lambda step, key: optfx.random.normal(key, (8, 4))"
+    ),
+    "loss_fn": (
+        "Put a key in the batch, and draw with it; this is dropout of a tenth:\n\n"
         "    batches = lambda step: (x, y, optfx.random.key(step))\n"
         "    kept = optfx.random.uniform(key, hidden.shape) < 0.9  # in loss_fn, after x, y, key = batch\n"
         "    hidden = hidden * kept / 0.9\n\n"
-        "Or train without it: model.eval(), or p=0 for the layer. A random init is a function key -> params."
+        "Or train without it: model.eval(), or p=0 for the layer."
+    ),
+    "evaluate": _OWN_KEY,
+    "make_optimizer": _OWN_KEY,
+}
+_ADVICE = {  # part of a message of torch -> what is wrong, and what to do
+    _RANDOM: "it draws random numbers, and torch's generators do not run for many members at once. ",
+    ".out; the fallback path": (
+        "it writes to a tensor that all members share (out=), as spectral_norm does in training. Divide in loss_fn "
+        "instead: weight / torch.linalg.matrix_norm(weight, 2)"
     ),
     "would mutate a captured Tensor": f"it changes a tensor in place that all members share, as {_BATCH_NORM}",
     "Batch norm got a batched tensor": f"it changes tensors in place that all members share, as {_BATCH_NORM}",
@@ -34,11 +54,19 @@ _ADVICE = {  # part of a message of torch -> what is wrong, and what to do
 
 @contextmanager
 def advised(who: str) -> Iterator[None]:
-    """Say what is wrong with a function of the user, where vmap only says what it cannot do."""
+    """Say what is wrong with a function of the user, where vmap only says what it cannot do, or a transform what it
+    needs."""
     try:
         yield
     except RuntimeError as error:
         for part, words in _ADVICE.items():
             if part in str(error):
-                raise RuntimeError(f"{who}: {words}") from error
+                how = _DRAW[who] if part == _RANDOM else ""
+                raise RuntimeError(f"{who}: {words}{how}") from error
         raise
+    except ValueError as error:
+        needs, found, _ = str(error).partition(": give ")
+        if not found or "needs the extra argument" not in needs:
+            raise
+        do = ": give it sync_period=2" if needs.startswith("sam ") else ""
+        raise ValueError(f"make_optimizer: {needs}, and a sweep gives value and grad{do}") from error

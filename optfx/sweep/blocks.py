@@ -147,20 +147,24 @@ class Blocks:
     Attributes:
         steps: (n,) how many each member has taken.
         window: how many batches to give at once, so that workers look up seldom, and a progress bar moves.
-        ahead: whether batches may be drawn before the steps before them are done: not where drawing them changes what
-            the loss does.
     """
 
     one_size, lanes = False, None  # any number of members will do
     sizes: Sizes  # which are fastest, from the first members on
 
     def __init__(self, loss: Callable[[Tree, Any, Any], Tensor]) -> None:
-        self.gradients, self.window, self.ahead = Gradients(loss), 1, False
+        self.gradients, self.window = Gradients(loss), 1
         self.taken, self.changed = 0, False
         self.any_size: bool | None = None  # whether the numbers of a member are the same in blocks of any size
         self.seconds = 0.0  # of training
         self.made: dict[int, list[Worker]] = {}  # by the size of their blocks
         self.pool: ThreadPoolExecutor | None = None
+
+    @property
+    def ahead(self) -> bool:
+        """Whether batches may be drawn before the steps before them are done: not before a step is done, nor where
+        drawing them changes what the loss does."""
+        return self.seconds > 0 and self.gradients.trusted and not self.changed
 
     def load(self, txs: Any, params: Tree, state: Tree, given: Any, batch: Any) -> None:
         """Take members to train, which are written to. Blocks of a size that is new are read, and compiled the first
@@ -192,7 +196,7 @@ class Blocks:
         """The workers for blocks of this size, or for all members where the loss is not captured; whether it is."""
         captured, threads = self.gradients.prepare(self._members(), self._first(batch)), torch.get_num_threads()
         if not captured:
-            self.size = self.n
+            self.size, self.window = self.n, 1
         else:
             from optfx.compiler.kernels.cpp import calls
 
@@ -254,7 +258,6 @@ class Blocks:
                 stop.set()
                 wait(jobs)
                 raise
-            self.ahead = self.gradients.trusted and not self.changed
             seconds = time.perf_counter() - began  # which decides how members are blocked, and no number
             self.seconds += seconds
             if timed:
@@ -281,7 +284,7 @@ class Blocks:
                     "batches changes a tensor that loss_fn reads, and did not do so in the second step, so earlier "
                     "batches would see it: put the tensor in the batch, or give compile=False"
                 )
-            self.changed, self.ahead = True, False
+            self.changed = True
 
     def settle(self, batch: Any) -> None:
         """Warn if the loss is another one than before the first step."""

@@ -35,9 +35,18 @@ class Spread:
         executor: runs functions elsewhere.
         parts: how many.
         program: what a process makes its own `Training` of: recipe, compile, chunk_size.
+
+    Raises:
+        ValueError: an executor whose processes would hang.
     """
 
     def __init__(self, executor: Executor, parts: int, program: tuple[Recipe, bool | str, int | None]) -> None:
+        context = getattr(executor, "_mp_context", None)  # of a ProcessPoolExecutor, and of nobody else
+        if context is not None and context.get_start_method() == "fork":
+            raise ValueError(
+                "executor: its processes are forks of this one, without the threads of torch, for which they would "
+                'wait for ever. Write ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))'
+            )
         self.executor, self.parts, self.program = executor, parts, program
         self.sent = ""  # the name of the program that processes should have
 

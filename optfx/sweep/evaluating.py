@@ -65,7 +65,7 @@ def _keeps_apart(training: Training, population: Population, f: Mapped) -> bool:
     """Whether we know that the numbers of a member are the same in chunks of any size."""
     from optfx.compiler.captured import NotCaptured, trace
 
-    with contextlib.suppress(NotCaptured):
+    with contextlib.suppress(NotCaptured, RuntimeError):  # it has run before, and torch may not trace it
         txs, *trees = _given(training, population[torch.zeros(FEWEST, dtype=torch.int64, device=HOST)])
         return trace(lambda *trees: f(txs, *trees), tuple(trees)).keeps_apart()
     return False

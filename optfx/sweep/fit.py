@@ -93,9 +93,10 @@ def fit(
         compile: True for what is said above; False for eager code; or a backend of `torch.compile` for the whole step,
             such as `"inductor"`.
         chunk_size: the most members to train at once; None for as many as fit in memory.
-        executor: where members train: a `concurrent.futures.Executor`, such as a `ProcessPoolExecutor`, that of loky or
-            dask, or `RayExecutor`; None for this process. The numbers of a member are the same, bit for bit. What
-            functions refer to travels with them, and must not change. `evaluate`, callbacks and policies run here.
+        executor: where members train: a `concurrent.futures.Executor`, that of loky or dask, or `RayExecutor`; None for
+            this process. A `ProcessPoolExecutor` must not fork: give it `multiprocessing.get_context("spawn")`. The
+            numbers of a member are the same, bit for bit. What functions refer to travels with them, and must not
+            change. Callbacks and policies run here.
         parts: in how many parts members train there; None for as many as this machine has cores.
         progress: whether to show a bar if stderr is a terminal.
         seed: the seed of all keys.
@@ -103,7 +104,7 @@ def fit(
     Raises:
         ValueError: configs of unequal lengths; a setting that no function reads; a loss that is not (); parameters
             stacked for another number of members; no batches; a metric whose name does not tell which way is better,
-            without `mode`; a folder of another job.
+            without `mode`; a folder of another job; an executor that forks.
         KeyError: `make_optimizer` reads what is not in `configs`.
         RuntimeError: a function that cannot run for many members at once, with what to do.
         TypeError: `make_optimizer` does not return a transform, or a leaf of `init` is not a floating tensor.

@@ -15,7 +15,7 @@ from torch.func import vmap
 from optfx.sweep.advice import advised
 from optfx.sweep.members import grad_and_value
 from optfx.sweep.threads import one_thread
-from optfx.sweep.window import Window, kind_of, plain_tensors_in, tensors_in
+from optfx.sweep.window import Window, kind_of, plain_tensors_in, strangers, tensors_in
 from optfx.tree import Tree, flatten, unflatten
 
 if TYPE_CHECKING:  # it brings the tracer, which takes longer to import than all of optfx
@@ -75,7 +75,11 @@ class Gradients:
                 of_tensors, tensors = _of_tensors(self.mapped, batch)
                 try:
                     if key is None:
-                        raise NotCaptured("a batch holds something else than tensors, numbers and strings")
+                        what = type(strangers(batch)[0]).__name__
+                        raise NotCaptured(
+                            f"a batch holds a {what}; dicts, tuples, lists and records (optfx.tree.record) of tensors, "
+                            "numbers and strings are captured"
+                        )
                     if len({kind for kind, _ in self._programs} | {key[0]}) > KINDS:
                         why = "each shape is one, and each value of a number, unless it is in a tensor"
                         raise NotCaptured(f"there are more than {KINDS} kinds of batches: {why}")

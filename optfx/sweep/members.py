@@ -18,6 +18,7 @@ from optfx.core import GradientTransformation, apply_updates, as_transform
 from optfx.sweep.advice import advised
 from optfx.sweep.configs import SEED, TRIAL, Reading, asks_for
 from optfx.sweep.stacking import stacked
+from optfx.sweep.window import ends, of_tensors
 from optfx.tree import Tree
 from optfx.tree.closures import closure_of, records_in
 
@@ -106,11 +107,9 @@ class Recipe:
             return tree.map(lambda x: x[rows.to(x.device)], self.init.params)
         if not self.draws:
             return tree.map(lambda x: x.expand(len(rows), *x.shape), self.init)
-        one = lambda key, config: self.init(key, **self._own(self.init_takes, config, key))
+        one = lambda key, config: self._check_tensors(self.init(key, **self._own(self.init_takes, config, key)))
         with advised("init"):
-            params = vmap(one)(keys.to(torch.get_default_device()), dict(configs))
-        self._check_tensors(params)
-        return params
+            return vmap(one)(keys.to(torch.get_default_device()), dict(configs))
 
     def check_stack(self, n: int, rows: Tensor | None) -> None:
         """Raises ValueError if parameters were stacked for another number of members.
@@ -125,13 +124,14 @@ class Recipe:
             if given != n if rows is None else int(rows.max()) >= given:
                 raise ValueError(f"init: parameters are stacked for {given} members, and configs has {n}")
 
-    def _check_tensors(self, params: Tree) -> None:
+    def _check_tensors(self, params: Tree) -> Tree:
         if not tree.leaves(params):
             raise ValueError("init: there are no parameters")
-        for path, x in zip(tree.paths(params), tree.leaves(params), strict=True):
+        for path, x in ends(params):
             if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
                 kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
                 raise TypeError(f"init: {path!r} is {kind}, expected a floating or complex tensor")
+        return params
 
     def optimizers(self, configs: Mapping[str, Tensor], device: torch.device) -> Any:
         """The optimizers of members, as one with a leading dimension over them."""
@@ -184,8 +184,8 @@ class Recipe:
         shared: dict[str, Any] = {"count": torch.tensor(step, device=keys.device)} if "key" in self.loss_takes else {}
         if not self.batches_take:
             return {"batch": self.batches(step), **shared}, {}
-        one = lambda config, key: self.batches(
-            step, **self._own(self.batches_take, config, random.fold_in(key, BATCHES))
+        one = lambda config, key: of_tensors(
+            self.batches(step, **self._own(self.batches_take, config, random.fold_in(key, BATCHES)))
         )
         with advised("batches"):
             return shared, {"batch": vmap(one)(dict(configs), keys)}
@@ -236,6 +236,9 @@ def _batches(batches: Any) -> Callable[..., Any]:
         )
     if not batches:
         raise ValueError("batches: there are none")
+    bare = isinstance(batches, tuple) and all(isinstance(x, Tensor) for x in batches)
+    if bare and len({(x.ndim, x.dtype) for x in batches}) > 1:
+        raise ValueError("batches: tensors of several kinds are one batch, and not several: write [(x, y)]")
     return lambda step: batches[step % len(batches)]
 
 

@@ -88,7 +88,7 @@ def write(
 
 
 def _facts(result: Result, goes_on: bool) -> str:
-    steps = f"{int(result.age.max())} steps in {result.seconds:.1f} s, {result.compile_seconds:.1f} s of it compiling"
+    steps = f"{result.oldest} steps in {result.seconds:.1f} s, {result.compile_seconds:.1f} s of it compiling"
     stopped = int(pictures.was_stopped(result).sum())
     counts = [f"{n} {word}" for n, word in ((int(result.diverged.sum()), "diverged"), (stopped, "stopped")) if n]
     more = ", it goes on" if goes_on else ""

@@ -92,7 +92,7 @@ class Result:
 
     def __repr__(self) -> str:
         steps, n = self.losses.shape
-        stopped = n - int((self.age == self.age.max()).sum())
+        stopped = n - int((self.age == self.oldest).sum())
         return (
             f"<sweep of {n} settings of {', '.join(self.configs)}: {steps} steps in {self.seconds:.1f} s, "
             f"{self.compile_seconds:.1f} s of it compiling, {int(self.diverged.sum())} diverged"
@@ -123,17 +123,22 @@ class Result:
         """(n,) int64, how many steps each was trained in all."""
         return self._of_members("age", torch.full((len(self),), len(self.losses)))
 
+    @property
+    def oldest(self) -> int:
+        """The age of the oldest member; 0 where there is none."""
+        return max(self.age.tolist(), default=0)
+
     def _of_members(self, name: str, otherwise: Tensor) -> Tensor:
         if self.population is None:
             return otherwise
         if not isinstance(self.population, Mixed):
             return getattr(self.population, name)
-        return torch.stack([getattr(self.population[i], name) for i in range(len(self))])
+        return torch.tensor([int(getattr(x, name)) for x in self.population], dtype=torch.int64)
 
     @property
     def outcomes(self) -> dict[str, Tensor]:
         """`{name: (n,)}`: the metrics, and `train_loss`, the mean of the last tenth of the loss curve."""
-        before = self.age.max() - len(self.losses)  # as old they were when the first of these losses was taken
+        before = self.oldest - len(self.losses)  # as old they were when the first of these losses was taken
         return {**self.metrics, TRAIN_LOSS: train_loss(self.losses, (self.age - before).clamp(min=0))}
 
     @property
@@ -193,11 +198,11 @@ class Result:
             mode: `"min"` or `"max"`.
 
         Raises:
-            ValueError: every member diverged; also what `judge` raises.
+            ValueError: every member diverged, or there is none; also what `judge` raises.
         """
         ranking = self.ranking(metric, mode)
         if not ranking:
-            raise ValueError("there is no best member: every one diverged")
+            raise ValueError(f"there is no best member: {'every one diverged' if len(self) else 'there are none'}")
         i = ranking[0]
         config = {k: x for k, v in self.configs.items() if not is_absent(x := v.tolist()[i])}
         metrics = {k: v[i].item() for k, v in self.outcomes.items()}

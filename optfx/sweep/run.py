@@ -230,8 +230,6 @@ def run(
         raise ValueError("a policy acts at rungs, or every so many steps: give one of them")
     _check_takes("policy", policy, "(population, values, key)", 3)
     _check_takes("callback", callback, "(look)", 1)
-    if not len(population):
-        raise ValueError("there are no members to train")
     population = trainer.prepared(population)
     begun = int(population.age.min())  # who is older than a rung has passed it
     points = [x for x in sorted({*(rungs or ()), *(range(every, end, every) if every else ())}) if begun < x < end]

@@ -172,7 +172,8 @@ def to_optuna(result: Result, space: Mapping[str, Space] | None = None) -> Any:
         raise ImportError('to_optuna needs optuna: pip install "optfx[optuna]"') from None
 
     given = {} if space is None else {name: _distribution(name, s) for name, s, _ in dimensions(space)}
-    found = {k: given[k] if k in given else _extent(x) for k, x in result.configs.items() if k != TRIAL}
+    used = {k: x for k, x in result.configs.items() if k != TRIAL and not all(map(is_absent, x.tolist()))}
+    found = {k: given[k] if k in given else _extent(x) for k, x in used.items()}
     study = create_study(direction="maximize" if result.judge()[2] == "max" else "minimize")
     for i, (config, seen, stopped, value) in enumerate(_ends(result)):
         params = {k: config[k] for k in found if not is_absent(config[k])}

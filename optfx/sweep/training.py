@@ -301,6 +301,8 @@ class Training:
 
     def prepared(self, population: Population) -> Population:
         """A population that may train here; the functions are tried on it if they have not been."""
+        if not len(population):
+            raise ValueError("there are no members to train or to evaluate")
         population = self.adopted(population)
         if self.engine is None:
             first = population[:1]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from optfx.tree import flatten
+from optfx.tree.nodes import entries, nodes
 
 
 class Window:
@@ -44,11 +45,29 @@ def plain_tensors_in(batch: Any) -> list[Tensor]:
     return [x.resolve_conj().resolve_neg().contiguous() for x in tensors_in(batch)]
 
 
+def of_tensors(batch: Any) -> Any:
+    """A batch of one member, which `vmap` maps: whatever else is in it has no leading dimension."""
+    for path, x in ends(batch):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"batches: {path!r} is {type(x).__name__}; of a key or a config it makes tensors alone")
+    return batch
+
+
+def ends(x: Any) -> list[tuple[str, Any]]:
+    """The leaves of a tree by path, and each None, which is one to `torch.func.vmap`."""
+    return [(".".join(names), end) for names, end in nodes(x) if end is None or entries(end) is None]
+
+
+def strangers(batch: Any) -> list[Any]:
+    """What may change in a batch though it looks the same."""
+    return [x for x in flatten(batch)[0] if not isinstance(x, (Tensor, bool, int, float, str, type(None)))]
+
+
 def kind_of(batch: Any) -> Any:
     """What a program is made for: the forms of the tensors of a batch, and values of what else is in it; None where
     something else may change."""
     (shared, structure), (own, of_own) = map(flatten, batch)
-    if not all(isinstance(x, (Tensor, bool, int, float, str, type(None))) for x in shared):
+    if strangers(shared):
         return None
     forms = [(x.shape, x.dtype) if isinstance(x, Tensor) else (type(x), x) for x in shared]
     forms += [(x.shape[1:], x.dtype) for x in own]  # made by vmap, so tensors

@@ -213,6 +213,12 @@ def test_the_table_leaves_out_what_is_absent(mixed):
     assert again.params["w"].shape[1:] == best.params["w"].shape
 
 
+def test_nobody_of_several_structures(mixed):
+    none = mixed[1][[]]
+    assert repr(none).startswith("<sweep of 0 settings")
+    assert none.age.dtype == none.member.dtype == torch.int64
+
+
 def test_members_of_a_structure_go_on(mixed):
     _, result = mixed
     some = result[result.configs["width"] == 4]

@@ -1,5 +1,7 @@
 """Members train in blocks, side by side, with the same bits whatever the blocks and the workers."""
 
+import contextlib
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -230,12 +232,68 @@ def test_values_of_the_first_batch_are_no_part_of_a_program():
     torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("captured", [True, False])
+def test_no_batch_is_drawn_before_a_step_that_may_see_it(captured):
+    """`batches` changes a number that the loss reads, which is seen with the second batch."""
+    scale = [0.0]
+
+    def changing(step):
+        scale[0] = 1.0 + step
+        return batches(step)
+
+    def scaled(params, batch):
+        return loss_fn(params, batch) * scale[0] * (1.0 if captured else float(batch[1].sum() * 0 + 1))
+
+    with pytest.warns(UserWarning, match="loss_fn is not captured"):
+        found = fit(loss_fn=scaled, batches=changing, threads=2)
+    expected = fit(loss_fn=scaled, batches=changing, compile=False)
+    torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
+
+
+def test_one_batch_is_drawn_at_a_time_where_the_loss_is_not_captured_any_more():
+    scale = [1.0]
+
+    def changing(step):
+        scale[0] = 1.0 + max(0, step - 5)
+        x, y = batches(step)
+        return (x, y) if step < 6 else (x.numpy(), y)
+
+    def scaled(params, batch):
+        return loss_fn(params, (torch.as_tensor(batch[0]), batch[1])) * scale[0]
+
+    losses = []
+    for compile in (True, False):
+        trainer = sweep.Trainer(make_optimizer, scaled, init, changing, compile=compile)
+        population, _ = trainer.train(trainer.start(sweep.sample(SPACE, 5)), 6)
+        with pytest.warns(UserWarning, match="not captured") if compile else contextlib.nullcontext():
+            losses.append(trainer.train(population, 6)[1])
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+
+
 def test_a_batch_of_something_else():
     loss = lambda params, batch: loss_fn(params, (torch.from_numpy(batch[0]), batch[1]))
     arrays = lambda step: (batches(step)[0].numpy(), batches(step)[1])
-    with pytest.warns(UserWarning, match="a batch holds something else than tensors, numbers"):
+    with pytest.warns(UserWarning, match="a batch holds a ndarray; dicts, .* are captured"):
         found = fit(loss_fn=loss, batches=arrays)
     torch.testing.assert_close(found.losses, fit(compile=False).losses, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_of_a_class_of_the_user_is_named_and_a_record_is_captured():
+    @dataclasses.dataclass
+    class Batch:
+        x: torch.Tensor
+        y: torch.Tensor
+
+    loss = lambda params, batch: loss_fn(params, (batch.x, batch.y))
+    with pytest.warns(UserWarning, match="a batch holds a Batch; .*optfx.tree.record"):
+        fit(loss_fn=loss, batches=lambda step: Batch(*batches(step)))
+
+    @tree.record
+    class Recorded:
+        x: torch.Tensor
+        y: torch.Tensor
+
+    assert same(fit(loss_fn=loss, batches=lambda step: Recorded(*batches(step))), fit())
 
 
 def test_the_bits_of_a_convolution():

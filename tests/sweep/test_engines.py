@@ -179,6 +179,18 @@ def test_parts_need_an_executor(here):
         trainer(executor=here, parts=0)
 
 
+def test_an_executor_that_forks_is_refused_before_training():
+    """A fork has none of the threads that torch has started, and waits for them."""
+    fork, spawn = map(multiprocessing.get_context, ("fork", "spawn"))
+    with pytest.raises(ValueError, match=r"mp_context=multiprocessing.get_context\(\"spawn\"\)"):
+        trainer(executor=ProcessPoolExecutor(2, mp_context=fork))
+    default = multiprocessing.get_start_method()
+    with pytest.raises(ValueError, match="forks") if default == "fork" else contextlib.nullcontext():
+        trainer(executor=ProcessPoolExecutor(2))
+    for pool in (ProcessPoolExecutor(2, mp_context=spawn), ThreadPoolExecutor(2)):
+        trainer(executor=pool)
+
+
 def test_dtype_and_rule_of_the_user():
     """What a script defines travels by value: classes, records of tensors, and the default dtype."""
     code = """

@@ -373,12 +373,24 @@ BAD = {
     "no transform": ({"make_optimizer": lambda c: c["rate"]}, TypeError, "make_optimizer: expected a transform"),
     "no name": ({"make_optimizer": lambda c: optfx.adam(c["lr"])}, KeyError, "reads 'lr'; configs has 'rate'"),
     "no batches": ({"batches": []}, ValueError, "batches: there are none"),
+    "a batch as batches": (
+        {"batches": (torch.zeros(8, 3), torch.zeros(8, dtype=torch.int64))}, ValueError, r"batches: .* \[\(x, y\)\]",
+    ),
+    "none in a batch of a key": (
+        {"batches": lambda step, key: (torch.zeros(8, 3), None)}, TypeError, "batches: '1' is NoneType; .* tensors",
+    ),
     "an iterator": ({"batches": iter([1])}, TypeError, "batches: expected a sequence"),
     "no steps": ({"steps": 0}, ValueError, "at least 1"),
     "no chunk": ({"chunk_size": 0}, ValueError, "at least 1"),
     "no parameters": ({"init": {}}, ValueError, "init: there are no parameters"),
     "integer parameters": ({"init": {"w": torch.zeros(2, dtype=torch.int64)}}, TypeError, "init: 'w' is torch.int64"),
     "numbers as parameters": ({"init": {"w": 1.0}}, TypeError, "init: 'w' is float"),
+    "none as a parameter": (
+        {"init": {"layer": {"w": torch.zeros(2), "bias": None}}}, TypeError, "init: 'layer.bias' is NoneType, expected",
+    ),
+    "none in a stack": ({"init": sweep.stacked([torch.zeros(2), None])}, TypeError, "init: '1' is None"),
+    "none of a key": ({"init": lambda key: {"w": torch.zeros(2), "bias": None}}, TypeError, "init: 'bias' is None"),
+    "numbers of a key": ({"init": lambda key: {"w": 1.0}}, TypeError, "init: 'w' is float, expected a floating"),
     "a module": ({"init": torch.nn.Linear(1, 1)}, TypeError, r"init: a module .* optfx.params\(module\)"),
     "another number of members": (
         {"init": sweep.stacked({"w": torch.zeros(3, 2)})}, ValueError, "stacked for 3 members, and configs has 2",

@@ -1,5 +1,6 @@
 """The names of metrics and settings, and what functions cannot do for many members at once: said before training."""
 
+import re
 import warnings
 
 import pytest
@@ -18,8 +19,8 @@ def fit(make=lambda c: optfx.sgd(c["rate"]), configs=None, model=None, loss_fn=N
     model = model or nn.Linear(3, 1)
     configs = {"rate": torch.tensor([0.1, 0.2])} if configs is None else configs
     loss_fn = loss_fn or (lambda p, x: functional_call(model, p, (x,)).square().mean())
-    start = options.pop("init", None) or optfx.params(model)
-    return sweep.fit(make, configs, loss_fn, start, [X], steps=2, **{"compile": False, "progress": False} | options)
+    start, batches = options.pop("init", None) or optfx.params(model), options.pop("batches", [X])
+    return sweep.fit(make, configs, loss_fn, start, batches, steps=2, **{"compile": False, "progress": False} | options)
 
 
 def metric(name):
@@ -183,7 +184,20 @@ CANNOT = {
     ),
     "random init": (
         {"init": lambda key: {"weight": torch.randn(1, 3), "bias": torch.zeros(1)}},
-        "init: it draws random",
+        r"(?s)init: it draws random.*nn\.Linear and nn\.init .*\n    weight = optfx\.random\.normal\(first, ",
+    ),
+    "a layer as init": ({"init": lambda key: optfx.params(nn.Linear(3, 1))}, "init: it draws random"),
+    "random batches": (
+        {"batches": lambda step, key: torch.randn(8, 3)},
+        r"(?s)batches: it draws random .*\n    batches = lambda step, key: optfx\.random\.normal",
+    ),
+    "dropout in evaluate": (
+        {"evaluate": lambda p: {"loss": nn.functional.dropout(p["weight"]).sum()}},
+        r"evaluate: it draws random .*optfx\.random\.normal\(optfx\.random\.key\(0\), shape\)\. Or call model\.eval",
+    ),
+    "spectral norm": (
+        {"model": nn.utils.parametrizations.spectral_norm(nn.Linear(3, 1))},
+        r"loss_fn: it writes to a tensor that all members share .* torch\.linalg\.matrix_norm\(weight, 2\)",
     ),
 }
 
@@ -202,11 +216,53 @@ def test_what_the_advice_says_works():
     fit(lambda c: optfx.sgd(torch.where(c["rate"] > 0.1, c["rate"], 0.5)))
 
 
+def lines_of(error):
+    return [line.strip() for line in str(error.value).splitlines() if line.startswith("    ")]
+
+
+def test_the_code_for_random_parameters_and_batches_works():
+    with pytest.raises(RuntimeError, match="draws random numbers") as error:
+        fit(init=lambda key: {"weight": torch.randn(1, 3)})
+    names = {"optfx": optfx, "sweep": sweep, "torch": torch, "key": optfx.random.key(0)}
+    exec("\n".join(lines_of(error)), names)
+    assert names["weight"].shape == (8, 4)
+    names["models"] = [nn.Linear(3, 1) for _ in range(2)]
+    (made,) = re.findall(r"init=(.*)\.$", str(error.value))
+    assert fit(init=eval(made, names)).losses[0].unique().numel() == 2
+    with pytest.raises(RuntimeError, match="draws random numbers") as error:
+        fit(batches=lambda step, key: torch.randn(8, 3))
+    exec("\n".join(lines_of(error)), names)
+    assert names["batches"](0, optfx.random.key(0)).shape == (8, 4)
+    drawn = lambda p: {"loss": p["weight"].sum() + optfx.random.normal(optfx.random.key(0), ())}
+    assert fit(evaluate=drawn).metrics["loss"].isfinite().all()
+
+
+def test_the_code_for_spectral_norm_works():
+    normed = lambda p, x: (x @ (p["weight"] / torch.linalg.matrix_norm(p["weight"], 2)).T).square().mean()
+    assert fit(loss_fn=normed).losses.isfinite().all()
+
+
+def test_an_evaluation_that_torch_cannot_trace_is_run():
+    def masked(params):
+        mask = torch.arange(3)
+        mask &= 1
+        return {"loss": (params["weight"] * mask).sum()}
+
+    assert fit(evaluate=masked).metrics["loss"].shape == (2,)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_what_a_sweep_does_not_give_is_said(compile):
+    with pytest.raises(ValueError, match=r"make_optimizer: sam needs .* grad_fn .*, and a sweep gives .*sync_period=2"):
+        fit(lambda c: optfx.chain(optfx.sam(optfx.sgd(c["rate"]))), compile=compile)
+    fit(lambda c: optfx.sam(optfx.sgd(c["rate"]), sync_period=2), compile=compile)
+
+
 def test_the_code_for_dropout_works():
     """The lines of the error, in a loss."""
     with pytest.raises(RuntimeError, match="draws random numbers") as error:
         fit(model=deep(nn.Dropout()))
-    batches, kept, hidden = [line.strip() for line in str(error.value).splitlines() if line.startswith("    ")]
+    batches, kept, hidden = lines_of(error)
     names = {"optfx": optfx, "x": X, "y": X.sum(1)}
     exec(batches, names)
 

@@ -151,3 +151,11 @@ def test_states_without_tensors_beside_others():
     population, losses = one.train(one.start({"rate": [0.1, 0.2]})[[1, 0]], 3)
     assert population.params.shape == (2, 2)
     assert losses[0].tolist() == [2, 2]
+
+
+def test_nobody_is_not_trained():
+    one = trainer(compile=False)
+    nobody = one.start(configs(3))[:0]
+    for work in (lambda: one.train(nobody, 1), lambda: one.evaluate(nobody), lambda: one.run(nobody, 1)):
+        with pytest.raises(ValueError, match="there are no members"):
+            work()

@@ -99,6 +99,25 @@ def test_repr_is_one_line():
     )
 
 
+def test_a_result_of_nobody(tmp_path):
+    """What nothing fits is an empty result, which is shown and kept as any other."""
+    none = result()[torch.zeros(N, dtype=torch.bool)]
+    assert repr(none).startswith("<sweep of 0 settings of rate, length")
+    assert none.table().split() == ["member", "rate", "length", "val_loss", "accuracy", "train_loss"]
+    assert none.ranking() == []
+    with pytest.raises(ValueError, match="no best member: there are none"):
+        none.best()
+    frame = none.to_pandas()
+    assert len(frame) == 0
+    assert [*frame] == ["rate", "length", "val_loss", "accuracy", "train_loss", "diverged"]
+    with pytest.raises(ValueError, match="no members to show"):
+        none.plot(tmp_path / "none.png")
+    none.page(tmp_path / "none.html")
+    none.save(tmp_path / "none.pt")
+    assert repr(sweep.load(tmp_path / "none.pt")) == repr(none)
+    assert not none.to_optuna().trials
+
+
 def test_to_pandas():
     frame = result(diverged=ONE_GONE).to_pandas()
     assert list(frame.columns) == ["rate", "length", "val_loss", "accuracy", "train_loss", "diverged"]

@@ -36,6 +36,8 @@ def draw(
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError('plots need matplotlib: pip install "optfx[sweep]"') from None
+    if not len(result):
+        raise NothingToShow("there are no members to show")
     name, values, mode = result.judge(metric, mode)
     style: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}
     with matplotlib.rc_context(style):

@@ -35,7 +35,7 @@ def genealogy(figure: Any, result: Result, scales: Scales) -> None:
     rows = math.ceil(len(changed) / columns)
     figure.set_size_inches(max(3.6 * columns, 7), 3.6 + 2.6 * rows)
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[1.4] + [1] * rows)
-    steps = torch.cat([result.age.max()[None] - len(result.losses), history.steps]).double()
+    steps = torch.cat([torch.tensor([result.oldest - len(result.losses)]), history.steps]).double()
     places = heights(history.values, went)
     _tree(tree := figure.add_subplot(grid[0, :]), steps, history.values, went, places, scales)
     if scales.best is not None:

@@ -63,7 +63,7 @@ def settings(figure: Any, result: Result, scales: Scales) -> None:
 
 def _curves(axes: Any, result: Result, scales: Scales) -> None:
     steps, means = smooth(result.losses.to(torch.float64))
-    first = int(result.age.max()) - len(result.losses)  # how old members were at the first of the losses
+    first = result.oldest - len(result.losses)  # how old members were at the first of the losses
     shown = means[means.isfinite()]
     curves = [finite(steps + first, curve) for curve in means.T]
     some = lambda members: [curves[i] for i in members]

@@ -39,7 +39,7 @@ def stopped(figure: Any, result: Result, scales: Scales) -> None:
     for i, (name, x) in enumerate(result.configs.items()):
         axes = figure.add_subplot(grid[1 + i // columns, i % columns])
         _lives(axes, Ruler(x), result.age, scales)
-        axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * int(result.age.max())))
+        axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * result.oldest))
     scales.bar(looks)
 
 
