@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from typing import Any
 
 import torch
@@ -32,6 +33,18 @@ def alike(then: Any, now: Any) -> bool:
     if isinstance(then, float) and isinstance(now, float):
         return math.isclose(then, now, rel_tol=SAME, abs_tol=TINY) or (math.isnan(then) and math.isnan(now))
     return then == now
+
+
+def compared(batch: Any, before: list[Any] | None) -> list[Any]:
+    """What the first batch of a chunk of members is like; a warning if the chunk before began with another one."""
+    now = measured(batch)
+    if before is not None and not alike(before, now):
+        warnings.warn(
+            "batches gave another batch for one step to each chunk of members, so they cannot be compared: make it a "
+            "function of the step",
+            stacklevel=5,
+        )
+    return now
 
 
 def _of_tensor(x: Tensor) -> list[Any]:

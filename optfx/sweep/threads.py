@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch import Tensor
 
 
 @contextlib.contextmanager
@@ -39,3 +40,9 @@ def pool_of(workers: int) -> ThreadPoolExecutor:
     list(pool.map(alone, range(workers)))
     torch.set_num_threads(before)  # of all threads to come, too
     return pool
+
+
+def wait_for(x: Tensor) -> None:
+    """Wait for the device of a tensor, before reading a clock."""
+    if x.device.type != "cpu":
+        torch.accelerator.synchronize(x.device)

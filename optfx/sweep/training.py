@@ -17,9 +17,9 @@ from optfx.sweep.blocks import Blocks
 from optfx.sweep.capacity import Room, chunks, peak_bytes
 from optfx.sweep.members import Recipe, eval_params, init_state, member_step, of_device, owned
 from optfx.sweep.population import Population
-from optfx.sweep.probes import measured
+from optfx.sweep.probes import compared, measured
 from optfx.sweep.progress import Progress
-from optfx.sweep.threads import one_thread
+from optfx.sweep.threads import one_thread, wait_for
 from optfx.sweep.together import Together
 from optfx.tree import Tree
 
@@ -66,6 +66,7 @@ class Training:
         self._structure: Any = None  # of parameters and states
         self._drawn: tuple[int, Any] | None = None  # a step and its batch, with which the functions were tried
         self._last: Any = None  # the last batch
+        self._begun: list[Any] | None = None  # what the first batch of the first chunk was like
 
     # ---- trying the functions ----------------------------------------------------------------------
 
@@ -201,6 +202,7 @@ class Training:
             bar.started()
             bar.advance(steps * math.ceil(n / self.size(n)), losses[-1])
             return Advanced(self.adopted(population), losses, None, metrics)
+        self._begun = None
         try:
             begin = 0
             for index, real in chunks(n, self.size(n), filled=engine.one_size):
@@ -227,6 +229,8 @@ class Training:
             began, txs = time.perf_counter(), self.recipe.optimizers(part.configs, self.device)
             with engine.watching():
                 batch = draw(age)
+            if not self.recipe.batches_take:
+                self._begun = compared(batch, self._begun)
             engine.load(txs, params, state, owned(self.recipe.given(configs, keys)), batch)
         except BaseException as caught:
             return part, losses.T.to(HOST), caught
@@ -278,13 +282,13 @@ class Training:
             finally:
                 done()
             if new:
-                _wait(losses)
+                wait_for(losses)
                 self.compile_seconds, new = time.perf_counter() - began, False
                 bar.started()
             bar.advance(len(given), losses[t - first - 1])
             ahead = ahead or take(t)
             self._last = given[-1]
-        _wait(losses)
+        wait_for(losses)
         bar.refresh(losses[-1])
 
     def settle(self) -> None:
@@ -313,9 +317,3 @@ class Training:
         """Parameters, states, settings and keys where members train."""
         params, state = tree.map(lambda x: x.to(self.device), (part.params, part.state))
         return params, state, of_device(part.configs, self.device), part.key.to(self.device)
-
-
-def _wait(x: Tensor) -> None:
-    """Wait for the device, before reading a clock."""
-    if x.device.type != "cpu":
-        torch.accelerator.synchronize(x.device)

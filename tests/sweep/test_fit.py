@@ -437,3 +437,21 @@ def test_members_are_evaluated_with_the_parameters_that_the_optimizer_says():
     # w goes 0, -1, -2 times the rate; its mean 0, -1/2, -5/4
     assert result.metrics["w"].tolist() == [-1.25, -2.5]
     assert result.params["w"].flatten().tolist() == [-1.25, -2.5]
+
+
+def test_batches_that_differ_from_chunk_to_chunk():
+    """Members of other chunks would see other data."""
+    calls = iter(range(100))
+    fit = lambda batches: sweep.fit(
+        lambda config: optfx.sgd(config["rate"]),
+        {"rate": torch.full((6,), 0.1)},
+        lambda p, b: (p["w"] * b).sum(),
+        {"w": torch.ones(3)},
+        batches,
+        steps=4,
+        chunk_size=3,
+        progress=False,
+    )
+    with pytest.warns(UserWarning, match="batches gave another batch for one step to each chunk"):
+        fit(lambda step: torch.full((3,), float(next(calls))))
+    assert len({*fit(lambda step: torch.full((3,), float(step))).losses[-1].tolist()}) == 1
