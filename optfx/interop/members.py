@@ -253,10 +253,10 @@ class Members:
     def _rows(self, owners: Mapping[str, Owner]) -> dict[str, tuple[Held, tuple[str, ...]]]:
         return {part: (self.held[g], tuple([self.names[i] for i in of])) for part, (g, of) in owners.items()}
 
-    def in_turns(self, which: Sequence[int]) -> Whole | None:
+    def in_turns(self) -> Whole | None:
         """A step of all parameters that have taken one, each an owner of its own, where parameters take turns. None
         where they do not, or where a transform sees all parameters."""
-        if self._last >= 0 or not (every := self.turns.everyone(which)):
+        if self._last >= 0 or not (every := self.turns.everyone()):
             return None
         self._begin(every)
         return self._whole(tuple([Owner(self.group[i], (i,)) for i in every]), every)
