@@ -82,7 +82,7 @@ def from_torch(optimizer: Optimizer) -> tuple[Any, dict[str, Tensor], Tree]:
         for name, p in part.items():
             flat |= _kept(spec, name, optimizer.state.get(p, {}), *of_part)
         flat |= {of_part[0] + path: torch.full_like(x, steps) for path, x in get_all(of_part[1], "count").items()}
-    return tx, params, from_dict(state, {path: x.to(flat[path]) for path, x in flat.items()})
+    return tx, params, from_dict(state, flat)
 
 
 def _spec_of(optimizer: Optimizer) -> TorchSpec | None:
@@ -114,12 +114,14 @@ def _steps(spec: TorchSpec, state: dict[str, Any]) -> int:
 
 
 def _kept(spec: TorchSpec, name: str, kept: dict[str, Any], prefix: str, state: Tree) -> dict[str, Tensor]:
-    """What torch keeps of a parameter, by its path in our state."""
+    """What torch keeps of a parameter, by its path in our state. What is a number here has the dtype that it has here:
+    torch keeps it in the default dtype."""
     found = {}
     for key, field in spec.state.items():
         for path, node in get_all(state, field).items():
             if kept.get(key) is not None:
-                found[prefix + (f"{path}.{name}" if entries(node) is not None else path)] = kept[key].detach().clone()
+                x = kept[key].detach().clone()
+                found |= {prefix + path: x.to(node)} if entries(node) is None else {prefix + f"{path}.{name}": x}
     return found
 
 

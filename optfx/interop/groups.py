@@ -17,7 +17,8 @@ from optfx import core, tree
 from optfx.combinators import chain, flatten, inject_hyperparams, named_chain
 from optfx.core import GradientTransformation
 from optfx.core.hyper import join
-from optfx.interop.owners import by_owner, each, is_foreign, looks_across, masks
+from optfx.interop.owners import by_owner, each, is_foreign, looks_across, settled
+from optfx.tree import Tree
 from optfx.tree.record import lay_out, show
 
 _TORCH = {
@@ -55,7 +56,7 @@ class Knobs:
     Attributes:
         found: the knobs.
         looks_across: whether any of its transforms looks across parameters.
-        holes: whether its masks are of all parameters.
+        settled: the optimizer, where masks that are computed from all parameters are settled: see `settle`.
     """
 
     def __init__(self, tx: GradientTransformation):
@@ -64,14 +65,13 @@ class Knobs:
                 "inject_hyperparams keeps numbers in the state, where param_groups cannot reach them: "
                 "hand over the transform inside it, whose numbers the groups then hold"
             )
-        self.tx = tx
+        self.tx = self.settled = tx
         parts = [part for _, part in each(tx)]
         self._across = {id(part): looks_across(part) for part in parts}
         for part in parts:
             if isinstance(part, flatten):  # in one vector there are no parameters to tell apart
                 self._across |= {id(inner): True for _, inner in each(part)}
         self.looks_across = any(self._across.values())
-        self.holes = any(masks(part) for part in parts)
         self._why_not: dict[str, str] = {}  # names that a group cannot set
         rows = list(self._read(tx, ""))
         names = [name for name, _, _ in rows]
@@ -83,6 +83,13 @@ class Knobs:
         for name in set(names) - self.found.keys():
             full = [repr(key) for key in self.found if key.endswith(f".{name}")]
             self._why_not[name] = f"is ambiguous, there are {', '.join(full)}"
+
+    def settle(self, params: Tree) -> None:
+        """Compute masks and labels from all parameters: a step sees only those that have a gradient."""
+        new = settled(self.tx, params)
+        pairs = zip(each(self.settled), each(new), strict=True)
+        self._across = {id(after): self._across[id(before)] for (_, before), (_, after) in pairs}
+        self.settled = new
 
     def one_for_all(self, tx: GradientTransformation) -> str:
         """The name of the transform here, or inside, that has to see all parameters; "" for none."""
@@ -218,7 +225,7 @@ class Knobs:
                 return [(path, tx)]
             return [step for name, part in tx.inside().items() for step in go(part, join(path, name))]
 
-        return go(self.tx, "")
+        return go(self.settled, "")
 
     def part(self, tx: GradientTransformation, path: str, held: Held) -> GradientTransformation:
         """The transform at a path with the numbers that are held for a group."""
@@ -238,9 +245,7 @@ class Knobs:
         """
         names = {owner: own for owner, (_, own) in owners.items()}
         if not self.one_for_all(tx):
-            return by_owner(
-                {owner: self.part(tx, path, held) for owner, (held, _) in owners.items()}, names, self.holes
-            )
+            return by_owner({owner: self.part(tx, path, held) for owner, (held, _) in owners.items()}, names)
         held, _ = next(iter(owners.values()))
         first = {path: x for name, xs in held.tensors.items() for path, x in self._pairs(name, xs)}
         own: dict[str, Any] = {name: first[join(path, name)] for name in _own_numbers(tx)}

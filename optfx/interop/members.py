@@ -47,8 +47,7 @@ class Members:
         self._seen: list[Any] = []
         self._state: dict[Any, State] = {}
         self._forms: dict[Tensor, Any] = {}
-        self._steps = knobs.steps()
-        self._last = max((k for k, (_, tx) in enumerate(self._steps) if knobs.one_for_all(tx)), default=-1)
+        self._last = max((k for k, (_, tx) in enumerate(knobs.steps()) if knobs.one_for_all(tx)), default=-1)
         self._programs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._counts: tuple[str, ...] = ()  # what is kept once for an owner
         self._of_all: set[str] = set()  # what is kept once for all
@@ -93,15 +92,17 @@ class Members:
         refuse_twice(params)
         for group in groups:
             self._knobs.check({k: v for k, v in group.items() if k != "params"})
-        names = self._named(groups)
+        names_of = self._named(groups)
         own = {name: defaults[name] for name in (*self._knobs.found, "maximize")}
         self._knobs.check_shared([own | group for group in groups if group["params"]])
-        for group, of_group in zip(groups, names, strict=True):
+        names = [name for of_group in names_of for name in of_group]
+        self._knobs.settle({name: p.detach() for name, p in zip(names, params, strict=True)})
+        for group, of_group in zip(groups, names_of, strict=True):
             for name in own.keys() - group.keys():
                 group[name] = own_value(own[name])
             if "param_names" in group:
                 group["param_names"] = of_group
-        self.params, self.names = params, [name for of_group in names for name in of_group]
+        self.params, self.names = params, names
         self.group = [k for k, group in enumerate(groups) for _ in group["params"]]
         self.held = [self._knobs.hold(group) for group in groups]
         self._programs.clear()
@@ -170,7 +171,7 @@ class Members:
             return kept
         parts = {str(g): Owner(g, tuple(of)) for g, of in of_group.items()}
         params = self.tree(which)
-        state = self._knobs.transform(self._knobs.tx, "", self._rows(parts)).begin(params)
+        state = self._knobs.transform(self._knobs.settled, "", self._rows(parts)).begin(params)
         places = places_of(state, self.in_trees(which), {part: owner.params for part, owner in parts.items()})
         self._of_all = {place.key for place in places if place.shared and place.owner is None}
         self._counts = tuple({place.key: 0 for place in places if place.shared and place.owner is not None})
@@ -247,16 +248,15 @@ class Members:
 
     def in_trees(self, which: Sequence[int]) -> Names:
         """The names in trees of these parameters."""
-        holes = self._knobs.holes
-        return Names({i: self.names[i] for i in (range(len(self.names)) if holes else which)}, holes)
+        return Names({i: self.names[i] for i in which})
 
     def _rows(self, owners: Mapping[str, Owner]) -> dict[str, tuple[Held, tuple[str, ...]]]:
         return {part: (self.held[g], tuple([self.names[i] for i in of])) for part, (g, of) in owners.items()}
 
-    def in_turns(self, which: Sequence[int]) -> Whole | None:
+    def in_turns(self) -> Whole | None:
         """A step of all parameters that have taken one, each an owner of its own, where parameters take turns. None
         where they do not, or where a transform sees all parameters."""
-        if self._last >= 0 or not (every := self.turns.everyone(which)):
+        if self._last >= 0 or not (every := self.turns.everyone()):
             return None
         self._begin(every)
         return self._whole(tuple([Owner(self.group[i], (i,)) for i in every]), every)
@@ -268,15 +268,15 @@ class Members:
     def _whole(self, owners: tuple[Owner, ...], which: Sequence[int]) -> Whole:
         def make() -> Whole:
             parts = {str(k): owner for k, owner in enumerate(owners)}
-            tx = self._knobs.transform(self._knobs.tx, "", self._rows(parts))
+            tx = self._knobs.transform(self._knobs.settled, "", self._rows(parts))
             return Whole(tx, parts, self.in_trees(which), self.tree(which))
 
-        return self._remembered((owners,), make)
+        return self._remembered((Whole, owners), make)
 
     def program(self, which: Sequence[int], kept: Mapping[int, State]) -> Program:
         """An eager step of these parameters."""
-        knobs, last = self._knobs, self._last
-        everyone, after = owners_of(which, self.group, kept, self._counts), self._steps[last + 1 :]
+        knobs, steps, last = self._knobs, self._knobs.steps(), self._last
+        everyone, after = owners_of(which, self.group, kept, self._counts), steps[last + 1 :]
         owners = [
             merged(everyone, knobs.rows(self.held, path), kept, [key for key in self._counts if is_below(key, path)])
             for path, _ in after
@@ -284,10 +284,10 @@ class Members:
 
         def make() -> Program:
             parts = {str(k): owner for k, owner in enumerate(everyone)}
-            is_chain = len(self._steps) > 1  # which gives its steps the gradient, if they ask for it
+            is_chain = len(steps) > 1  # which gives its steps the gradient, if they ask for it
             of_all = [
                 (path, is_chain and tx.asks_for("grad"), knobs.transform(tx, path, self._rows(parts)), parts)
-                for path, tx in self._steps[: last + 1]
+                for path, tx in steps[: last + 1]
             ]
             of_each = [
                 (path, is_chain and tx.asks_for("grad"), [(o, knobs.part(tx, path, self.held[o.group])) for o in of])
@@ -296,7 +296,7 @@ class Members:
             params = {i: self.params[i].detach() for i in which}
             return Program(of_all, of_each, self.in_trees(which), params, [p.numel() for p in self.params])
 
-        return self._remembered((everyone if last >= 0 else (), *owners), make)
+        return self._remembered((Program, everyone if last >= 0 else (), *owners), make)
 
     def _remembered(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         if key not in self._programs:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from optfx import core, tree
 from optfx.combinators import flatten
@@ -25,6 +27,7 @@ from optfx.tree.recording import recording
 from optfx.tree.verbs import combined, run_leaf
 
 _FUNCTIONS = ("value_fn", "grad_fn", "obj_fn")
+_MASKS: dict[str, type] = {"mask": bool, "select": bool, "param_labels": str}  # fields, and what each says of a leaf
 
 
 class Owner(NamedTuple):
@@ -83,24 +86,18 @@ class by_owner(core.Wrapper):
     Args:
         transforms: `{owner: transform}`.
         names: `{owner: names of its parameters}`.
-        holes: whether a transform sees holes for the parameters of others, and not only its own: a mask may be a tree,
-            or a function, of all parameters.
     """
 
     holds, partial = "transforms", True
     transforms: dict[str, GradientTransformation]
     names: dict[str, tuple[str, ...]]
-    holes: bool
 
     def states(self, state: Any) -> dict[str, Tree]:
         return state.inner
 
     def own(self, owner: str, x: dict[str, Any]) -> dict[str, Any]:
         """What belongs to an owner of something by parameter."""
-        names = self.names[owner]
-        if self.holes:
-            return {name: value if name in names else tree.Hole() for name, value in x.items()}
-        return {name: x[name] for name in names if name in x}
+        return {name: x[name] for name in self.names[owner] if name in x}
 
     def begin(self, params: Tree) -> OwnerState:
         return OwnerState({owner: tx.begin(self.own(owner, params)) for owner, tx in self.transforms.items()})
@@ -160,7 +157,7 @@ def looks_across(tx: GradientTransformation) -> bool:
         return True
     alone = tx.with_inside(dict.fromkeys(tx.inside(), identity())) if isinstance(tx, core.Wrapper) else tx
     watch, zero = _Watch(), torch.zeros(())
-    like = next((x for x in masks(tx) if isinstance(x, dict)), {"a": True, "b": True})
+    like = next((x for x in masks(tx).values() if isinstance(x, dict)), {"a": True, "b": True})
     params = tree.map(lambda _: torch.zeros(2, 2), like)
     extra = {name: params if name == "grad" else zero for name in {*EXTRA_ARGS, *alone.extra_args}}
     extra |= {name: lambda _: zero for name in _FUNCTIONS}
@@ -184,12 +181,62 @@ def each(tx: GradientTransformation, path: str = "") -> Iterator[tuple[str, Grad
         yield from each(part, join(path, name))
 
 
-def masks(tx: GradientTransformation) -> list[Any]:
-    """The fields that hold a mask or the like that is a tree, or a function, of all parameters; not a selector, which
-    judges each parameter alone."""
-    others = (*core.hyper_fields(tx), *(tx.fields() if isinstance(tx, core.Wrapper) else ()))
-    found = [x for name, x in vars(tx).items() if name not in others and (callable(x) or isinstance(x, dict))]
-    return [x for x in found if not isinstance(x, select.Selector)]
+# ---- masks ------------------------------------------------------------------------------------------
+
+
+@tree.record
+class _known(select.Selector):
+    """The leaves of a tree for which a mask, or labels, said so."""
+
+    values: dict[str, Any]  # by path
+
+    def match(self, path: str, leaf: Tensor) -> Any:
+        return self.values[path]
+
+
+def masks(tx: GradientTransformation) -> dict[str, Any]:
+    """The masks and labels that are a tree, or a function, of all parameters, by field; not a selector, which judges
+    each parameter alone."""
+    found = {name: getattr(tx, name, None) for name in _MASKS}
+    return {
+        name: x
+        for name, x in found.items()
+        if (callable(x) or isinstance(x, dict)) and not isinstance(x, select.Selector)
+    }
+
+
+def settled(tx: GradientTransformation, params: Tree) -> Any:
+    """A transform with a selector in place of each mask that is a tree, or a function, of all parameters. It chooses as
+    the mask does, and may be asked about some of them.
+
+    Args:
+        tx: the transform.
+        params: all that it sees.
+    """
+    if not any(masks(part) for _, part in each(tx)):
+        return tx
+    names = tree.paths(params)
+    new: dict[str, Any] = {
+        name: _known(dict(zip(names, select.resolve(x, params, _MASKS[name], type(tx).__name__), strict=True)))
+        for name, x in masks(tx).items()
+    }
+    tx = tree.replace(tx, **new) if new else tx
+    if not isinstance(tx, core.Wrapper):
+        return tx
+    inside, seen = tx.inside(), {}
+    tx.with_inside({name: _seen(partial(seen.__setitem__, name)) for name in inside}).begin(params)
+    return tx.with_inside({name: settled(part, seen.get(name, params)) for name, part in inside.items()})
+
+
+@tree.record
+class _seen(GradientTransformation):
+    """Tells which parameters a transform in its place would see."""
+
+    note: Callable[[Tree], None]
+
+    def begin(self, params: Tree) -> Tree:
+        self.note(params)
+        return ()
 
 
 def in_zero() -> bool:

@@ -9,9 +9,9 @@ from optfx.compiler import fuse
 from optfx.compiler.record.findings import Resting
 from optfx.core import GradientTransformation
 from optfx.interop.owners import Owner
-from optfx.interop.torch_state import HOLE, Layout, Names, State, memory_of, places_of
+from optfx.interop.torch_state import Layout, Names, State, memory_of, places_of
 from optfx.interop.unscaled import unscaled
-from optfx.tree import Hole, Tree, leaves
+from optfx.tree import Tree, leaves
 
 BLOCK = 1 << 20  # elements up to which parameters go through an eager step together
 
@@ -162,7 +162,7 @@ class Program:
         """
         updates = self._run_before(grads, params, kept, extra)
         if not self._blocks:
-            yield [i for i, name in self.names.of.items() if not isinstance(grads.get(name, HOLE), Hole)], updates
+            yield list(self.names.of), updates
         once: dict[Any, State] = {}
         for block, steps in self._blocks:
             yield block, self._run_block(block, steps, updates, grads, params, kept, extra, once)
@@ -191,11 +191,11 @@ class Program:
     ) -> dict[str, Any]:
         """The updates of a block, which are taken out of those of all."""
         names, new = self.names, []
-        by_name = {k for k, x in extra.items() if isinstance(x, dict) and x.keys() == updates.keys()}
+        by_name = {k for k, x in extra.items() if isinstance(x, dict) and x.keys() == grads.keys()}
         mine, of_block, grads_of_block = (names.part(block, x) for x in (updates, params, grads))
         extra = {k: names.part(block, x) if k in by_name else x for k, x in extra.items()}
         for i in block:
-            updates[names.of[i]] = HOLE
+            del updates[names.of[i]]
         for wants_grad, parts in steps:
             known = {"grad": grads_of_block} | extra if wants_grad else extra
             before, mine = mine, dict(mine)

@@ -40,8 +40,9 @@ class TorchOptimizer(Evaluating):
         params: parameters, `(name, parameter)` pairs (masks and labels by path need the names), or a list of groups:
             dicts of `params` and the numbers that differ for this group.
         tx: a transform, usually a whole optimizer, or a foreign `init`/`update` pair.
-        compile: run steps with `optfx.fuse`. Under a `GradScaler` they divide by its scale, and skip themselves on the
-            device, as `torch.optim.AdamW(fused=True)` does.
+        compile: run steps with `optfx.fuse`. Where ever other parameters have a gradient, and one kernel cannot be for
+            all of them, a step of those that have not come together lately is eager. Under a `GradScaler` steps divide
+            by its scale, and skip themselves on the device, as `torch.optim.AdamW(fused=True)` does.
         maximize: go up the gradient; a group may have its own.
         **numbers: numbers that differ from those of `tx`, by the same names. A tensor is the caller's own: it stands in
             the groups and is read at each step.
@@ -161,16 +162,17 @@ class TorchOptimizer(Evaluating):
         self._knobs.read(self.param_groups, members.held)
         given = {i: self._gradient(i) for i in active}
         members.ready(active)
-        if not self.compile:
-            self._run(members.program(active, members.kept()), active, given, extra)
-        elif turns := members.in_turns(active):
+        members.turns.come(active)
+        if self.compile and (turns := members.in_turns()):
             try:
                 self._run_fused(turns, active, given, extra)
+                return loss
             except Together:
                 members.turns.possible = False
-                self._run_fused(members.whole(active, members.kept()), active, given, extra)
-        else:
+        if self.compile and (members.turns.again or told(self)):
             self._run_fused(members.whole(active, members.kept()), active, given, extra)
+        else:
+            self._run(members.program(active, members.kept()), active, given, extra)
         return loss
 
     def _run(self, program: Program, active: Sequence[int], given: dict[int, Tensor], extra: dict[str, Any]) -> None:

@@ -15,23 +15,18 @@ from torch import Tensor, nn
 
 from optfx.core.hyper import join
 from optfx.interop.owners import OwnerState
-from optfx.tree import Hole, Tree, flatten, leaves, unflatten
+from optfx.tree import Tree, flatten, leaves, unflatten
 from optfx.tree.nodes import entries, leaves_in
-
-HOLE = Hole()
 
 
 class Names(NamedTuple):
     """The names of the parameters in the trees of a step."""
 
     of: Mapping[int, str]
-    holes: bool  # whether those that take no part are holes, because a mask wants to see all, or missing
 
     def tree(self, values: Mapping[int, Any]) -> dict[str, Any]:
         """A tree of these values, by number of the parameter."""
-        if not self.holes:
-            return {self.of[i]: x for i, x in values.items()}
-        return {name: values.get(i, HOLE) for i, name in self.of.items()}
+        return {self.of[i]: x for i, x in values.items()}
 
     def part(self, params: Sequence[int], x: Mapping[str, Any]) -> dict[str, Any]:
         """What a tree has for these parameters."""
@@ -66,7 +61,7 @@ def places_of(
     """
     number = {name: i for i, name in names.of.items()}
     everyone = set(number)
-    theirs = {o: everyone if names.holes else {names.of[i] for i in of} for o, of in owned.items()}
+    theirs = {o: {names.of[i] for i in of} for o, of in owned.items()}
     found: list[Place] = []
 
     def go(node: Any, key: str, of: str | None, param: int | None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
-FEW = 4  # sets of parameters that may have steps of their own, before one program is for all
+FEW = 4  # sets of parameters that have steps of their own from the first time
+MANY = 16  # sets that are remembered
 
 
 class Turns:
@@ -12,18 +14,25 @@ class Turns:
 
     Attributes:
         possible: whether parameters may rest in a step that is compiled for all.
+        again: whether a step of the present set is worth compiling: it has come before, or is one of few.
     """
 
     def __init__(self) -> None:
-        self.possible = True
-        self._seen: set[tuple[int, ...]] = set()
+        self.possible, self.again = True, True
+        self._seen: OrderedDict[tuple[int, ...], None] = OrderedDict()
         self._everyone: set[int] = set()
 
-    def everyone(self, which: Sequence[int]) -> list[int]:
-        """All that have taken a step, these included, if parameters take turns; none if they do not."""
+    def come(self, which: Sequence[int]) -> None:
+        """These take a step now."""
         self._everyone.update(which)
-        if len(self._seen) <= FEW:
-            self._seen.add(tuple(which))
+        self.again = tuple(which) in self._seen or len(self._seen) < FEW
+        self._seen[tuple(which)] = None
+        self._seen.move_to_end(tuple(which))
+        if len(self._seen) > MANY:
+            self._seen.popitem(last=False)
+
+    def everyone(self) -> list[int]:
+        """All that have taken a step, if parameters take turns; none if they do not."""
         return sorted(self._everyone) if self.possible and len(self._seen) > FEW else []
 
     def forget(self) -> None:

@@ -82,6 +82,29 @@ def test_a_subclass_that_steps_as_its_parent_is_converted():
     assert optfx.core.numbers(interop.from_torch(Logged([p], 0.1))[0])["1.weight_decay"] == 0.3
 
 
+@pytest.mark.parametrize("cls", SPECS)
+def test_in_float32(cls):
+    """NAdam and ASGD keep numbers in the default dtype, where a transform has them in float64."""
+    torch.set_default_dtype(torch.float32)
+    p = torch.nn.Parameter(torch.eye(3))
+    optimizer = cls([p], lr=0.01)
+    for _ in range(3):
+        p.grad = torch.cos(p.detach())
+        optimizer.step()
+    tx, params, state = interop.from_torch(optimizer)
+    back = {name: x.clone().requires_grad_() for name, x in params.items()}
+    again = interop.to_torch(tx, back, state)
+    for _ in range(3):
+        p.grad, back["0"].grad = torch.cos(p.detach()), torch.cos(back["0"].detach())
+        updates, state = tx.update({"0": torch.cos(params["0"])}, state, params)
+        params = optfx.apply_updates(params, updates)
+        optimizer.step()
+        again.step()
+    tolerance = {"rtol": 1e-3, "atol": 1e-3} if cls is torch.optim.Muon else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(params["0"], p.detach(), **tolerance)
+    torch.testing.assert_close(back["0"], p, **tolerance)
+
+
 def test_one_group_is_a_plain_chain_and_nothing_is_shared():
     params = [torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))]
     lr = torch.tensor(0.1)

@@ -151,6 +151,30 @@ def test_what_needs_the_trained_parameters_is_refused_in_eval_mode(average):
     optimizer.step()
 
 
+@COMPILE
+@pytest.mark.parametrize("first", ["step", "evaluating"])
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optfx.apply_if_finite(optfx.chain(optfx.adamw(0.1), optfx.params_ema(0.5)), 5),
+        optfx.chain(optfx.sgd(0.1), optfx.params_ema(0.5), optfx.clip_by_global_norm(1.0)),
+        optfx.clip_by_global_norm(1.0),
+    ],
+    ids=["wrapper", "last", "alone"],
+)
+def test_what_looks_across_parameters_to_the_end(tx, first, compile):
+    net = model()
+    optimizer = TorchOptimizer(net.named_parameters(), tx, compile=compile)
+    for k in range(3):
+        backward(net, k)
+        if first == "step" or k:
+            optimizer.step()
+        before = [p.detach().clone() for p in net.parameters()]
+        with optimizer.evaluating():
+            pass
+        torch.testing.assert_close(list(map(torch.Tensor.detach, net.parameters())), before, rtol=0, atol=0)
+
+
 def test_what_is_saved():
     """The state of the optimizer is one in both modes; a module is saved with the parameters that it has."""
     net = model()

@@ -11,6 +11,7 @@ from torch import nn
 
 import optfx
 from optfx.interop import TorchOptimizer, turns
+from optfx.interop.program import Whole
 
 PAIRS = {
     "adamw": (lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1), lambda: optfx.adamw(0.01, weight_decay=0.1)),
@@ -99,3 +100,21 @@ def test_what_cannot_rest_has_a_program_for_each_turn(tx):
         a.step()
         b.step()
         assert_equal(mine, other)
+
+
+def test_a_set_that_comes_once_compiles_nothing():
+    """Where a transform looks at all leaves, which no program for all turns can."""
+    mine, other = two()
+    tx = optfx.chain(optfx.clip_by_global_norm(0.5), optfx.adamw(0.1))
+    a, b = TorchOptimizer(mine, tx, compile=True), TorchOptimizer(other, tx)
+    made = []
+    for rests in (*range(len(mine)), 10, 10, 3):
+        for i, (p, q) in enumerate(zip(mine, other, strict=True)):
+            p.grad = None if i == rests else torch.cos(p.detach())
+            q.grad = None if i == rests else torch.cos(q.detach())
+        a.step()
+        b.step()
+        assert_equal(mine, other)
+        made.append(sum(kind is Whole and p.fused is not None for (kind, *_), p in a._members._programs.items()))
+    once = len(mine)
+    assert made == [*range(1, turns.FEW + 1), *[turns.FEW] * (once - turns.FEW), *[turns.FEW + 1] * 2, turns.FEW + 2]
