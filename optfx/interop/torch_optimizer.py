@@ -40,9 +40,9 @@ class TorchOptimizer(Evaluating):
         params: parameters, `(name, parameter)` pairs (masks and labels by path need the names), or a list of groups:
             dicts of `params` and the numbers that differ for this group.
         tx: a transform, usually a whole optimizer, or a foreign `init`/`update` pair.
-        compile: run steps with `optfx.fuse`. Where ever other parameters have a gradient, and one kernel cannot be for
-            all of them, a step of those that have not come together lately is eager. Under a `GradScaler` steps divide
-            by its scale, and skip themselves on the device, as `torch.optim.AdamW(fused=True)` does.
+        compile: run steps with `optfx.fuse`. If other parameters have a gradient in each step, and one kernel cannot be
+            for all of them, a step of a set that has not come lately is eager. Under a `GradScaler` steps divide by its
+            scale, and skip themselves on the device, as `torch.optim.AdamW(fused=True)` does.
         maximize: go up the gradient; a group may have its own.
         **numbers: numbers that differ from those of `tx`, by the same names. A tensor is the caller's own: it stands in
             the groups and is read at each step.

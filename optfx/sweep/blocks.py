@@ -180,7 +180,7 @@ class Blocks:
         if not self.made:
             leaves = tree.leaves((params, state))
             kind = [(x.shape[1:], x.dtype) for x in leaves], kind_of(batch)
-            self.sizes = Sizes(kind, sum(x.nbytes for x in leaves) // self.n)
+            self.sizes = Sizes(kind, _bytes((params, state)) // self.n)
         wanted = self.sizes.begin(self.n, torch.get_num_threads())
         self.size = next((k for k in sorted(self.made) if wanted <= k <= max(wanted * SPARE, FEW)), wanted)
         if self.any_size is None:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optfx.sweep.window import WORDS
 from optfx.tree import flatten
 
 SAME, TINY = 1e-3, 1e-7  # how far apart numbers may be, as a share of them, or beside 0
-WORDS = (bool, int, float, str, type(None))
 
 
 def measured(x: Any) -> list[Any]:
@@ -35,10 +35,10 @@ def alike(then: Any, now: Any) -> bool:
     return then == now
 
 
-def compared(batch: Any, before: list[Any] | None) -> list[Any]:
+def compared(batch: Any, before: list[Any]) -> list[Any]:
     """What the first batch of a chunk of members is like; a warning if the chunk before began with another one."""
     now = measured(batch)
-    if before is not None and not alike(before, now):
+    if before and not alike(before, now):
         warnings.warn(
             "batches gave another batch for one step to each chunk of members, so they cannot be compared: make it a "
             "function of the step",

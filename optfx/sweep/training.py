@@ -66,7 +66,7 @@ class Training:
         self._structure: Any = None  # of parameters and states
         self._drawn: tuple[int, Any] | None = None  # a step and its batch, with which the functions were tried
         self._last: Any = None  # the last batch
-        self._begun: list[Any] | None = None  # what the first batch of the first chunk was like
+        self._begun: list[Any] | None = None  # of several chunks, what the last began with
 
     # ---- trying the functions ----------------------------------------------------------------------
 
@@ -202,7 +202,8 @@ class Training:
             bar.started()
             bar.advance(steps * math.ceil(n / self.size(n)), losses[-1])
             return Advanced(self.adopted(population), losses, None, metrics)
-        self._begun = None
+        several = self.size(n) < n and not self.recipe.batches_take
+        self._begun = [] if several else None
         try:
             begin = 0
             for index, real in chunks(n, self.size(n), filled=engine.one_size):
@@ -229,7 +230,7 @@ class Training:
             began, txs = time.perf_counter(), self.recipe.optimizers(part.configs, self.device)
             with engine.watching():
                 batch = draw(age)
-            if not self.recipe.batches_take:
+            if self._begun is not None:
                 self._begun = compared(batch, self._begun)
             engine.load(txs, params, state, owned(self.recipe.given(configs, keys)), batch)
         except BaseException as caught:

@@ -10,6 +10,8 @@ from torch import Tensor
 from optfx.tree import flatten
 from optfx.tree.nodes import entries, nodes
 
+WORDS = (bool, int, float, str, type(None))  # what may stand in a batch beside tensors
+
 
 class Window:
     """What compiled code takes as the batches of some steps.
@@ -60,7 +62,7 @@ def ends(x: Any) -> list[tuple[str, Any]]:
 
 def strangers(batch: Any) -> list[Any]:
     """What may change in a batch though it looks the same."""
-    return [x for x in flatten(batch)[0] if not isinstance(x, (Tensor, bool, int, float, str, type(None)))]
+    return [x for x in flatten(batch)[0] if not isinstance(x, (Tensor, *WORDS))]
 
 
 def kind_of(batch: Any) -> Any:

@@ -56,7 +56,7 @@ class Program:
     """What a function asks of torch, in as few calls as we know how."""
 
     def __init__(self, traced: Traced):
-        self._asked, self._writes = traced.asked(), traced.writes
+        self._asked = traced.asked()
         self.traced = traced = clean(in_small_words(traced))
         work = needed(traced)
         self.outputs = [x.meta["place"].base if isinstance(x, Node) else None for x in traced.outputs]
@@ -107,7 +107,7 @@ class Program:
     def stands_for(self, f: Callable[..., Any], *args: Any) -> bool:
         """Whether a function asks of torch what the one that was captured did."""
         with contextlib.suppress(NotCaptured):
-            return trace(f, args, self._writes).asked().is_like(self._asked)
+            return trace(f, args, self.traced.writes).asked().is_like(self._asked)
         return False
 
     def __str__(self) -> str:

@@ -106,9 +106,10 @@ class Recorder(Meeting, DispatchMode):
 
         forms = [Form.of(row[k]) for row in rows for k in like]
         why = "it multiplies matrices"
-        new = self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=True)
-        given, size = [x.source for x in self.log[-1].leaves], len(like)  # type: ignore[union-attr]
-        self.pairs += [(y.source, given[k // size * width + like[k % size]]) for k, y in enumerate(new)]  # type: ignore
+        new: list[Any] = self.event(verbs.name_of(f), why, run, leaves, [v for _, v in named], forms, ordered=True)
+        given, size = [*map(self._stored, leaves)], len(like)
+        of: list[Any] = [given[k // size * width + like[k % size]] for k in range(len(new))]
+        self.pairs += [(y.source, x.source) for y, x in zip(new, of, strict=True)]
         return [new[i : i + size] for i in range(0, len(new), size)]
 
     def when_due(
