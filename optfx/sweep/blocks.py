@@ -27,9 +27,9 @@ from optfx.core import donate
 from optfx.sweep.gradients import Gradient, GradientCalls, Gradients
 from optfx.sweep.members import member_update, owned
 from optfx.sweep.sizes import FIXED, Sizes
-from optfx.sweep.threads import one_thread, pool_of
 from optfx.sweep.window import Window, kind_of, rows_of
 from optfx.tree import Tree
+from optfx.tree.threads import one_thread, pool_of
 
 if TYPE_CHECKING:
     from optfx.compiler.kernels.cpp.calls import Calls

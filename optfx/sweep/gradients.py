@@ -14,9 +14,9 @@ from torch.func import vmap
 
 from optfx.sweep.advice import advised
 from optfx.sweep.members import grad_and_value
-from optfx.sweep.threads import one_thread
 from optfx.sweep.window import Window, kind_of, plain_tensors_in, strangers, tensors_in
 from optfx.tree import Tree, flatten, unflatten
+from optfx.tree.threads import one_thread
 
 if TYPE_CHECKING:  # it brings the tracer, which takes longer to import than all of optfx
     from optfx.compiler.captured import Bound, Program

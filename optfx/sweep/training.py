@@ -19,9 +19,9 @@ from optfx.sweep.members import Recipe, eval_params, init_state, member_step, of
 from optfx.sweep.population import Population
 from optfx.sweep.probes import compared, measured
 from optfx.sweep.progress import Progress
-from optfx.sweep.threads import one_thread, wait_for
 from optfx.sweep.together import Together
 from optfx.tree import Tree
+from optfx.tree.threads import one_thread, wait_for
 
 if TYPE_CHECKING:
     from optfx.sweep.engines import Spread

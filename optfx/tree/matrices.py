@@ -16,6 +16,7 @@ from torch import Tensor
 from optfx.tree.nodes import Tree, leaves, paths, unflatten
 from optfx.tree.recording import recorder
 from optfx.tree.sharded import any_sharded, mesh_of, run_on_shares
+from optfx.tree.threads import side_by_side
 from optfx.tree.verbs import Scalars, columns_of, name_of, run_leaf
 from optfx.tree.words import LeafError
 
@@ -32,7 +33,8 @@ def matrixwise(
 
     `f` sees a matrix, (rows, cols), or a batch of them, (n, rows, cols): it works on the last two dimensions. It is
     called once for all leaves of one shape, dtype and device, with their matrices stacked; on a CPU it is called for
-    large ones one by one, unless it multiplies them in bfloat16 and the CPU has tiles for that.
+    large ones one by one, side by side in threads, unless it multiplies them in bfloat16 and the CPU has tiles for
+    that.
 
     Args:
         f: as for `elementwise`, but of matrices with or without a dimension before them.
@@ -133,7 +135,7 @@ def run_matrices(
     x = rows[0][0]
     tiled = TILES and (scalars.values.get("dtype") or x.dtype) == torch.bfloat16
     if len(rows) > 1 and x.device.type == "cpu" and not tiled and max(x.numel() for x in rows[0]) >= LARGE:
-        return [ys for row in rows for ys in run_matrices(f, [row], scalars, like)]
+        return side_by_side(lambda row: run_matrices(f, [row], scalars, like)[0], rows)
     before = x.shape[:-2]
     ys = run_leaf(f, tuple(map(batch, zip(*rows, strict=True))), scalars, len(like), like)
     # a state whose strides change would be compiled again, an empty one too

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from optfx import tree
+from optfx.transforms.matrix.symmetric import gram
 from optfx.tree import Tree
 from optfx.tree.dtypes import computation_dtype
 from optfx.tree.matrices import check_matrices
@@ -63,7 +64,7 @@ def out_of(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 def products(left: Tensor, right: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    return g @ g.adjoint() if has(left, g, -2) else left, g.adjoint() @ g if has(right, g, -1) else right
+    return gram(g) if has(left, g, -2) else left, gram(g.adjoint()) if has(right, g, -1) else right
 
 
 def gathered(left: Tree, right: Tree, g: Tree, decay: Any) -> tuple[Tree, Tree]:
@@ -101,7 +102,7 @@ def iterated(a: Tensor, basis: Tensor) -> Tensor:
 def improved(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """A step of power iteration from nearly the eigenbasis of a symmetric matrix, with those of large eigenvalues
     first; and where each was before."""
-    vectors = basis.detach().adjoint()
+    vectors = basis.detach().adjoint().contiguous()  # in another order than what it is multiplied with, it takes longer
     power = vectors @ a.detach()
     order = (vectors * power).sum(-1).argsort(dim=-1, descending=True, stable=True)
     return orthonormal(in_order(power, order, -2).adjoint()), order

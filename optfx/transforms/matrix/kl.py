@@ -12,6 +12,7 @@ from optfx import core, tree
 from optfx.core import Beta, Decay, GradientTransformation, Hyper, NonNegative
 from optfx.transforms.matrix import bases
 from optfx.transforms.matrix.soap import bases_at, numbers_of, soap
+from optfx.transforms.matrix.symmetric import gram
 from optfx.tree import Tree
 
 
@@ -64,8 +65,8 @@ def seen(
     inside = left_basis.adjoint() @ from_right if rows <= cols else from_left @ right_basis
     from_right = from_right / torch.where(first, 1.0, right_values).sqrt()
     from_left = from_left / torch.where(first, 1.0, left_values).sqrt()
-    left = from_right @ from_right.adjoint() / max(cols, 1)
-    right = from_left.adjoint() @ from_left / max(rows, 1)
+    left = gram(from_right) / max(cols, 1)
+    right = gram(from_left.adjoint()) / max(rows, 1)
     by_rows = tree.mean(left_values, (inside.square() / right_values).sum(-1, keepdim=True) / max(cols, 1), decay)
     by_cols = tree.mean(right_values, (inside.square() / left_values).sum(-2, keepdim=True) / max(rows, 1), decay)
     left_values = torch.where(first, left_values, by_rows.clamp(min=least(rows)))

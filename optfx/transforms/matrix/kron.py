@@ -14,6 +14,7 @@ from optfx import core, random, tree
 from optfx.core import GradientTransformation, Hyper, NonNegative
 from optfx.schedules import exponential_decay
 from optfx.transforms.matrix import bases
+from optfx.transforms.matrix.symmetric import gram
 from optfx.tree import Tree
 from optfx.tree.dtypes import computation_dtype
 
@@ -84,7 +85,7 @@ def nearer(q: Tensor, a: Tensor, b: Tensor, rate) -> Tensor:
     if is_diagonal(q):
         a, b = a.square().sum(-1).unsqueeze(-2), b.square().sum(-1).unsqueeze(-2)
         return q - rate * (a - b) * q / ((a + b).amax(-1, keepdim=True) + TINY)
-    a, b = a @ a.adjoint(), b @ b.adjoint()
+    a, b = gram(a), gram(b)
     return q - rate * (a - b).triu() / (spectral(a + b) + TINY) @ q
 
 

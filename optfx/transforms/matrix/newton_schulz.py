@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from optfx.transforms.matrix.symmetric import gram
+
 Table = tuple[tuple[float, float, float], ...]
 """The coefficients of each step, which takes singular values s to a s + b s^3 + c s^5."""
 
@@ -67,9 +69,9 @@ def newton_schulz(x: Tensor, eps, table: Table, eps_is_floor: bool, dtype: torch
     y = y / (norm.clamp(min=eps) if eps_is_floor else norm + eps)
     multiply_add = torch.addmm if x.ndim == 2 else torch.baddbmm  # they round differently in bfloat16
     for a, b, c in table:
-        gram = y @ y.mH
+        square = gram(y)
         if c:
-            y = multiply_add(y, multiply_add(gram, gram, gram, beta=b, alpha=c), y, beta=a)
+            y = multiply_add(y, multiply_add(square, square, square, beta=b, alpha=c), y, beta=a)
         else:
-            y = multiply_add(y, gram, y, beta=a, alpha=b)
+            y = multiply_add(y, square, y, beta=a, alpha=b)
     return y.mH if rows > cols else y
