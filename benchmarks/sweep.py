@@ -58,9 +58,10 @@ def neighbours(n: int) -> Iterator[None]:
         yield
 
 
-def lengths(members: int, hidden: int) -> tuple[int, int]:
-    """Two lengths of a run that differ by about half a second."""
-    return 20, 20 + max(20, 2**20 // (members * hidden))
+def lengths(members: int, hidden: int) -> tuple[int, int, int]:
+    """Two lengths of a run that differ by about half a second, and one of some seconds."""
+    half_a_second = max(20, 2**20 // (members * hidden))
+    return 20, 20 + half_a_second, 40 * half_a_second
 
 
 def slope(way: Any, short: int, long: int) -> float:
@@ -79,9 +80,10 @@ STEP = ["members", "busy neighbours", "optfx, ms", "jax, a loop, ms", "jax, `sca
 
 def step(size: tuple[int, int], rounds: int) -> list[list[str]]:
     """Rows of the table of steps: all ways in turn, forwards and backwards. `jax` is the faster of its two ways."""
-    short, long = lengths(*size)
-    task = job.make(*size, long)
+    short, long, some_seconds = lengths(*size)
+    task = job.make(*size, some_seconds)
     made = {way: ways.WAYS[way](task) for way in ways.COMPILED}
+    made["optfx"].run(some_seconds)  # in which it finds out which blocks are fastest on this machine
     for n in (short, long):
         job.agree(task, {way: made[way].run(n) for way in made})  # and all is compiled
     rows = []
