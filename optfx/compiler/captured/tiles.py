@@ -59,7 +59,9 @@ class Rows(KernelWriter):
             pointers.append(f"const int64_t s{k} = {self.number(at.strides[kernel.column])};")  # type: ignore[index]
             terms = [f"j{d} * {self.number(at.strides[d])}" for d in self.rows if at.strides[d]]
             offsets.append(f"o{k}[l] = int({' + '.join(terms) or '0'});")
-        inner = f"{ends[0][0]} + {self.count} <= {ends[0][1]}" if ends else "false"
+        j, n = ends[0] if ends else ("", "")  # of the rows that follow each other
+        inner = f"{j} + {self.count} <= {n}" if ends else "false"
+        neighbours = self.lanes("", [line.replace(f"{j} *", f"({j} + l) *") for line in offsets]) if ends else []
         columns = self.number(kernel.size[kernel.column])  # type: ignore[index]
         lines = [
             "static int KERNEL(void* const* P, const int64_t* S) {",
@@ -71,7 +73,10 @@ class Rows(KernelWriter):
             f"    const int filled = rows - r < {self.count} ? int(rows - r) : {self.count};",
             f"    const bool straight = {inner};",  # the lanes are neighbours
             *(f"    int o{k}[{self.count}];" for k in range(len(operands))),
-            f"    for (int l = 0; l < {self.count}; ++l) {{",
+            "    if (straight) {",
+            *(f"      {line}" for line in neighbours),
+            f"     {step.replace(f'++{j}', f'({j} += {self.count})', 1)}",
+            f"    }} else for (int l = 0; l < {self.count}; ++l) {{",
             *(f"      {line}" for line in offsets),
             f"      if (r + l + 1 < rows) {{{step} }}",
             "    }",
