@@ -350,6 +350,12 @@ def test_what_cannot_be_captured():
         run(drawn(3), drawn(3))
 
 
+def test_a_sparse_tensor_is_not_captured():
+    matrix = torch.eye(3).to_sparse()
+    with pytest.raises(NotCaptured, match="it works with a sparse tensor"):
+        capture(lambda x: matrix @ x, torch.ones(3))
+
+
 def test_values_that_the_code_gives_may_be_looked_at():
     """As transformers looks whether positions that it has counted itself are packed."""
 

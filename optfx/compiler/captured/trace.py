@@ -103,6 +103,8 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...], writes: bool = False) ->
         return [aten.alias.default(x) for x in results if isinstance(x, Tensor)]
 
     graph, constants = traced_graph(torch.func.functionalize(run) if writes else run, leaves)
+    if any(getattr(x.meta.get("val"), "layout", torch.strided) != torch.strided for x in graph.nodes):
+        raise NotCaptured("it works with a sparse tensor")
     if not writes and (writes := any(map(_writes, graph.nodes))):
         graph, constants = traced_graph(torch.func.functionalize(run), leaves)
     if writes:
