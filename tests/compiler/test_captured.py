@@ -341,6 +341,10 @@ def test_what_cannot_be_captured():
         capture(lambda x: x[:, (x > 0).any(0)], drawn(3, 3))
     with pytest.raises(NotCaptured, match="writes"):
         capture(lambda x: x.add_(1), drawn(3))
+    with pytest.raises(NotCaptured, match="is_conj depends"):
+        capture(lambda z: z.real if z.conj().is_conj() else z.imag, SPECTRUM)
+    with pytest.raises(NotCaptured, match="is_neg depends"):
+        capture(lambda x: x.exp() if torch.is_neg(x) else x, NEGATIVE)
     with pytest.raises(NotCaptured, match="no tensor"):
         capture(lambda x, n: x * n, drawn(3), 2)
     run = captured(lambda x: x + 1, drawn(3))

@@ -185,11 +185,16 @@ class _Refusing(DispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+ASKS = {torch.is_conj, Tensor.is_conj, torch.is_neg, Tensor.is_neg}
+
+
 class _Unchecked(TorchFunctionMode):
-    """`one_hot` looks at its classes, to check them; here it does not."""
+    """`one_hot` looks at its classes, to check them; here it does not. Nobody is told that a view is computed."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in ASKS:
+            raise NotCaptured(f"{func.__name__} depends on a view that is none here")
         if func is torch.nn.functional.one_hot and (classes := [*args[1:], *kwargs.values()]) and classes[0] > 0:
             index = args[0]
             return (index.unsqueeze(-1) == torch.arange(classes[0])).to(torch.int64)
