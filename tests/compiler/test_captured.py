@@ -1,5 +1,7 @@
 """Captured functions give what the functions give, whatever is around a member."""
 
+import functools
+import importlib
 import random
 
 import pytest
@@ -10,6 +12,8 @@ from torch.nn import functional as F
 
 from optfx import tree
 from optfx.compiler.captured import NotCaptured, capture
+
+reading = importlib.import_module("optfx.compiler.captured.trace")  # the package has a function of that name
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch's own
 
@@ -441,6 +445,28 @@ def test_writing_to_a_tensor_that_is_made_of_none_that_is_given():
     assert_close(captured(of_numbers, drawn(3, 4))(drawn(3, 4)), of_numbers(drawn(3, 4)))
     with pytest.raises(NotCaptured, match="writes"):
         capture(through_a_view, drawn(3, 4))
+
+
+def test_writes_are_read_in_time_that_grows_with_their_number(monkeypatch):
+    looked = []
+
+    def look(x, storage_of=reading.storage_of):
+        looked.append(x)
+        return storage_of(x)
+
+    def f(x, n):
+        zeros = torch.zeros_like(outside)
+        for _ in range(n):
+            zeros.add_(outside)
+        return x + zeros
+
+    outside, number = drawn(4), []
+    monkeypatch.setattr(reading, "storage_of", look)
+    for n in (20, 40):
+        looked.clear()
+        captured(functools.partial(f, n=n), drawn(4))
+        number.append(len(looked))
+    assert number[1] < 2.5 * number[0]
 
 
 def test_random_numbers_are_drawn_anew():

@@ -158,11 +158,13 @@ def function_of(constants: dict[str, Tensor] | GraphModule, graph: Graph) -> Gra
     return _LazyGraphModule(constants, graph)
 
 
-def traced_graph(f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> tuple[Graph, dict[str, Tensor]]:
+def traced_graph(
+    f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor], mode: type[Following] = Following
+) -> tuple[Graph, dict[str, Tensor]]:
     """The graph alone, and its constants."""
     tracer = Tracer()
     for x in args:
         tracer.follow(x)
-    with torch.no_grad(), Following(tracer):
+    with torch.no_grad(), mode(tracer):
         outputs = f(*args)
     return tracer.end(outputs), tracer.constants
