@@ -381,10 +381,17 @@ def test_values_that_the_code_gives_may_be_looked_at():
         counted[:2] += x.sum(0)[:2]
         return x if counted.sum() > 0 else -x
 
+    def written_in_a_list(x):
+        counted = torch.zeros(4)
+        torch._foreach_add_([counted], [outside])
+        return x if counted.sum() > 0 else -x
+
     others = {
         "given": lambda x: x if x.sum() > 0 else -x,
         "outside": lambda x: x if outside.sum() > 0 else -x,
         "written": written,
+        "written in a list": written_in_a_list,
+        "written by name": lambda x: x if torch.neg(outside, out=torch.zeros_like(torch.arange(4))).sum() > 0 else -x,
         "outside, filled": lambda x: x if filled.fill_(1).sum() > 0 else -x,
         "drawn": lambda x: x if torch.rand(()) > 0.5 else -x,
         "of nothing": lambda x: x if torch.empty(()) > 0.5 else -x,
