@@ -40,7 +40,7 @@ class fuse:
     The numbers are those of `tx` to rounding: the same operations in the same order, with scalars in float64. Sums,
     products, quotients, means by `lerp` and casts of leaves are rounded as in eager code, bit for bit. Elsewhere the
     last bits may differ: in square roots, exponentials and the like, in sums over leaves, and where a leaf is divided
-    by a scalar, which becomes a product with its reciprocal.
+    by a scalar, which becomes a product with its reciprocal. A copy of a `fuse` has no parameters before an `init`.
 
     Args:
         tx: a transform, usually a whole optimizer, or a foreign `init`/`update` pair.
@@ -80,6 +80,9 @@ class fuse:
 
     def __repr__(self) -> str:
         return f"fuse({self.tx!r})"
+
+    def __reduce__(self) -> Any:  # for copies and pickles: the transform, and none of the parameters
+        return fuse, (self.tx, None if type(self._members) is Alone else self._members.count)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(hints.for_method(name, "fuse"))

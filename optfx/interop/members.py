@@ -17,7 +17,7 @@ from torch import Tensor
 from optfx.interop.groups import Held, Knobs, is_below, own_value
 from optfx.interop.owners import Owner, merged, owners_of
 from optfx.interop.program import Program, Whole
-from optfx.interop.torch_state import Names, State, memory, memory_of, places_of
+from optfx.interop.torch_state import Names, State, memory, memory_of, places_of, refuse_meta, refuse_twice
 from optfx.interop.turns import Turns
 from optfx.tree import leaves
 
@@ -149,8 +149,8 @@ class Members:
         return {i: self._state[p] for i, p in enumerate(self.params) if p in self._state}
 
     def complete(self) -> dict[int, State]:
-        """What is kept of each parameter, where what was missing is new."""
-        return self._begin(range(len(self.params)))
+        """What is kept of each parameter, where what was missing is new; nothing of those that have no values yet."""
+        return self._begin([i for i, p in enumerate(self.params) if not p.is_meta])
 
     def ready(self, which: Sequence[int]) -> dict[int, State]:
         """What is kept of each parameter; for these, which take a step, nothing is missing. What was made before the
@@ -169,6 +169,7 @@ class Members:
             of_group.setdefault(self.group[i], []).append(i)
         if not which:
             return kept
+        refuse_meta(self.names, self.params, which)
         parts = {str(g): Owner(g, tuple(of)) for g, of in of_group.items()}
         params = self.tree(which)
         state = self._knobs.transform(self._knobs.settled, "", self._rows(parts)).begin(params)
@@ -305,13 +306,6 @@ class Members:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(key)
         return self._programs[key]
-
-
-def refuse_twice(params: Sequence[Any]) -> None:
-    """Raise on a parameter that is listed twice."""
-    if len(params) != len(set(map(id, params))):
-        where = [str(i) for i, p in enumerate(params) if any(p is other for other in params[:i])]
-        raise ValueError(f"a parameter is listed twice, again at the place {', '.join(where)}: list it once")
 
 
 def _holds(kept: Mapping[str, Any], made: Mapping[str, Any]) -> bool:

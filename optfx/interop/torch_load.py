@@ -16,7 +16,7 @@ from optfx.interop.groups import Knob, values_of
 from optfx.interop.members import Members
 from optfx.interop.owners import each
 from optfx.interop.torch_specs import SPECS, Recipe, TorchSpec, is_value
-from optfx.interop.torch_state import State
+from optfx.interop.torch_state import State, refuse_meta
 from optfx.transforms import add_decayed_weights, scale, scale_by_learning_rate
 from optfx.tree.record import is_record, show
 
@@ -44,7 +44,7 @@ def fitted(
     Raises:
         ValueError: listing what is missing, unexpected, misshapen or of another dtype.
     """
-    names, keys = members.names, [members.keys[p] for p in members.params]
+    names, keys = members.names, [members.keys.get(p, set()) for p in members.params]
     theirs, numbering = saved["param_groups"], _numbering(groups)
     by_name = all("param_names" in group for group in (*groups, *theirs))
     if by_name:
@@ -57,10 +57,11 @@ def fitted(
     if partial:
         prefix = _prefix(keys, given)
         given = [{prefix + key: x for key, x in of.items()} for of in given]
+    refuse_meta(names, members.params, [i for i, of in enumerate(given) if of])
     faults: list[str] = []
     state: dict[Any, Any] = {k: x for k, x in saved["state"].items() if not isinstance(k, int)}
     for i, (name, kept, known, of) in enumerate(
-        zip(names, [mine[i] for i in range(len(names))], keys, given, strict=True)
+        zip(names, [mine.get(i, {}) for i in range(len(names))], keys, given, strict=True)
     ):
         missing = {key: x for key, x in kept.items() if partial and key not in of}
         faults += [f"parameter {i} ({name!r}) {words}" for words in _misfits(kept, known, missing | of, cast, partial)]

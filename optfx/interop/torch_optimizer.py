@@ -20,9 +20,10 @@ from optfx.core.transform import check_extra, check_updates
 from optfx.interop import torch_load
 from optfx.interop.evaluating import Evaluating
 from optfx.interop.groups import Knobs, own_value
-from optfx.interop.members import Members, refuse_twice
+from optfx.interop.members import Members
 from optfx.interop.owners import in_zero
 from optfx.interop.program import Program, Whole
+from optfx.interop.torch_state import refuse_meta, refuse_twice
 from optfx.interop.unscaled import told
 
 
@@ -143,7 +144,7 @@ class TorchOptimizer(Evaluating):
             What `closure` returns; None without one.
 
         Raises:
-            RuntimeError: a sparse gradient, naming the parameter; a step in eval mode.
+            RuntimeError: a sparse gradient, or a parameter on the meta device, naming it; a step in eval mode.
             ValueError: groups or a state that the optimizer cannot follow; nothing has changed then.
             TypeError: an extra argument that the transform does not know; a number of a group that is none.
         """
@@ -157,6 +158,7 @@ class TorchOptimizer(Evaluating):
         members = self._follow()
         active = [i for i, p in enumerate(members.params) if p.grad is not None]
         if not active:
+            refuse_meta(members.names, members.params, range(len(members.params)))
             return loss
         check_extra(self.tx, extra)
         self._knobs.read(self.param_groups, members.held)

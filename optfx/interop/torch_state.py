@@ -7,7 +7,7 @@ what it keeps once for all is in every dict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -152,3 +152,20 @@ def memory_of(*trees: Tree) -> set[int]:
 def memory(x: Tensor) -> int:
     """A number that is the same for two tensors that share memory."""
     return x.untyped_storage().data_ptr() if type(x) in (Tensor, nn.Parameter) else id(x)
+
+
+def refuse_twice(params: Sequence[Any]) -> None:
+    """Raise on a parameter that is listed twice."""
+    if len(params) != len(set(map(id, params))):
+        where = [str(i) for i, p in enumerate(params) if any(p is other for other in params[:i])]
+        raise ValueError(f"a parameter is listed twice, again at the place {', '.join(where)}: list it once")
+
+
+def refuse_meta(names: Sequence[str], params: Sequence[Tensor], which: Iterable[int]) -> None:
+    """Raise on a parameter that has no values, if it is one of these."""
+    for i in which:
+        if params[i].is_meta:
+            raise RuntimeError(
+                f"the parameter {names[i]!r} is on the meta device, and has no values. to_empty() and "
+                "load_state_dict(assign=True) put new parameters into a module: make the optimizer of those"
+            )

@@ -33,6 +33,13 @@ _DRAW = {  # a function of the user -> how it may draw
     "evaluate": _OWN_KEY,
     "make_optimizer": _OWN_KEY,
 }
+_SPARSE = (
+    "it works with a sparse tensor, which torch does not do for many members at once. Take it apart before, and add up "
+    "what it does; this is `adjacency @ hidden`:\n\n"
+    "    (rows, columns), values = adjacency.coalesce().indices(), adjacency.coalesce().values()\n"
+    "    torch.zeros_like(hidden).index_add(0, rows, values[:, None] * hidden[columns])  # in loss_fn\n\n"
+    "Or make it dense: adjacency.to_dense()."
+)
 _ADVICE = {  # part of a message of torch -> what is wrong, and what to do
     _RANDOM: "it draws random numbers, and torch's generators do not run for many members at once. ",
     ".out; the fallback path": (
@@ -49,6 +56,8 @@ _ADVICE = {  # part of a message of torch -> what is wrong, and what to do
         "it turns a value into a Python number (float, int, .item()), and here a value stands for those of all "
         "members. Leave it a tensor: every number of a transform or a schedule may be one"
     ),
+    "unsupported for Sparse tensors": _SPARSE,
+    "Sparse CSR tensors do not have": _SPARSE,
 }
 
 

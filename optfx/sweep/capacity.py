@@ -32,7 +32,7 @@ class LiveBytes(DispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for x in tree_leaves(out):
-            if isinstance(x, Tensor):
+            if isinstance(x, Tensor) and x.layout == torch.strided:
                 self._count(x.untyped_storage())
         self.peak = max(self.peak, self.now)
         return out

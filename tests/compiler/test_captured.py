@@ -1,5 +1,7 @@
 """Captured functions give what the functions give, whatever is around a member."""
 
+import functools
+import importlib
 import random
 
 import pytest
@@ -10,6 +12,8 @@ from torch.nn import functional as F
 
 from optfx import tree
 from optfx.compiler.captured import NotCaptured, capture
+
+reading = importlib.import_module("optfx.compiler.captured.trace")  # the package has a function of that name
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch's own
 
@@ -341,6 +345,10 @@ def test_what_cannot_be_captured():
         capture(lambda x: x[:, (x > 0).any(0)], drawn(3, 3))
     with pytest.raises(NotCaptured, match="writes"):
         capture(lambda x: x.add_(1), drawn(3))
+    with pytest.raises(NotCaptured, match="is_conj depends"):
+        capture(lambda z: z.real if z.conj().is_conj() else z.imag, SPECTRUM)
+    with pytest.raises(NotCaptured, match="is_neg depends"):
+        capture(lambda x: x.exp() if torch.is_neg(x) else x, NEGATIVE)
     with pytest.raises(NotCaptured, match="no tensor"):
         capture(lambda x, n: x * n, drawn(3), 2)
     run = captured(lambda x: x + 1, drawn(3))
@@ -348,6 +356,12 @@ def test_what_cannot_be_captured():
         run(drawn(4))
     with pytest.raises(ValueError, match="takes"):
         run(drawn(3), drawn(3))
+
+
+def test_a_sparse_tensor_is_not_captured():
+    matrix = torch.eye(3).to_sparse()
+    with pytest.raises(NotCaptured, match="it works with a sparse tensor"):
+        capture(lambda x: matrix @ x, torch.ones(3))
 
 
 def test_values_that_the_code_gives_may_be_looked_at():
@@ -367,10 +381,17 @@ def test_values_that_the_code_gives_may_be_looked_at():
         counted[:2] += x.sum(0)[:2]
         return x if counted.sum() > 0 else -x
 
+    def written_in_a_list(x):
+        counted = torch.zeros(4)
+        torch._foreach_add_([counted], [outside])
+        return x if counted.sum() > 0 else -x
+
     others = {
         "given": lambda x: x if x.sum() > 0 else -x,
         "outside": lambda x: x if outside.sum() > 0 else -x,
         "written": written,
+        "written in a list": written_in_a_list,
+        "written by name": lambda x: x if torch.neg(outside, out=torch.zeros_like(torch.arange(4))).sum() > 0 else -x,
         "outside, filled": lambda x: x if filled.fill_(1).sum() > 0 else -x,
         "drawn": lambda x: x if torch.rand(()) > 0.5 else -x,
         "of nothing": lambda x: x if torch.empty(()) > 0.5 else -x,
@@ -431,6 +452,28 @@ def test_writing_to_a_tensor_that_is_made_of_none_that_is_given():
     assert_close(captured(of_numbers, drawn(3, 4))(drawn(3, 4)), of_numbers(drawn(3, 4)))
     with pytest.raises(NotCaptured, match="writes"):
         capture(through_a_view, drawn(3, 4))
+
+
+def test_writes_are_read_in_time_that_grows_with_their_number(monkeypatch):
+    looked = []
+
+    def look(x, storage_of=reading.storage_of):
+        looked.append(x)
+        return storage_of(x)
+
+    def f(x, n):
+        zeros = torch.zeros_like(outside)
+        for _ in range(n):
+            zeros.add_(outside)
+        return x + zeros
+
+    outside, number = drawn(4), []
+    monkeypatch.setattr(reading, "storage_of", look)
+    for n in (20, 40):
+        looked.clear()
+        captured(functools.partial(f, n=n), drawn(4))
+        number.append(len(looked))
+    assert number[1] < 2.5 * number[0]
 
 
 def test_random_numbers_are_drawn_anew():

@@ -1,6 +1,8 @@
 """What `fuse` promises beside the numbers: in place, nothing compiled twice, foreign things as they are, errors."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -244,7 +246,7 @@ def test_foreign_transforms_are_stages_of_their_own():
     got, opt = fused(tx, params())
     assert distance(got, eager(tx, params())) < 1e-6
     assert {e.what for e in events(opt)} == {"flip"}
-    assert "flip, as it is, for it sees whole leaves (test_fuse.py:237): 6 times" in opt.explain()
+    assert "flip, as it is, for it sees whole leaves (test_fuse.py:239): 6 times" in opt.explain()
 
 
 @pytest.mark.parametrize("make", [optfx.muon, optfx.adamuon, optfx.normuon, optfx.soap, optfx.shampoo])
@@ -564,6 +566,22 @@ def test_a_second_try_leaves_no_compiler_at_work(compilations, tmp_path):
     optfx.fuse(optfx.stateless(update)).init({"w": torch.ones(3)})
     assert sources(compilations)
     assert {file.suffix for file in tmp_path.iterdir()} == {".so"}
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("members", [None, 2])
+def test_a_copy_has_no_parameters_before_its_own_init(copied, members):
+    tx = optfx.adam(0.1 if members is None else torch.tensor([0.1, 0.2]))
+    opt, w = optfx.fuse(tx, members), {"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
+    p, state = opt.init(w)
+    other = copied(opt)
+    with pytest.raises(RuntimeError, match="call init before step"):
+        other.step(w, state, p)
+    q, other_state = other.init(w)
+    opt.step(w, state, p)
+    assert torch.equal(q["w"], w["w"])
+    other.step(w, other_state, q)
+    assert torch.equal(q["w"], p["w"])
 
 
 def test_errors():

@@ -780,3 +780,43 @@ def test_counts_that_become_one_take_no_first_step():
             p.grad = torch.ones(3)
         optimizer.step()
     assert_same(ours, theirs)
+
+
+# ---- parameters that have no values yet --------------------------------------------------------------
+
+
+@COMPILE
+def test_parameters_that_get_values_later(compile, monkeypatch):
+    """As those of `fully_shard` do, which stay the same objects."""
+    monkeypatch.setattr(torch.__future__, "_swap_module_params_on_conversion", True)
+    tx = optfx.chain(optfx.clip_by_global_norm(1e9), optfx.adamw(0.1, weight_decay=0.01))
+    made = []
+    for make in (lambda p: TorchOptimizer(p, tx, compile=compile), lambda p: torch.optim.AdamW(p, lr=0.1)):
+        model = nn.Linear(3, 2, device="meta")
+        optimizer = make(model.parameters())
+        optimizer.load_state_dict(optimizer.state_dict())  # as accelerate does
+        model.to_empty(device="cpu")
+        for p in model.parameters():
+            nn.init.ones_(p)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (model(torch.ones(1, 3)) ** 2).sum().backward()
+            optimizer.step()
+        made.append([*model.parameters()])
+    assert_same(*made)
+
+
+@COMPILE
+def test_parameters_that_never_get_values(compile):
+    model = nn.Linear(3, 2, device="meta")
+    optimizer = TorchOptimizer(model.named_parameters(), optfx.adamw(0.1), compile=compile)
+    model.to_empty(device="cpu")  # these are other parameters
+    model(torch.ones(1, 3)).sum().backward()
+    with pytest.raises(RuntimeError, match="the parameter 'weight' is on the meta device, and has no values"):
+        optimizer.step()
+    trained = TorchOptimizer(model.named_parameters(), optfx.adamw(0.1))
+    trained.step()
+    with pytest.raises(RuntimeError, match="the parameter 'weight' is on the meta device"):
+        optimizer.load_state_dict(trained.state_dict())
+    with pytest.raises(RuntimeError, match="the parameter 'weight' is on the meta device"):
+        optimizer.eval()

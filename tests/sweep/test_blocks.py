@@ -185,6 +185,17 @@ def test_a_loss_that_cannot_be_captured_runs_under_vmap():
     torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
 
 
+def test_a_loss_that_asks_whether_a_tensor_is_a_conjugate():
+    def asking(params, batch):
+        z = torch.view_as_complex(batch[0][:, :4].reshape(-1, 2)).conj()
+        return loss_fn(params, batch) * (2.0 if z.is_conj() else 1.0)
+
+    expected = fit(loss_fn=asking, compile=False)
+    with pytest.warns(UserWarning, match="is_conj depends on a view"):
+        found = fit(loss_fn=asking)
+    torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("form", [
     lambda x, y: (x.T.contiguous().T, y),
     lambda x, y: (x[:, ::2].repeat_interleave(2, 1)[:, :5], y.flip(0)[::1]),

@@ -159,6 +159,7 @@ def deep(*layers):
     return nn.Sequential(nn.Linear(3, 4), *layers, nn.Linear(4, 1))
 
 
+ADJACENCY = torch.eye(8).roll(1, 0).to_sparse()
 CANNOT = {
     "if in make": (
         {"make": lambda c: optfx.sgd(c["rate"]) if c["rate"] > 0.1 else optfx.adam(c["rate"])},
@@ -194,6 +195,14 @@ CANNOT = {
     "dropout in evaluate": (
         {"evaluate": lambda p: {"loss": nn.functional.dropout(p["weight"]).sum()}},
         r"evaluate: it draws random .*optfx\.random\.normal\(optfx\.random\.key\(0\), shape\)\. Or call model\.eval",
+    ),
+    "sparse": (
+        {"loss_fn": lambda p, x: (ADJACENCY @ (x @ p["weight"].T)).sum()},
+        r"(?s)loss_fn: it works with a sparse tensor.*\.index_add\(0, rows, .*adjacency\.to_dense\(\)",
+    ),
+    "sparse rows": (
+        {"loss_fn": lambda p, x: (ADJACENCY.to_sparse_csr() @ (x @ p["weight"].T)).sum()},
+        "loss_fn: it works with a sparse tensor",
     ),
     "spectral norm": (
         {"model": nn.utils.parametrizations.spectral_norm(nn.Linear(3, 1))},
@@ -235,6 +244,20 @@ def test_the_code_for_random_parameters_and_batches_works():
     assert names["batches"](0, optfx.random.key(0)).shape == (8, 4)
     drawn = lambda p: {"loss": p["weight"].sum() + optfx.random.normal(optfx.random.key(0), ())}
     assert fit(evaluate=drawn).metrics["loss"].isfinite().all()
+
+
+def test_the_code_for_sparse_tensors_works():
+    adjacency, model = ADJACENCY, nn.Linear(3, 1)
+    (rows, columns), values = adjacency.coalesce().indices(), adjacency.coalesce().values()
+
+    def sparse(p, x):
+        hidden = x @ p["weight"].T
+        return (torch.zeros_like(hidden).index_add(0, rows, values[:, None] * hidden[columns]) * x).square().sum()
+
+    dense = fit(model=model, loss_fn=lambda p, x: (adjacency.to_dense() @ (x @ p["weight"].T) * x).square().sum())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(fit(model=model, loss_fn=sparse, compile=True).losses, dense.losses)
 
 
 def test_the_code_for_spectral_norm_works():

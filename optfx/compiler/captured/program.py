@@ -17,7 +17,7 @@ from optfx.compiler.captured.nest import Nest
 from optfx.compiler.captured.rows import LONGEST, in_small_words
 from optfx.compiler.captured.streams import Stream
 from optfx.compiler.captured.tiles import Tile
-from optfx.compiler.captured.trace import NotCaptured, Traced, trace
+from optfx.compiler.captured.trace import NotCaptured, Traced, asked, trace
 from optfx.compiler.kernels.cpp import build
 from optfx.compiler.kernels.cpp.expressions import HEAD
 from optfx.compiler.kernels.writer import name_of
@@ -46,8 +46,7 @@ def capture(f: Callable[..., Any], *args: Any, first: Traced | None = None) -> P
         Unsupported: there is no C++ compiler.
     """
     first = first or trace(f, args)
-    again = trace(f, args, first.writes)
-    if not again.asked().is_like(first.asked()):
+    if not asked(f, args, first.writes).is_like(first.asked):
         raise NotCaptured("it does something else the second time")
     return Program(first)
 
@@ -56,7 +55,6 @@ class Program:
     """What a function asks of torch, in as few calls as we know how."""
 
     def __init__(self, traced: Traced):
-        self._asked = traced.asked()
         self.traced = traced = clean(in_small_words(traced))
         work = needed(traced)
         self.outputs = [x.meta["place"].base if isinstance(x, Node) else None for x in traced.outputs]
@@ -107,7 +105,7 @@ class Program:
     def stands_for(self, f: Callable[..., Any], *args: Any) -> bool:
         """Whether a function asks of torch what the one that was captured did."""
         with contextlib.suppress(NotCaptured):
-            return trace(f, args, self.traced.writes).asked().is_like(self._asked)
+            return asked(f, args, self.traced.writes).is_like(self.traced.asked)
         return False
 
     def __str__(self) -> str:

@@ -44,12 +44,12 @@ def in_small_words(traced: Traced) -> Traced:
                     new = Words(traced.graph).clone(new, old.meta["val"])
             old.replace_all_uses_with(new)
             instead[old] = new
-            for u in traced.graph.nodes:
-                place = u.meta.get("place")
-                if place is not None and place.base is old:
-                    u.meta["place"] = place._replace(base=new)
         for old in (*replaced, x) if x not in replaced else replaced:
             traced.graph.erase_node(old)
+    for u in traced.graph.nodes:
+        place = u.meta.get("place")
+        if place is not None and place.base in instead:
+            u.meta["place"] = place._replace(base=instead[place.base])
     return traced._replace(outputs=[instead.get(x, x) if isinstance(x, Node) else x for x in traced.outputs])
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.record.lazy import storage_of
 from optfx.compiler.record.operations import aten
 from optfx.compiler.record.tracer import Following, traced_graph
 from optfx.tree import flatten, unflatten
-from optfx.tree.dispatch import DispatchMode
 
 
 class NotCaptured(Exception):
@@ -64,6 +62,7 @@ class Traced(NamedTuple):
     outputs: list[Any]  # nodes, and leaves that are no tensors
     taken: Any  # the structure of the arguments
     given: Any  # and of the result
+    asked: Asked
     writes: bool = False  # whether the function writes to tensors of its own
 
     def keeps_apart(self) -> bool:
@@ -73,10 +72,6 @@ class Traced(NamedTuple):
         with a group for each: the library chooses its arithmetic by their number.
         """
         return all(map(_keeps_apart, self.graph.nodes))
-
-    def asked(self) -> Asked:
-        """What was asked of torch."""
-        return Asked(str(self.graph), [*map(str, self.outputs)], self.given, [*self.closed.values()])
 
 
 def trace(f: Callable[..., Any], args: tuple[Any, ...], writes: bool = False) -> Traced:
@@ -89,6 +84,20 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...], writes: bool = False) ->
     Raises:
         NotCaptured: it cannot be a graph.
     """
+    traced = _run(f, args, writes)
+    _note_places(traced.graph)
+    return traced
+
+
+def asked(f: Callable[..., Any], args: tuple[Any, ...], writes: bool) -> Asked:
+    """What a function asks of torch, of which nothing else is kept: see `trace`."""
+    traced = _run(f, args, writes)
+    for x in traced.graph.nodes:
+        x.meta.clear()  # a graph is in memory for a while, and what it has computed need not be
+    return traced.asked
+
+
+def _run(f: Callable[..., Any], args: tuple[Any, ...], writes: bool) -> Traced:
     leaves, taken = flatten(args)
     if others := [x for x in leaves if not isinstance(x, Tensor) or x.device.type != "cpu"]:
         raise NotCaptured(f"an argument is no tensor on the CPU: {others[0]!r}")
@@ -97,25 +106,27 @@ def trace(f: Callable[..., Any], args: tuple[Any, ...], writes: bool = False) ->
     found: list[Any] = []
 
     def run(*leaves: Tensor, f: Callable[..., Any] = f) -> list[Tensor]:
-        with _Refusing(), _Unchecked():
+        with _Unchecked():
             results, given = flatten(f(*unflatten(taken, leaves)))
         found[:] = [[x if not isinstance(x, Tensor) else None for x in results], given]
         return [aten.alias.default(x) for x in results if isinstance(x, Tensor)]
 
-    graph, constants = traced_graph(torch.func.functionalize(run) if writes else run, leaves)
+    graph, constants = traced_graph(torch.func.functionalize(run) if writes else run, leaves, _Refusing)
+    if any(getattr(x.meta.get("val"), "layout", torch.strided) != torch.strided for x in graph.nodes):
+        raise NotCaptured("it works with a sparse tensor")
     if not writes and (writes := any(map(_writes, graph.nodes))):
-        graph, constants = traced_graph(torch.func.functionalize(run), leaves)
+        graph, constants = traced_graph(torch.func.functionalize(run), leaves, _Refusing)
     if writes:
         _unwritten(graph)
         if others := [x for x in graph.nodes if _writes(x)]:
             raise NotCaptured(f"{others[0].target} writes to a tensor that is not its own")
-    _note_places(graph)
     closed = {x: constants[x.target] for x in graph.nodes if x.op == "get_attr"}
     made = iter(next(x for x in graph.nodes if x.op == "output").args[0])
     others, given = found
     outputs = [next(made) if x is None else x for x in others]
     inputs = [x for x in graph.nodes if x.op == "placeholder"]
-    return Traced(graph, inputs, closed, outputs, taken, given, writes)
+    what = Asked(str(graph), [*map(str, outputs)], given, [*closed.values()])
+    return Traced(graph, inputs, closed, outputs, taken, given, what, writes)
 
 
 APART = {
@@ -145,27 +156,33 @@ def _writes(x: Node) -> bool:
 def _unwritten(graph: Graph) -> None:
     """Put a new tensor in the place of one that is made and written to, if there are no views of it by then:
     `functionalize` does not follow tensors that are made of none that it is given."""
-    for x in [x for x in graph.nodes if _writes(x)]:
-        own, value, name = x.args[0], x.meta["val"], name_of(x).removesuffix("_")
-        before = {*itertools.takewhile(lambda y, x=x: y is not x, graph.nodes)}
-        tensors = {y: y.meta["val"] for y in before if isinstance(y.meta.get("val"), Tensor)}
-        sharing = {y for y, of in tensors.items() if storage_of(of) == storage_of(value)}
-        pure = getattr(getattr(aten, name, None), x.target._overloadname, None)
-        if sharing != {own} or own.op != "call_function" or pure is None:
-            continue
-        with graph.inserting_before(x):
-            new = graph.call_function(pure, x.args, x.kwargs)
-        new.meta |= {"val": value, "written": True}  # what follows has its memory, and the last that was written there
-        own.meta |= {"val": torch.empty_like(value), "written": True}
-        own.replace_all_uses_with(new, delete_user_cb=lambda y, before=before, new=new: y not in before | {new})
-        x.replace_all_uses_with(new)
-        graph.erase_node(x)
+    before: set[Node] = set()
+    sharing: defaultdict[Any, list[Node]] = defaultdict(list)  # by their memory, those of `before`
+    for x in [*graph.nodes]:
+        value, new = x.meta.get("val"), x
+        here = sharing[storage_of(value)] if isinstance(value, Tensor) else []
+        if _writes(x) and here == [x.args[0]] and here[0].op == "call_function" and (pure := _pure(x)) is not None:
+            own = here.pop()
+            with graph.inserting_before(x):
+                new = graph.call_function(pure, x.args, x.kwargs)
+            new.meta |= {"val": value, "written": True}  # what follows has its memory, and the last that was written
+            own.meta |= {"val": torch.empty_like(value), "written": True}
+            own.replace_all_uses_with(new, delete_user_cb=lambda y, new=new: y is not new and y not in before)
+            x.replace_all_uses_with(new)
+            graph.erase_node(x)
+        before.add(new)
+        here.append(new)
+
+
+def _pure(x: Node) -> Any:
+    """The operation that makes a new tensor of what this one writes; None where there is none."""
+    return getattr(getattr(aten, name_of(x).removesuffix("_"), None), x.target._overloadname, None)  # type: ignore[union-attr]
 
 
 PHYSICAL = {aten._conj.default: aten.conj_physical.default, aten._neg_view.default: aten.neg.default}
 
 
-class _Refusing(DispatchMode):
+class _Refusing(Following):
     """What looks at values is no operation of a graph. Nor is a view whose elements are others than those in memory, by
     a bit that memory does not have: they are computed instead."""
 
@@ -174,20 +191,24 @@ class _Refusing(DispatchMode):
         if func is aten.index.Tensor:  # by integers it has the shape of the indices, by a mask it has not
             depends = any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
         elif func is aten._local_scalar_dense.default:
-            follows = _get_current_dispatch_mode()
-            depends = not (isinstance(follows, Following) and follows.tracer.is_given_by_code(args[0]))
+            depends = not self.tracer.is_given_by_code(args[0])
         else:
             depends = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & {*func.tags}
         if depends:
             raise NotCaptured(f"{func} depends on the values of tensors")
-        return func(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+ASKS = {torch.is_conj, Tensor.is_conj, torch.is_neg, Tensor.is_neg}
 
 
 class _Unchecked(TorchFunctionMode):
-    """`one_hot` looks at its classes, to check them; here it does not."""
+    """`one_hot` looks at its classes, to check them; here it does not. Nobody is told that a view is computed."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in ASKS:
+            raise NotCaptured(f"{func.__name__} depends on a view that is none here")
         if func is torch.nn.functional.one_hot and (classes := [*args[1:], *kwargs.values()]) and classes[0] > 0:
             index = args[0]
             return (index.unsqueeze(-1) == torch.arange(classes[0])).to(torch.int64)

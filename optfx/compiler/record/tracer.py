@@ -24,6 +24,7 @@ class Tracer:
         self.constants: dict[str, Tensor] = {}  # by the name that the graph has for them
         self._nodes: dict[int, Node] = {}  # by the id of the tensor
         self._kept: list[Tensor] = []  # so that no id is used twice
+        self._written: set[Any] = set()  # the memory of tensors that were written to
 
     def knows(self, x: Tensor) -> bool:
         """Whether a tensor is followed."""
@@ -51,12 +52,7 @@ class Tracer:
                 return False
             memory.add(storage_of(node.meta["val"]))
             waiting += node.all_input_nodes
-        writes = [
-            node
-            for node in self._graph.nodes
-            if getattr(node.target, "_schema", None) and node.target._schema.is_mutable
-        ]
-        return all(storage_of(node.args[0].meta["val"]) not in memory for node in writes)
+        return self._written.isdisjoint(memory)
 
     def follow(self, x: Tensor) -> Tensor:
         """Take a tensor as an argument of the graph."""
@@ -69,6 +65,9 @@ class Tracer:
         if view is not None and self._node(args[0]).op == "call_function":  # not of a tensor of somebody else
             return self._turn(args[0], f, view, args, kwargs)
         found = f(*args, **kwargs)
+        if f._schema.is_mutable:
+            own = args[0] if isinstance(args[0], (tuple, list)) else args[:1]
+            self._written |= {storage_of(y) for y in own if isinstance(y, Tensor)}
         if f is torch.ops.aten.detach.default:
             return self._note(found, self._node(args[0]))
         given: Any = [map_aggregate(x, self._node) for x in (args, kwargs)]
@@ -158,11 +157,13 @@ def function_of(constants: dict[str, Tensor] | GraphModule, graph: Graph) -> Gra
     return _LazyGraphModule(constants, graph)
 
 
-def traced_graph(f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> tuple[Graph, dict[str, Tensor]]:
+def traced_graph(
+    f: Callable[..., Sequence[Tensor]], args: Sequence[Tensor], mode: type[Following] = Following
+) -> tuple[Graph, dict[str, Tensor]]:
     """The graph alone, and its constants."""
     tracer = Tracer()
     for x in args:
         tracer.follow(x)
-    with torch.no_grad(), Following(tracer):
+    with torch.no_grad(), mode(tracer):
         outputs = f(*args)
     return tracer.end(outputs), tracer.constants
