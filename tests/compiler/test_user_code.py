@@ -222,6 +222,58 @@ def test_code_may_read_the_memory_of_leaves():
     assert "it reads the value of a tensor (test_user_code.py:" in opt.explain()
 
 
+def in_a_cell():
+    n = 0
+
+    def schedule(count):
+        nonlocal n
+        n += 1
+        return 0.1 / n
+
+    return optfx.sgd(schedule)
+
+
+def in_a_dict():
+    last = {}
+
+    def update(updates, state, params=None):
+        new = {k: x + 0.5 * last.get(k, 0.0) for k, x in updates.items()}
+        last.update(updates)
+        return new, state
+
+    return optfx.chain(core.from_functions(lambda p: (), update), optfx.sgd(0.1))
+
+
+class InAttributes:
+    def __init__(self):
+        self.n = 0
+
+    def __call__(self, count):
+        self.n += 1
+        return 0.1 / self.n
+
+    def init(self, params):
+        return ()
+
+    def update(self, updates, state, params=None):
+        return tree.scale(self(0), updates), state
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (in_a_cell, "n"),
+        (lambda: optfx.sgd(optfx.join_schedules([in_a_cell().steps[0].learning_rate] * 2, [3])), "n"),
+        (in_a_dict, "last"),
+        (lambda: optfx.sgd(InAttributes()), "n"),
+        (lambda: optfx.chain(InAttributes(), optfx.sgd(0.1)), "n"),
+    ],
+)
+def test_what_changes_outside_of_the_state_is_told_about(make, name):
+    with pytest.warns(UserWarning, match=f"changes '{name}', which is no part of its state"):
+        optfx.fuse(make()).init(params())
+
+
 def test_parameters_from_outside_are_those_before_the_step():
     """A closure holds the very module that is trained."""
     module = nn.Linear(2, 1)

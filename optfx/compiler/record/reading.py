@@ -6,9 +6,8 @@ numpy, text, and a tensor made of a list with tensors in it.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
-from types import FunctionType, MethodType
+from collections.abc import Callable, Iterable, Iterator
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from optfx.tree.record import is_record
 
+MANY = 1000  # entries of what is not compared
 BY_VALUE = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 READERS = {
     *(Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.__repr__, Tensor.__format__),
@@ -61,12 +61,34 @@ def _in_lists(x: Any) -> Iterator[Tensor]:
             yield from _in_lists(y)
 
 
-def holds_code(x: Any) -> bool:
-    """Whether functions stand in a transform or a schedule, or its class is none of the library's."""
+def code_in(x: Any) -> Iterator[Any]:
+    """The functions that stand in a transform or a schedule, and whatever in it is of no class of the library's."""
     if isinstance(x, (list, tuple)):
-        return any(map(holds_code, x))
-    if isinstance(x, dict):
-        return any(map(holds_code, x.values()))
-    if is_record(x):
-        return not type(x).__module__.startswith("optfx.") or any(map(holds_code, vars(x).values()))
-    return isinstance(x, (FunctionType, MethodType, functools.partial)) or (callable(x) and not isinstance(x, type))
+        for y in x:
+            yield from code_in(y)
+    elif isinstance(x, dict):
+        yield from code_in([*x.values()])
+    elif is_record(x):
+        if not type(x).__module__.startswith("optfx."):
+            yield x
+        yield from code_in([*vars(x).values()])
+    elif callable(x) and not isinstance(x, type):
+        yield x
+
+
+def kept_by(code: Iterable[Any]) -> dict[str, Any]:
+    """What functions keep in cells, and objects in attributes, by name and in a form that can be compared."""
+    found: dict[str, Any] = {}
+    for f in code:
+        if isinstance(f, FunctionType):
+            cells = zip(f.__code__.co_freevars, f.__closure__ or (), strict=True)
+            found |= {name: cell.cell_contents for name, cell in cells if cell != CellType()}
+        else:
+            found |= getattr(f.__self__ if isinstance(f, MethodType) else f, "__dict__", {})
+    return {name: _compared(x) for name, x in found.items()}
+
+
+def _compared(x: Any, depth: int = 3) -> Any:
+    if isinstance(x, (list, tuple, set, dict)) and depth and len(x) < MANY:
+        return id(x), [_compared(y, depth - 1) for y in (x.values() if isinstance(x, dict) else x)]
+    return repr(x) if isinstance(x, (bool, int, float, str)) else id(x)

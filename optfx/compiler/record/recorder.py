@@ -24,7 +24,7 @@ from optfx.compiler.record.findings import Again, Known, Place, code_of
 from optfx.compiler.record.inputs import FromCaller, Given, Input, Unfusable, index_of
 from optfx.compiler.record.lazy import Form, Lazy, Named, Reduction
 from optfx.compiler.record.operations import Operation, aten
-from optfx.compiler.record.reading import Watching, depends_on_values, holds_code
+from optfx.compiler.record.reading import Watching, code_in, depends_on_values
 from optfx.compiler.record.reasons import is_ours, line, reason_of
 from optfx.compiler.record.spreads import alike, correspond, has_rows, spread_of_result
 from optfx.compiler.record.strides import check_view, note_strides
@@ -163,7 +163,8 @@ class Recorder(Meeting, DispatchMode):
             return self.opaque(tx, place, (updates, state, params, extra))
         self._place, self._calls = place, 0
         try:
-            with Watching(_refuse_reading) if holds_code(tx) else contextlib.nullcontext():
+            code = [*code_in(tx)]
+            with Watching(_refuse_reading) if code else contextlib.nullcontext():
                 new = tx.step(updates, state, params, **extra)
             for x in flatten(new)[0]:
                 if isinstance(x, Tensor) and not isinstance(self.bring(x), Lazy) and x.ndim:
