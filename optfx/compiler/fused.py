@@ -304,7 +304,7 @@ class fuse:
         self._follow(plan)
         memory.copy_in(params, state)
         memory.read()
-        rebound = [(Input(i), x) for i, x in enumerate(grads)]
+        rebound: list[tuple[Any, Any]] = [*enumerate(grads)]
         for what, x in zip(inputs.extra, given, strict=True):
             kind = type(what)  # not isinstance, which looks at what is given
             if kind is AsLeaf:

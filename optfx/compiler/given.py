@@ -23,7 +23,10 @@ def form_of(x: Any) -> Any:
     """What a step is compiled for, of a gradient; one that is not contiguous is copied first."""
     if not isinstance(x, Tensor):
         return None
-    return x.shape, x.dtype, x.device, x.is_contiguous() and not x.is_conj() and not x.is_neg()
+    try:
+        return x.shape, x.dtype, x.device, x.is_contiguous() and not x.is_conj() and not x.is_neg()
+    except RuntimeError:  # it is sparse, which is an error elsewhere
+        return None
 
 
 def kinds_of(extra: dict[str, Any], members: Alone) -> list[Any]:

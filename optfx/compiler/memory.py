@@ -60,7 +60,7 @@ class Memory:
         self._sharded = {type(x) for x in given if is_sharded(x)}
         self._refuse_shared()
         self.n = len(given)
-        self._leaves = [*(_own(x, not live) for x in given), *(_own(x, copy) for x in kept)]
+        self._leaves = _unshared([*(_own(x, not live) for x in given), *(_own(x, copy) for x in kept)])
         self.forms = [*map(Form.of, self._leaves)]
         self.own = [*map(local_of, self._leaves)]
         self.apart = self._not_contiguous()  # which kernels see copies of
@@ -295,3 +295,13 @@ def _own(x: Tensor, copy: bool) -> Tensor:
     x = x.clone() if copy else x
     local = local_of(x)
     return x if local.is_contiguous() else from_local(local.contiguous(), spread_of(x), x.shape)
+
+
+def _unshared(leaves: list[Tensor]) -> list[Tensor]:
+    """Leaves none of which is another, as `z` is in `State(mu=z, nu=z)`: both are written to."""
+    found, places = [], set()
+    for x in leaves:
+        at = local_of(x).data_ptr()
+        found.append(x.clone() if at and at in places else x)
+        places.add(local_of(found[-1]).data_ptr())
+    return found

@@ -26,7 +26,7 @@ def params(module: nn.Module) -> dict[str, Tensor]:
         >>> {name: tuple(p.shape) for name, p in optfx.params(torch.nn.Linear(3, 2)).items()}
         {'weight': (2, 3), 'bias': (2,)}
     """
-    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    return {name: p.detach() for name, p in _trained(module)}
 
 
 def grads(module: nn.Module) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ def grads(module: nn.Module) -> dict[str, Tensor]:
         ...     model(torch.ones(4, 3)).square().mean().backward()
         ...     params, state = step(params, state, optfx.grads(model))
     """
-    found = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
+    found = {name: p.grad for name, p in _trained(module)}
     if missing := [name for name, grad in found.items() if grad is None]:
         raise ValueError(
             f"no gradient for {', '.join(map(repr, missing))}: call loss.backward() first; "
@@ -89,7 +89,7 @@ def load_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
         >>> model.weight.detach()
         tensor([[1., 1.]])
     """
-    own = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    own = dict(_trained(module))
     faults = [f"missing: {name}" for name in own if name not in params]
     faults += [f"unexpected: {name}" for name in params if name not in own]
     for name, value in params.items():
@@ -101,3 +101,9 @@ def load_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, p in own.items():
             p.copy_(params[name])
+
+
+def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"expected an nn.Module, got a {type(module).__name__}")
+    return [(name, p) for name, p in module.named_parameters() if p.requires_grad]

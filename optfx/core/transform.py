@@ -230,6 +230,8 @@ def check_params(params: Tree) -> None:
                 kind += ": the parameters of a module are optfx.params(module)"
         elif not (leaf.dtype.is_floating_point or leaf.dtype.is_complex):
             kind = f"{leaf.dtype}, expected a floating or complex dtype"
+        elif leaf.layout not in (torch.strided, torch.jagged):
+            kind = f"{leaf.layout}, expected {torch.strided}"
         else:
             continue
         raise TypeError(f"the parameter at {tree.paths(params)[i]!r} is {kind}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from optfx.compiler import fuse
 from optfx.compiler.record.findings import Resting
 from optfx.core import GradientTransformation
 from optfx.interop.owners import Owner
-from optfx.interop.torch_state import Layout, Names, State, memory_of, places_of
+from optfx.interop.torch_state import Layout, Names, State, memory, memory_of, places_of
 from optfx.interop.unscaled import unscaled
 from optfx.tree import Tree, leaves
 
@@ -27,6 +29,25 @@ def blocks(which: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, ...]]:
         found[-1].append(i)
         room -= sizes[i]
     return [tuple(block) for block in found]
+
+
+def fitting(updates: Any, params: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The updates of some parameters, as an optimizer gave them.
+
+    Raises:
+        ValueError: one that is missing, or does not fit its parameter.
+    """
+    found = {name: _update(updates, name) for name in names}
+    for name, x in found.items():
+        shape = params[name].shape
+        if not isinstance(x, Tensor) or x.shape != shape:
+            kind = f"has the shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
+            raise ValueError(f"TorchOptimizer: the update of {name!r} {kind}, expected a tensor of {tuple(shape)}")
+    return found
+
+
+def _update(updates: Any, name: str) -> Any:
+    return updates.get(name) if isinstance(updates, dict) else None
 
 
 class Whole:
@@ -160,12 +181,16 @@ class Program:
         Yields:
             The parameters of the block, and its updates by name.
         """
+        if len(self._blocks) > 1:  # a gradient may be a parameter of another block
+            written = memory_of(params)
+            grads = {name: g.clone() if memory(g) in written else g for name, g in grads.items()}
         updates = self._run_before(grads, params, kept, extra)
         if not self._blocks:
-            yield list(self.names.of), updates
+            yield list(self.names.of), fitting(updates, params, params)
         once: dict[Any, State] = {}
         for block, steps in self._blocks:
-            yield block, self._run_block(block, steps, updates, grads, params, kept, extra, once)
+            mine = [self.names.of[i] for i in block]
+            yield block, fitting(self._run_block(block, steps, updates, grads, params, kept, extra, once), params, mine)
 
     def _run_before(self, grads: Tree, params: Tree, kept: Mapping[int, State], extra: dict[str, Any]) -> Tree:
         updates, new = dict(grads), []
@@ -209,7 +234,7 @@ class Program:
                     }
                 u, state = part.tx.run(own, part.layout.read(kept), own_params, theirs)
                 for i in part.params:
-                    mine[names.of[i]] = u[names.of[i]]
+                    mine[names.of[i]] = _update(u, names.of[i])
                 new.append((part, state))
         others = memory_of(of_block, grads_of_block)
         for part, state in new:

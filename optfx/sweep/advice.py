@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
+
+from optfx.core import GradientTransformation
 
 _BATCH_NORM = (
     "BatchNorm does with its running statistics. Let it use those of the batch alone, before anything else:\n\n"
@@ -58,6 +61,17 @@ _ADVICE = {  # part of a message of torch -> what is wrong, and what to do
     ),
     "unsupported for Sparse tensors": _SPARSE,
     "Sparse CSR tensors do not have": _SPARSE,
+    "Tensor that doesn't have storage": (
+        "it reads the memory of a tensor (numpy, tolist), and here a tensor stands for those of all members. Write it "
+        "with functions of torch, or call it with the parameters of one member when training is over"
+    ),
+    "batching operators that can": (
+        "a shape depends on values (a boolean mask as an index, nonzero, unique), and here members have values of "
+        "their own. Use torch.where, or multiply by the mask"
+    ),
+    "vmap over torch.allclose": (
+        "it asks whether tensors are alike, and here a tensor stands for those of all members. Use torch.where"
+    ),
 }
 
 
@@ -68,6 +82,7 @@ def advised(who: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        who = "make_optimizer" if _is_of_optimizer(error.__traceback__) else who
         for part, words in _ADVICE.items():
             if part in str(error):
                 how = _DRAW[who] if part == _RANDOM else ""
@@ -79,3 +94,10 @@ def advised(who: str) -> Iterator[None]:
             raise
         do = ": give it sync_period=2" if needs.startswith("sam ") else ""
         raise ValueError(f"make_optimizer: {needs}, and a sweep gives value and grad{do}") from error
+
+
+def _is_of_optimizer(at: TracebackType | None) -> bool:
+    """Whether a transform was taking a step."""
+    while at is not None and at.tb_frame.f_code is not GradientTransformation.run.__code__:
+        at = at.tb_next
+    return at is not None

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from optfx.tree.dispatch import DispatchMode
+from optfx.tree.record import is_wrapped
 
 SHARE = 0.8  # of free memory: kernels need workspace, and other programs run too
 
@@ -32,7 +33,8 @@ class LiveBytes(DispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for x in tree_leaves(out):
-            if isinstance(x, Tensor) and x.layout == torch.strided:
+            plain = isinstance(x, Tensor) and x.layout == torch.strided
+            if plain and not is_wrapped(x):  # `x.data` of one that is, which takes no memory
                 self._count(x.untyped_storage())
         self.peak = max(self.peak, self.now)
         return out

@@ -226,6 +226,8 @@ def run(
     if end is None or end < 1 or (every is not None and every < 1) or any(not 0 < x <= end for x in rungs or ()):
         got = f"steps={steps}, rungs={rungs}, every={every}"
         raise ValueError(f"expected steps, or rungs up to them, and every at least 1; got {got}")
+    if fractions := [x for x in (end, every, *(rungs or ())) if isinstance(x, float)]:
+        raise TypeError(f"steps, rungs and every are whole numbers, got {fractions[0]}")
     if policy is not None and every is None and not rungs:
         raise ValueError("a policy acts at rungs, or every so many steps: give one of them")
     _check_takes("policy", policy, "(population, values, key)", 3)

@@ -45,7 +45,7 @@ def difference(a: Tree, b: Tree) -> str | None:
 
 
 def misfit(like: Tree, xs: list[Any], tree: Tree, ys: list[Any] | None, same_shapes: bool = True) -> str | None:
-    """How a tree differs from the one that it should match: in structure, type, shape or device.
+    """How a tree differs from the one that it should match: in structure, type, shape, device or layout.
 
     Args:
         like: the tree to match.
@@ -60,7 +60,7 @@ def misfit(like: Tree, xs: list[Any], tree: Tree, ys: list[Any] | None, same_sha
     if ys is None:
         return difference(like, tree)
     try:
-        even = [x.device for x in xs] == [y.device for y in ys]
+        even = [(x.device, x.layout) for x in xs] == [(y.device, y.layout) for y in ys]
         if even and (not same_shapes or [x.shape for x in xs] == [y.shape for y in ys]):
             return None
     except AttributeError:  # some leaf is not a tensor
@@ -72,4 +72,6 @@ def misfit(like: Tree, xs: list[Any], tree: Tree, ys: list[Any] | None, same_sha
             return f"has the shape {tuple(y.shape)} at {path!r}, expected {tuple(x.shape)}"
         if x.device != y.device:
             return f"is on {y.device} at {path!r}, expected {x.device}"
+        if x.layout != y.layout:
+            return f"is sparse at {path!r} ({y.layout}), expected {x.layout}: make it dense, by `to_dense()`"
     return None

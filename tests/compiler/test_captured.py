@@ -343,6 +343,16 @@ def test_what_cannot_be_captured():
         capture(lambda x: x[x > 0], drawn(3))
     with pytest.raises(NotCaptured, match="values"):
         capture(lambda x: x[:, (x > 0).any(0)], drawn(3, 3))
+    for reads in (
+        lambda x: x * x.sum().tolist(),
+        lambda x: x * float(x.sum().numpy()),
+        lambda x: x * float(f"{x.sum()}"),
+        lambda x: x * torch.tensor([x.sum(), 1.0])[0],
+        lambda x: x if torch.allclose(x, x + 1) else 2 * x,
+        lambda x: x * nn.functional.one_hot(x.long().abs())[0, 0],
+    ):
+        with pytest.raises(NotCaptured, match="value"):
+            capture(reads, drawn(3))
     with pytest.raises(NotCaptured, match="writes"):
         capture(lambda x: x.add_(1), drawn(3))
     with pytest.raises(NotCaptured, match="is_conj depends"):

@@ -597,6 +597,7 @@ def test_errors():
         (g | {"w": torch.zeros(20, 30)}, r"has the shape \(20, 30\) at 'w', expected \(30, 20\)"),
         (g | {"w": torch.zeros(30, 20, device="meta")}, "is on meta at 'w'"),
         (g | {"extra": torch.zeros(1)}, "unexpected leaf 'extra'"),
+        (g | {"w": g["w"].to_sparse()}, r"is sparse at 'w' \(torch.sparse_coo\).*make it dense, by `to_dense\(\)`"),
     ]
     for wrong, words in bad:
         with pytest.raises(ValueError, match=words):

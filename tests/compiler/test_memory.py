@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
 
 import optfx
 from optfx import tree
+from optfx.interop import TorchOptimizer
 
 
 def net():
@@ -278,3 +281,65 @@ def test_a_submodule_that_is_replaced():
     del model[1]
     with pytest.raises(ValueError, match=r"no parameter at '1\.0\.bias' any more"):
         opt.step({k: torch.zeros_like(x) for k, x in params.items()}, state, params)
+
+
+TURNED = {
+    "each other": lambda p, s: {"x": p["y"], "y": p["x"]},
+    "a part of another": lambda p, s: {"x": p["y"], "y": torch.cat([p["x"], p["y"]])[1:4]},
+    "in a row": lambda p, s: {"x": p["y"].flip(0), "y": p["x"]},
+    "of the state": lambda p, s: (lambda t: {"x": t["y"] + p["x"], "y": t["x"]})(tree.get(s, "trace")),
+    "itself": lambda p, s: {"x": p["x"], "y": p["y"]},
+}
+
+
+@pytest.mark.parametrize("chain", [(), (optfx.clip_by_global_norm(1.0),), (optfx.centralize(), optfx.params_ema(0.5))])
+@pytest.mark.parametrize("turned", TURNED.values(), ids=TURNED)
+def test_gradients_that_are_parameters_or_a_state(turned, chain):
+    """As in a game of two players: each is the gradient of the other."""
+    tx = optfx.chain(*chain, optfx.sgd(0.1, momentum=0.5))
+    p = {"x": torch.tensor([1.0, 2.0, 4.0]), "y": torch.tensor([3.0, -1.0, 0.5])}
+    s, opt = tx.init(p), optfx.fuse(tx)
+    q, state = opt.init(p)
+    for _ in range(3):
+        updates, s = tx.update(turned(p, s), s, p)
+        p = optfx.apply_updates(p, updates)
+        q, state = opt.step(turned(q, state), state, q)
+    torch.testing.assert_close(q, p)
+
+
+def test_gradients_that_are_a_part_of_a_parameter():
+    opt = optfx.fuse(optfx.sgd(0.1))
+    q, state = opt.init({"x": torch.tensor([1.0, 2.0, 4.0]), "y": torch.tensor([1.0, 1.0])})
+    for _ in range(2):  # the second time the addresses are known
+        want = {"x": q["x"] * 0.9, "y": q["y"] - 0.1 * q["x"][1:]}
+        q, state = opt.step({"x": q["x"], "y": q["x"][1:]}, state, q)
+        torch.testing.assert_close(q, want)
+
+
+def test_a_state_that_has_one_tensor_in_two_places():
+    class State(NamedTuple):
+        mu: dict
+        nu: dict
+
+    def init(params):
+        zeros = tree.zeros_like(params)
+        return State(zeros, zeros)
+
+    def update(updates, state, params=None):
+        mu, nu = tree.add(state.mu, updates), tree.add(state.nu, tree.mul(updates, updates))
+        return tree.map(lambda m, v: -0.1 * m / (1 + v), mu, nu), State(mu, nu)
+
+    tx = optfx.core.from_functions(init, update)
+    p = {"w": torch.tensor([1.0, -2.0])}
+    s, opt = tx.init(p), optfx.fuse(tx)
+    q, state = opt.init(tree.copy(p), tx.init(p), copy=False)
+    w = nn.Parameter(p["w"].clone())
+    optimizer = TorchOptimizer([("w", w)], tx, compile=True)
+    for _ in range(3):
+        updates, s = tx.update(p, s, p)
+        p = optfx.apply_updates(p, updates)
+        q, state = opt.step(tree.copy(q), state, q)
+        w.grad = w.detach().clone()
+        optimizer.step()
+    torch.testing.assert_close(q, p)
+    torch.testing.assert_close(w.detach(), p["w"])

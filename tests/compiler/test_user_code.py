@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -175,8 +176,6 @@ def test_tensors_from_outside_are_read_at_each_step(use, written):
 
 
 def test_numpy_is_read_at_each_step():
-    import numpy as np
-
     table = np.array([1.0, 2.0, 3.0], dtype="float32")
 
     def extra(step):
@@ -184,6 +183,95 @@ def test_numpy_is_read_at_each_step():
         return {}
 
     same(on_leaves(lambda x: x * torch.from_numpy(table)[: x.shape[-1]]), extra=extra)
+
+
+def count_as_text(count):
+    return float(f"{count}")
+
+
+READS = {
+    "float": float,
+    "tolist": lambda count: count.tolist(),
+    "numpy": lambda count: float(count.numpy()),
+    "asarray": lambda count: float(np.asarray(count)),
+    "interp": lambda count: np.interp(count, [0, 5], [0.0, 2.0]),
+    "a ufunc": lambda count: np.cos(np.asarray(count)),
+    "an index": lambda count: np.linspace(0.0, 1.0, 9)[count],
+    "dlpack": lambda count: float(np.from_dlpack(count)),
+    "text": count_as_text,
+    "a list": lambda count: torch.tensor([count, count])[0],
+    "new_tensor": lambda count: count.new_tensor([count, count])[0],
+    "allclose": lambda count: 2.0 if torch.allclose(count, torch.tensor(0)) else 1.0,
+    "equal": lambda count: 2.0 if torch.equal(count, torch.tensor(0)) else 1.0,
+    "nonzero": lambda count: len(count.nonzero()),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_schedule_may_look_at_the_count(read):
+    same(optfx.sgd(lambda count: 0.1 / (2 + read(count))))
+    same(optfx.inject_hyperparams(optfx.sgd(lambda count: 0.1 / (2 + read(count)))))
+    same(optfx.chain(optfx.sgd(optfx.join_schedules([lambda count: 0.1 / (2 + read(count)), lambda count: 0.1], [9]))))
+
+
+def test_code_may_read_the_memory_of_leaves():
+    same(on_leaves(lambda x: x * x.sum().tolist()))
+    same(on_leaves(lambda x: x.clone().apply_(lambda y: 2 * y)))
+    same(on_leaves(lambda x: torch.from_numpy(np.sign(x.numpy()))))
+    opt = same(on_leaves(lambda x: x * (x.data_ptr() != 0)))
+    assert "it reads the value of a tensor (test_user_code.py:" in opt.explain()
+
+
+def in_a_cell():
+    n = 0
+
+    def schedule(count):
+        nonlocal n
+        n += 1
+        return 0.1 / n
+
+    return optfx.sgd(schedule)
+
+
+def in_a_dict():
+    last = {}
+
+    def update(updates, state, params=None):
+        new = {k: x + 0.5 * last.get(k, 0.0) for k, x in updates.items()}
+        last.update(updates)
+        return new, state
+
+    return optfx.chain(core.from_functions(lambda p: (), update), optfx.sgd(0.1))
+
+
+class InAttributes:
+    def __init__(self):
+        self.n = 0
+
+    def __call__(self, count):
+        self.n += 1
+        return 0.1 / self.n
+
+    def init(self, params):
+        return ()
+
+    def update(self, updates, state, params=None):
+        return tree.scale(self(0), updates), state
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (in_a_cell, "n"),
+        (lambda: optfx.sgd(optfx.join_schedules([in_a_cell().steps[0].learning_rate] * 2, [3])), "n"),
+        (in_a_dict, "last"),
+        (lambda: optfx.sgd(InAttributes()), "n"),
+        (lambda: optfx.chain(InAttributes(), optfx.sgd(0.1)), "n"),
+    ],
+)
+def test_what_changes_outside_of_the_state_is_told_about(make, name):
+    with pytest.warns(UserWarning, match=f"changes '{name}', which is no part of its state"):
+        optfx.fuse(make()).init(params())
 
 
 def test_parameters_from_outside_are_those_before_the_step():

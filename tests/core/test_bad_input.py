@@ -38,6 +38,7 @@ SPOILED = {
     "other shape": lambda x: torch.ones([n + 1 for n in x.shape] or [2], dtype=x.dtype),
     "a tree": lambda x: {"deeper": x},
     "another device": lambda x: x.to("meta"),
+    "sparse": lambda x: x.to_sparse(),
 }
 
 
@@ -89,3 +90,11 @@ def test_a_spoiled_state(params, how, data):
         tx.update(params, bad, params)
     assert tree.paths(params)[index] in str(error.value)
     assert tree.allclose((params, state), before)
+
+
+def test_sparse_parameters_and_what_is_no_module():
+    with pytest.raises(TypeError, match=r"the parameter at 'w' is torch\.sparse_coo, expected torch\.strided"):
+        optfx.adam(0.1).init({"w": torch.eye(2).to_sparse()})
+    for f in (optfx.params, optfx.grads, lambda x: optfx.load_params(x, {})):
+        with pytest.raises(TypeError, match=r"expected an nn\.Module, got a generator"):
+            f(torch.nn.Linear(1, 1).parameters())

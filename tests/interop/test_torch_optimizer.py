@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 from torch.testing._internal import common_optimizers as theirs
 
 import optfx
-from optfx.interop import TorchOptimizer
+from optfx.interop import TorchOptimizer, program
 from optfx.interop.torch_specs import SPECS
 from tests.interop.parity import cases
 
@@ -424,6 +424,39 @@ def test_sparse_gradients_are_refused():
     embedding(torch.tensor([1])).sum().backward()
     with pytest.raises(RuntimeError, match="the gradient of 'weight' is sparse"):
         optimizer.step()
+
+
+MISFITS = {
+    "another shape": (lambda u: {k: x.sum() for k, x in u.items()}, r"'0\.bias' has the shape \(\)", "'0.bias'"),
+    "a number": (lambda u: dict.fromkeys(u, 0.1), "is a float", "a float"),
+    "one is missing": (lambda u: {k: x for k, x in u.items() if k != "2.weight"}, r"'2\.weight' is a None", "lacks"),
+    "None": (lambda u: None, "is a None", "lacks"),
+}
+
+
+@pytest.mark.parametrize(("make", "words", "compiled"), MISFITS.values(), ids=MISFITS)
+def test_updates_that_do_not_fit(make, words, compiled):
+    for around in (optfx.identity(), optfx.clip_by_global_norm(1.0)):
+        for compile in (False, True):
+            net = model()
+            before = copy.deepcopy(net.state_dict())
+            tx = optfx.chain(around, optfx.stateless(lambda u, p: make(u)))
+            optimizer = TorchOptimizer(sorted(net.named_parameters()), tx, compile=compile)
+            loss_of(net).backward()
+            with pytest.raises(ValueError, match=compiled if compile else f"TorchOptimizer: the update of .*{words}"):
+                optimizer.step()
+            assert all(torch.equal(x, before[k]) for k, x in net.state_dict().items())
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_gradients_that_are_other_parameters(compile, monkeypatch):
+    monkeypatch.setattr(program, "BLOCK", 1)
+    x, y = nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor([3.0, -1.0]))
+    optimizer = TorchOptimizer([x, y], optfx.sgd(0.1), compile=compile)
+    x.grad, y.grad = y.detach(), x.detach()
+    want = x.detach() - 0.1 * y.detach(), y.detach() - 0.1 * x.detach()
+    optimizer.step()
+    torch.testing.assert_close((x.detach(), y.detach()), want)
 
 
 def test_hooks():

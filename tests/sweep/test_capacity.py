@@ -36,6 +36,12 @@ def test_live_bytes():
         assert live.peak == 8 * KB
 
 
+def test_live_bytes_of_data_of_a_wrapped_tensor():
+    with LiveBytes() as live:
+        torch.func.grad(lambda x: (x.data * x).sum())(torch.zeros(KB))
+    assert live.peak >= 4 * KB
+
+
 def test_live_bytes_inside_function_transforms():
     x = torch.zeros(5, 4 * KB)
 

@@ -358,6 +358,7 @@ BAD = {
     "another metric": ({"metric": "loss"}, ValueError, "evaluate gives no 'loss'; it gives nothing"),
     "no rungs": ({"policy": sweep.halve(2)}, ValueError, "a policy acts at rungs, or every so many steps"),
     "rungs beyond": ({"rungs": [5]}, ValueError, r"rungs up to them.* rungs=\[5\]"),
+    "fractions of steps": ({"steps": 1e3}, TypeError, r"steps, rungs and every are whole numbers, got 1000\.0"),
     "bools": ({"configs": {"a": torch.tensor([True])}}, TypeError, "configs: 'a' is torch.bool"),
     "a way": ({"mode": "up"}, ValueError, "mode is 'min' or 'max', got 'up'"),
     "no names": ({"configs": {}}, ValueError, "configs: no hyperparameters"),

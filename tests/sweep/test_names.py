@@ -1,8 +1,10 @@
 """The names of metrics and settings, and what functions cannot do for many members at once: said before training."""
 
+import math
 import re
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -207,6 +209,34 @@ CANNOT = {
     "spectral norm": (
         {"model": nn.utils.parametrizations.spectral_norm(nn.Linear(3, 1))},
         r"loss_fn: it writes to a tensor that all members share .* torch\.linalg\.matrix_norm\(weight, 2\)",
+    ),
+    "if in a schedule": (
+        {"make": lambda c: optfx.sgd(lambda count: c["rate"] if count < 3 else 0.1 * c["rate"])},
+        "make_optimizer: it branches on a value",
+    ),
+    "float in a schedule": (
+        {"make": lambda c: optfx.sgd(lambda count: c["rate"] * math.cos(count))},
+        "make_optimizer: it turns a value into a Python number",
+    ),
+    "numpy in a schedule": (
+        {"make": lambda c: optfx.sgd(lambda count: c["rate"] * np.interp(count, [0, 5], [1.0, 0.1]))},
+        "make_optimizer: it reads the memory of a tensor",
+    ),
+    "numpy in loss": (
+        {"loss_fn": lambda p, x: p["weight"].sum() + float(p["bias"].detach().numpy()[0])},
+        "loss_fn: it reads the memory of a tensor",
+    ),
+    "numpy in evaluate": (
+        {"evaluate": lambda p: {"loss": float(np.median(p["weight"].numpy()))}},
+        "evaluate: it reads the memory of a tensor .* of one member when training is over",
+    ),
+    "a mask as an index": (
+        {"loss_fn": lambda p, x: p["weight"][p["weight"] > 0].sum()},
+        "loss_fn: a shape depends on values .* multiply by the mask",
+    ),
+    "allclose": (
+        {"loss_fn": lambda p, x: p["weight"].sum() * (1 if torch.allclose(p["bias"], p["weight"]) else 2)},
+        "loss_fn: it asks whether tensors are alike",
     ),
 }
 

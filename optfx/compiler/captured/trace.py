@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from optfx.compiler.kernels.writer import name_of
 from optfx.compiler.record.lazy import storage_of
 from optfx.compiler.record.operations import aten
+from optfx.compiler.record.reading import Watching, depends_on_values
 from optfx.compiler.record.tracer import Following, traced_graph
 from optfx.tree import flatten, unflatten
 
@@ -106,7 +108,7 @@ def _run(f: Callable[..., Any], args: tuple[Any, ...], writes: bool) -> Traced:
     found: list[Any] = []
 
     def run(*leaves: Tensor, f: Callable[..., Any] = f) -> list[Tensor]:
-        with _Unchecked():
+        with _Unchecked(), Watching(_refuse_followed):
             results, given = flatten(f(*unflatten(taken, leaves)))
         found[:] = [[x if not isinstance(x, Tensor) else None for x in results], given]
         return [aten.alias.default(x) for x in results if isinstance(x, Tensor)]
@@ -188,18 +190,23 @@ class _Refusing(Following):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         func = PHYSICAL.get(func, func) if isinstance(args[0] if args else None, Tensor) else func
-        if func is aten.index.Tensor:  # by integers it has the shape of the indices, by a mask it has not
-            depends = any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
-        elif func is aten._local_scalar_dense.default:
+        if func is aten._local_scalar_dense.default:
             depends = not self.tracer.is_given_by_code(args[0])
         else:
-            depends = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & {*func.tags}
+            depends = depends_on_values(func, args)
         if depends:
             raise NotCaptured(f"{func} depends on the values of tensors")
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 ASKS = {torch.is_conj, Tensor.is_conj, torch.is_neg, Tensor.is_neg}
+
+
+def _refuse_followed(x: Tensor) -> None:
+    """Refuse to have the memory of a tensor read that the function is given, or has made of such."""
+    followed = [mode.tracer.knows(x) for mode in _get_current_dispatch_mode_stack() if isinstance(mode, Following)]
+    if any(followed):
+        raise NotCaptured("it reads the value of a tensor")
 
 
 class _Unchecked(TorchFunctionMode):

@@ -19,6 +19,7 @@ from optfx.compiler.kernels.cpp.calls import Call
 from optfx.compiler.kernels.program import of_nothing
 from optfx.compiler.kernels.workshop import Kernel, Workshop
 from optfx.compiler.members import Members
+from optfx.compiler.plan.apart import Apart
 from optfx.compiler.plan.groups import Member, Work, groups_of
 from optfx.compiler.plan.layout import Layout, Packing
 from optfx.compiler.plan.numbers import Numbers
@@ -120,6 +121,7 @@ class Plan:
         self.numbers = self.scalars[len(recording.inputs.of_state) :]  # beside those of the state
         self.memory = [Form.of(x) for x in self.numbers]
         self.addresses: list[int] = []
+        self._own = slice(recording.inputs.n, given.own)
         self._left_out: Set[int] = frozenset()
 
     # ---- kernels ---------------------------------------------------------------------------------
@@ -232,7 +234,7 @@ class Plan:
 
     def look_up(self, addresses: list[int]) -> None:
         """Find out where params, state and numbers are in memory now: at these addresses, among others."""
-        self.addresses = addresses
+        self.addresses, self._apart = addresses, Apart(self.values[self._own])
         for bound in [b for s in self.stages for b in (s.scalars, *(u.bound for u in s.units)) if b is not None]:
             bound.look_up()
 
@@ -252,7 +254,7 @@ class Plan:
             unit.bound.leave_out(inputs)  # type: ignore[misc]
         self._left_out = params
 
-    def run(self, rebound: Iterable[tuple[Input, Tensor]], extra: list[Any]) -> None:
+    def run(self, rebound: list[tuple[Input, Tensor]], extra: list[Any]) -> None:
         """Take a step: everything is written in place.
 
         Args:
@@ -263,7 +265,7 @@ class Plan:
             Changed: see there.
         """
         values = self.values
-        for i, x in rebound:
+        for i, x in self._apart.of(rebound):
             values[i] = x
         for i, x in self._recorder.outside:
             values[i] = self._members.every(x.contiguous())

@@ -18,6 +18,7 @@ class Whole(NamedTuple):
 
     leaves: list[Tensor]
     scalars: list[Tensor]
+    own: int  # the leaves before this one are gradients, params and state
 
 
 def whole(recording: Recording, given: list[Tensor], numbers: list[Tensor], extra: list[Any], members: Alone) -> Whole:
@@ -37,4 +38,4 @@ def whole(recording: Recording, given: list[Tensor], numbers: list[Tensor], extr
     outside = [x for _, x in recording.recorder.numbers]
     written = inputs.scalars[len(known) : len(inputs.scalars) - len(outside)]
     places = [torch.zeros(members.shape(x.shape), dtype=x.dtype, device=x.device) for x in written]
-    return Whole(leaves, [*known, *places, *map(members.every, outside)])
+    return Whole(leaves, [*known, *places, *map(members.every, outside)], len(given))

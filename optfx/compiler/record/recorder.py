@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from optfx.compiler.record.findings import Again, Known, Place, code_of
 from optfx.compiler.record.inputs import FromCaller, Given, Input, Unfusable, index_of
 from optfx.compiler.record.lazy import Form, Lazy, Named, Reduction
 from optfx.compiler.record.operations import Operation, aten
+from optfx.compiler.record.reading import Watching, code_in, depends_on_values
 from optfx.compiler.record.reasons import is_ours, line, reason_of
 from optfx.compiler.record.spreads import alike, correspond, has_rows, spread_of_result
 from optfx.compiler.record.strides import check_view, note_strides
@@ -37,7 +38,6 @@ from optfx.tree.sharded import spread_of
 from optfx.tree.verbs import Scalars
 from optfx.tree.words import difference
 
-READING = {"_local_scalar_dense", "equal", "is_nonzero"}
 LITERALS = {"lift", "lift_fresh", "lift_fresh_copy"}  # what `torch.tensor` does with a new tensor
 
 
@@ -163,7 +163,9 @@ class Recorder(Meeting, DispatchMode):
             return self.opaque(tx, place, (updates, state, params, extra))
         self._place, self._calls = place, 0
         try:
-            new = tx.step(updates, state, params, **extra)
+            code = [*code_in(tx)]
+            with Watching(_refuse_reading) if code else contextlib.nullcontext():
+                new = tx.step(updates, state, params, **extra)
             for x in flatten(new)[0]:
                 if isinstance(x, Tensor) and not isinstance(self.bring(x), Lazy) and x.ndim:
                     raise Unfusable("it makes a row of numbers")
@@ -187,7 +189,7 @@ class Recorder(Meeting, DispatchMode):
             return self.tracer.call(func, args, kwargs)
         if func._schema.is_mutable:
             raise Unfusable(f"it writes in place, by {name}")
-        if name in READING:
+        if name == "is_nonzero" or depends_on_values(func, args):
             raise Unfusable("it reads the value of a tensor")
         flat, spec = pytree.tree_flatten((args, kwargs))
         flat = [self.bring(x) if isinstance(x, Tensor) else x for x in flat]
@@ -304,6 +306,10 @@ class Recorder(Meeting, DispatchMode):
                     ones = [torch.ones(1, dtype=d, device=xs[0].device) for d in kinds]
                     known[kinds] = verbs.part_of(f, ones, Scalars(f, values)).dtype
             return functools.reduce(torch.promote_types, known.values())
+
+
+def _refuse_reading(x: Tensor) -> NoReturn:
+    raise Unfusable("it reads the value of a tensor")
 
 
 @functools.cache  # torch 2.13 traces torch.promote_types, which would take most of the time of a recording

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from optfx.compiler.record.kept import Kept, kept_of, needed
 from optfx.compiler.record.lazy import Form, Lazy, Write
 from optfx.compiler.record.levels import Levels
 from optfx.compiler.record.notes import Filled
+from optfx.compiler.record.reading import code_in, kept_by
 from optfx.compiler.record.recorder import Recorder
 from optfx.compiler.record.tracer import Tracer
 from optfx.core import GradientTransformation, apply_updates
@@ -55,7 +57,8 @@ def record(
     """
     known = Known() if known is None else known
     step = _Step(tx, grads, state, params, extra, known)
-    n = len(step.inputs.scalars)
+    n, code = len(step.inputs.scalars), [*code_in(tx)]
+    kept = kept_by(code)
     with torch.no_grad():
         while True:
             tracer = Tracer()
@@ -67,6 +70,12 @@ def record(
             if known.complete or not known.outside:
                 break
             known.complete = True
+    if changed := [repr(name) for name, x in kept_by(code).items() if kept.get(name, x) != x]:
+        warnings.warn(
+            f"fuse: the code of the optimizer changes {', '.join(changed)}, which is no part of its state, and a "
+            "compiled step does not run that code again: keep in the state what changes",
+            stacklevel=5,
+        )
     recorder = step.recorder
     step.inputs.scalars[n:] = [x for _, x in recorder.numbers]
     graph = tracer.finish([*scalars, *(x for x, _ in recorder.numbers), *recorder.partials], outputs)

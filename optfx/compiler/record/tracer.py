@@ -50,7 +50,8 @@ class Tracer:
             seeded = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
             if node.op != "call_function" or seeded or "empty" in str(node.target):
                 return False
-            memory.add(storage_of(node.meta["val"]))
+            if "val" in node.meta:  # else it gave several
+                memory.add(storage_of(node.meta["val"]))
             waiting += node.all_input_nodes
         return self._written.isdisjoint(memory)
 
