@@ -234,8 +234,8 @@ def test_a_loss_that_is_another_one_at_each_call():
 
 
 def test_values_of_the_first_batch_are_no_part_of_a_program():
-    """Torch does not tell of `tolist`."""
-    loss = lambda params, batch: loss_fn(params, batch[:2]) * batch[2].tolist()[0]
+    """Torch does not tell of `torch.Tensor([x])`."""
+    loss = lambda params, batch: loss_fn(params, batch[:2]) * torch.Tensor([batch[2][0]])[0]
     weighted = lambda step: (*batches(step), torch.tensor([1.0 + step]))
     with pytest.warns(UserWarning, match="it does something else with another batch"):
         found = fit(loss_fn=loss, batches=weighted)
