@@ -78,7 +78,7 @@ def test_whole_times(load):
 
 def test_steps_beside_neighbours(load, monkeypatch, fresh_dynamo):
     sweep = load("sweep")
-    monkeypatch.setattr(sweep, "lengths", lambda *size: (2, 4))
+    monkeypatch.setattr(sweep, "lengths", lambda *size: (2, 4, 6))
     monkeypatch.setattr(sweep, "NEIGHBOURS", (1,))
     with torch.compiler.set_stance(force_backend="aot_eager"):
         rows = sweep.step((3, 4), rounds=2)

@@ -23,6 +23,7 @@ from optfx.tree.words import LeafError
 Row = Sequence[Tensor]  # the corresponding leaves of all trees
 
 LARGE = 2**18  # elements from which a leaf keeps a CPU busy alone: to stack it would cost more than it saves
+HUGE = 2**20  # and from which it keeps a thread busy for so long that others need not help
 TILES = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()  # AMX, which multiplies bfloat16 and wants more
 
 
@@ -134,8 +135,12 @@ def run_matrices(
     """Run a function of matrices once, for corresponding leaves that are alike from row to row."""
     x = rows[0][0]
     tiled = TILES and (scalars.values.get("dtype") or x.dtype) == torch.bfloat16
-    if len(rows) > 1 and x.device.type == "cpu" and not tiled and max(x.numel() for x in rows[0]) >= LARGE:
-        return side_by_side(lambda row: run_matrices(f, [row], scalars, like)[0], rows)
+    if len(rows) > 1 and x.device.type == "cpu" and not tiled and (most := max(x.numel() for x in rows[0])) >= LARGE:
+
+        def alone(row: Row) -> list[Tensor]:
+            return run_matrices(f, [row], scalars, like)[0]
+
+        return side_by_side(alone, rows) if most >= HUGE else [alone(row) for row in rows]
     before = x.shape[:-2]
     ys = run_leaf(f, tuple(map(batch, zip(*rows, strict=True))), scalars, len(like), like)
     # a state whose strides change would be compiled again, an empty one too

@@ -50,24 +50,24 @@ def pool_of(workers: int) -> ThreadPoolExecutor:
 
 
 def side_by_side(f: Callable[[A], B], xs: Sequence[A]) -> list[B]:
-    """A function of each of these, as many at a time as torch has threads, one thread each.
-
-    What is left over, and all where the function may run in this thread alone, is done one by one by all threads.
+    """A function of each of these, as many at a time as torch has threads, one thread each. What is left over, and all
+    where the function may run in this thread alone, is done one by one by all threads.
 
     Example:
         >>> side_by_side(lambda x: x + 1, [1, 2, 3])
         [2, 3, 4]
     """
-    n = torch.get_num_threads()
-    apart = len(xs) // n * n if n > 1 and is_ordinary() else 0
-    found = _kept_pool(n, os.getpid()).map(torch.no_grad()(f), xs[:apart]) if apart else ()
-    return [*found, *map(f, xs[apart:])]
+    if not is_ordinary() or len(xs) < (n := torch.get_num_threads()) or n == 1:
+        return [f(x) for x in xs]
+    apart = len(xs) // n * n
+    return [*_kept_pool(n, os.getpid()).map(torch.no_grad()(f), xs[:apart]), *map(f, xs[apart:])]
 
 
 def is_ordinary() -> bool:
     """Whether torch only computes in this thread, so that other threads may do it: in no mode, without derivatives."""
-    in_mode = torch._C._len_torch_dispatch_stack() > 0 or bool(_get_current_function_mode_stack())
-    return not (in_mode or torch.is_autocast_enabled("cpu") or torch.is_grad_enabled() or in_transform())
+    if in_transform() or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return False
+    return not (torch._C._len_torch_dispatch_stack() or _get_current_function_mode_stack())
 
 
 def in_transform() -> bool:

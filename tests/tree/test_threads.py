@@ -1,6 +1,7 @@
 """Work side by side: in order, in threads of their own, and not where a thread would not know what this one does."""
 
-import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from optfx import tree
-from optfx.tree.matrices import LARGE
+from optfx.tree.matrices import HUGE
 from optfx.tree.threads import side_by_side
 
 
@@ -62,31 +63,61 @@ def test_an_error_is_raised_here():
         side_by_side(lambda x: (_ for _ in ()).throw(ValueError("no inverse")), [1, 2])
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+FORKED = """
+import os, threading, torch
+from optfx.tree.threads import side_by_side
+def there(x):
+    return threading.current_thread().name.startswith("optfx")
+torch.set_num_threads(2)
+with torch.no_grad():
+    assert all(side_by_side(there, [1, 2]))
+    child = os.fork()
+    if not child:
+        os._exit(not all(side_by_side(there, [1, 2])))
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
 def test_a_forked_process_has_threads_of_its_own():
-    with torch.no_grad():
-        side_by_side(whose, [1, 2])
-        child = os.fork()
-        if not child:
-            os._exit(0 if [there for _, there, _, _ in side_by_side(whose, [1, 2])] == [True, True] else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, timeout=120)
 
 
 def at_work(x, y):
     names.add(threading.current_thread().name)
-    return x @ y.adjoint(), y.sum(-1, keepdim=True)
+    return x @ y.adjoint(), x.sum(-1, keepdim=True)
 
 
 names = set()
 
 
-def test_large_leaves_of_one_shape_have_the_numbers_they_have_alone():
-    x = {k: torch.randn(LARGE // 512, 512) for k in "abc"}
+@pytest.mark.parametrize("shape", [(HUGE // 512, 512), (3, HUGE // 128, 128)])
+def test_large_leaves_of_one_shape_have_the_numbers_they_have_alone(shape):
+    x = {k: torch.randn(shape) for k in "abc"}
     names.clear()
     with torch.no_grad():
         products, sums = tree.matrixwise(at_work, x, x, outs=2)
-    assert threading.current_thread().name in names
-    assert len(names) > 1
+    assert any(name.startswith("optfx") for name in names)
     for k, v in x.items():
         torch.testing.assert_close(products[k], v @ v.mT)
         torch.testing.assert_close(sums[k], v.sum(-1, keepdim=True))
+
+
+def test_small_leaves_are_one_batch_here():
+    names.clear()
+    with torch.no_grad():
+        tree.matrixwise(at_work, *(2 * [{k: torch.randn(8, 8) for k in "abc"}]), outs=2)
+    assert names == {threading.current_thread().name}
+
+
+def product(x, y):
+    return x @ y.adjoint()
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_compiled_as_one_graph(grad):
+    x = {k: torch.randn(HUGE // 512, 512) for k in "abc"}
+    compiled = torch.compile(lambda x: tree.matrixwise(product, x, x), backend="aot_eager", fullgraph=True)
+    with torch.set_grad_enabled(grad):
+        products = compiled(x)
+    for k, v in x.items():
+        torch.testing.assert_close(products[k], v @ v.mT)

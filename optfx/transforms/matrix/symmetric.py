@@ -9,7 +9,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from optfx.tree.threads import in_transform
 
-LARGE, ROWS = 512, 256  # the side of a product that is worth halving, and how many rows of it are computed at once
+LARGE, ROWS = 1024, 256  # the side of a product that is worth halving, and how many rows of it are computed at once
 
 
 def gram(x: Tensor) -> Tensor:
