@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+import torch
 from torch import Tensor
 
 INTERVAL = 0.5  # seconds between refreshes, each of which waits for the losses
@@ -77,3 +78,9 @@ def _bar() -> Any:
         raise ImportError('the progress bar needs tqdm: pip install "optfx[sweep]", or give progress=False') from None
     shape = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
     return tqdm(total=0, desc="compiling", dynamic_ncols=True, bar_format=shape)
+
+
+def wait_for(x: Tensor) -> None:
+    """Wait for the device of a tensor, before reading a clock."""
+    if x.device.type != "cpu":
+        torch.accelerator.synchronize(x.device)

@@ -18,10 +18,10 @@ from optfx.sweep.capacity import Room, chunks, peak_bytes
 from optfx.sweep.members import Recipe, eval_params, init_state, member_step, of_device, owned
 from optfx.sweep.population import Population
 from optfx.sweep.probes import compared, measured
-from optfx.sweep.progress import Progress
+from optfx.sweep.progress import Progress, wait_for
 from optfx.sweep.together import Together
 from optfx.tree import Tree
-from optfx.tree.threads import one_thread, wait_for
+from optfx.tree.threads import one_thread
 
 if TYPE_CHECKING:
     from optfx.sweep.engines import Spread

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 from torch.overrides import _get_current_function_mode_stack
 
 A = TypeVar("A")
@@ -78,9 +77,3 @@ def in_transform() -> bool:
 @functools.cache
 def _kept_pool(workers: int, process: int) -> ThreadPoolExecutor:  # the threads of a forked process are not there
     return pool_of(workers)
-
-
-def wait_for(x: Tensor) -> None:
-    """Wait for the device of a tensor, before reading a clock."""
-    if x.device.type != "cpu":
-        torch.accelerator.synchronize(x.device)
